@@ -1,0 +1,85 @@
+"""A result as a STAC Item with its provenance: projection, processing, classification, mlm."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import fsspec
+import pystac
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a result's Item says."""
+
+    id: str
+    geometry: BaseGeometry
+    """Where answers were given, lon/lat."""
+    start: datetime
+    end: datetime
+    crs: tuple[str, ...]
+    """Of the raster groups."""
+    phrases: tuple[str, ...]
+    """Classes 1, 2, ... of the label layer."""
+    model: str
+    model_digest: str
+    tasks: tuple[str, ...]
+    """In the words of the mlm extension."""
+    plan_id: str
+    software: dict[str, str]
+    sources: tuple[str, ...]
+    """Unsigned addresses, or ids, of the Items that it was made from."""
+
+
+def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) -> pystac.Item:
+    """Write the Item of a result.
+
+    Args:
+        result: what it says.
+        href: where it is written.
+        assets: href and media type by key; `raster` gets the classes.
+    """
+    properties = {
+        "start_datetime": _text(result.start),
+        "end_datetime": _text(result.end),
+        "processing:datetime": _text(datetime.now(UTC)),
+        "processing:software": result.software,
+        "processing:lineage": f"plan {result.plan_id}",
+        "mlm:name": result.model,
+        "mlm:architecture": result.model,
+        "mlm:framework": "earthgptx",
+        "mlm:tasks": list(result.tasks),
+        "mlm:model_digest": result.model_digest,
+    }
+    properties["proj:code"] = result.crs[0] if len(result.crs) == 1 and result.crs[0].startswith("EPSG:") else None
+    item = pystac.Item(
+        id=result.id, geometry=shapely.geometry.mapping(result.geometry), bbox=list(result.geometry.bounds),
+        datetime=None, start_datetime=result.start, end_datetime=result.end, properties=properties,
+        stac_extensions=EXTENSIONS,
+    )  # fmt: skip
+    for key, (address, media_type) in assets.items():
+        item.add_asset(key, pystac.Asset(address, media_type=media_type, roles=["data"]))
+    names = ("none", *result.phrases)
+    item.assets["raster"].extra_fields["classification:classes"] = [
+        {"value": value, "name": name.replace(" ", "_"), "description": name} for value, name in enumerate(names)
+    ]
+    for source in result.sources:
+        item.add_link(pystac.Link("derived_from", source, media_type=pystac.MediaType.GEOJSON))
+    with fsspec.open(href, "w", encoding="utf-8") as file:
+        json.dump(item.to_dict(include_self_link=False, transform_hrefs=False), file, indent=1)
+    return item
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,241 @@
+"""One search for all kinds of catalogs: a STAC API, a static catalog, a stac-geoparquet file.
+
+The answer can be frozen as `items.parquet`; from then on a plan is repeatable without the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import cql2
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pystac
+import shapely
+import stac_geoparquet.arrow
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from pystac.utils import str_to_datetime
+from pystac_client import Client, ConformanceClasses
+from pystac_client.exceptions import APIError
+from requests.exceptions import RequestException
+from shapely.geometry.base import BaseGeometry
+
+from catalogs.errors import CatalogDown, CatalogError, NoItems
+from catalogs.stac_io import api_io, read_json, read_static, without_query
+
+Interval = tuple[datetime | None, datetime | None]
+
+
+def search(
+    catalog: str,
+    *,
+    collections: tuple[str, ...],
+    aoi: BaseGeometry,
+    time: Interval,
+    filter: str | None = None,
+) -> list[pystac.Item]:
+    """Items of the collections whose footprints meet the AOI, in the time range, and pass the filter.
+
+    Sorted by time and id, without duplicates, with absolute hrefs, the same whatever kind of catalog
+    holds them.
+
+    Args:
+        catalog: address of a static catalog, of a STAC API, or of a stac-geoparquet file.
+        collections: ids, at least one.
+        aoi: lon/lat.
+        time: closed interval, UTC; None for open ends.
+        filter: CQL2 text. Applied by the server where it says that it can, and by us everywhere.
+
+    Raises:
+        CatalogDown: the catalog does not answer or breaks off; no partial answer is given.
+        NoItems: nothing matches.
+        CatalogError: the filter is no CQL2.
+    """
+    expression = parse_filter(filter) if filter else None
+    try:
+        found = list(_candidates(catalog, collections, aoi, time, filter))
+    except (RequestException, APIError, OSError) as error:
+        raise CatalogDown(
+            f"catalog {without_query(catalog)} did not answer to the end ({type(error).__name__}: {error}); "
+            "nothing was kept, try again later"
+        ) from error
+    in_collections = [item for item in found if item.collection_id in collections]
+    in_time = [item for item in in_collections if _meets(item, time)]
+    in_aoi = [item for item in in_time if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)]
+    kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
+    if not kept:
+        raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
+    unique = {(item.collection_id, item.id): item for item in kept}
+    return sorted(unique.values(), key=lambda item: (start_of(item), item.collection_id or "", item.id))
+
+
+def freeze(items: Iterable[pystac.Item], url: str) -> None:
+    """Write Items as stac-geoparquet, hrefs unsigned."""
+    bare = [_unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items]
+    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(bare)
+    filesystem, path = fsspec.core.url_to_fs(url)
+    stac_geoparquet.arrow.to_parquet(table, path, filesystem=PyFileSystem(FSSpecHandler(filesystem)))
+
+
+def thaw(url: str) -> list[pystac.Item]:
+    """Read Items that `freeze`, or anybody, wrote as stac-geoparquet.
+
+    Raises:
+        CatalogDown: the file cannot be read as such.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            table = pq.read_table(file)
+        rows = [_without_nulls(row) for row in stac_geoparquet.arrow.stac_table_to_items(table)]
+        return [pystac.Item.from_dict(row) for row in rows]
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise CatalogDown(
+            f"{without_query(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
+        ) from error
+
+
+def parse_filter(text: str) -> cql2.Expr:
+    """A CQL2 expression from its text.
+
+    Raises:
+        CatalogError: it is no CQL2.
+    """
+    try:
+        expression = cql2.parse_text(text)
+        expression.validate()
+    except Exception as error:  # cql2 raises bare exceptions of its own
+        first = str(error).strip().splitlines()[0]
+        raise CatalogError(f"filter '{text}' is no CQL2 text ({first}); for example: eo:cloud_cover < 60") from error
+    return expression
+
+
+def start_of(item: pystac.Item) -> datetime:
+    """When an Item was taken, UTC; the start where it spans a range."""
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise CatalogError(f"item {item.id} has neither datetime nor start_datetime; leave it out of the catalog")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_interval(text: str) -> Interval:
+    """A closed UTC interval from `A/B`, `A/..`, `../B` or a single day, month or year (RFC 3339 parts).
+
+    Raises:
+        CatalogError: it is no interval.
+    """
+    first, slash, last = text.partition("/")
+    try:
+        start = None if first in ("", "..") else _moment(first)
+        end_text = last if slash else first
+        end = None if end_text in ("", "..") else _moment_end(end_text)
+    except ValueError as error:
+        raise CatalogError(f"time '{text}' is no interval; write 2026-01-01/2026-03-31") from error
+    if start and end and start > end:
+        raise CatalogError(f"time '{text}' ends before it starts; write the earlier date first")
+    return start, end
+
+
+def _candidates(
+    catalog: str, collections: tuple[str, ...], aoi: BaseGeometry, time: Interval, filter: str | None
+) -> Iterator[pystac.Item]:
+    if catalog.endswith(".parquet"):
+        yield from thaw(catalog)
+        return
+    document = read_json(catalog)
+    if document.get("type") == "Catalog" and "conformsTo" in document:
+        client = Client.open(catalog, stac_io=api_io())
+        # A server that does not announce filtering may answer a filtered search with nothing at all.
+        filters = client.conforms_to(ConformanceClasses.FILTER)
+        answer = client.search(
+            collections=list(collections),
+            intersects=shapely.geometry.mapping(aoi),
+            datetime=[time[0], time[1]] if any(time) else None,
+            filter=filter if filters else None,
+            filter_lang="cql2-text" if filter and filters else None,
+            limit=100,
+        )
+        yield from answer.items()
+    else:
+        for item in read_static(catalog).get_items(recursive=True):
+            item.make_asset_hrefs_absolute()
+            yield item
+
+
+def _meets(item: pystac.Item, time: Interval) -> bool:
+    start, end = time
+    first = start_of(item)
+    last = item.common_metadata.end_datetime or first
+    last = last if last.tzinfo else last.replace(tzinfo=UTC)
+    return (end is None or first <= end) and (start is None or last >= start)
+
+
+def _passes(item: pystac.Item, expression: cql2.Expr) -> bool:
+    try:
+        return bool(expression.matches(item.to_dict(include_self_link=False, transform_hrefs=False)))
+    except Exception:  # an Item that lacks the property: cql2 cannot reduce, SQL's NULL is not true
+        return False
+
+
+def _why_nothing(
+    catalog: str,
+    collections: tuple[str, ...],
+    found: list[pystac.Item],
+    in_collections: list[pystac.Item],
+    in_time: list[pystac.Item],
+    in_aoi: list[pystac.Item],
+) -> str:
+    place = without_query(catalog)
+    if not found:
+        return f"{place} holds no items that match; check source.aoi, source.time and source.collections"
+    if not in_collections:
+        there = sorted({item.collection_id or "(none)" for item in found})
+        return f"{place} has no collection {', '.join(collections)}; it has {', '.join(there)}"
+    if not in_time:
+        moments = sorted(start_of(item) for item in in_collections)
+        return f"no item of {place} is in source.time; they are from {moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}"
+    if not in_aoi:
+        boxes = [item.bbox for item in in_time if item.bbox]
+        span = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+        west, south, east, north = (round(value, 4) for value in span)
+        return (
+            f"source.aoi lies outside all {len(in_time)} items of {place}; together they cover lon {west} to {east}, "
+            f"lat {south} to {north}"
+        )
+    return f"source.filter leaves none of the {len(in_aoi)} items of {place}; loosen it"
+
+
+def _moment(text: str) -> datetime:
+    if len(text) == 4:
+        return datetime(int(text), 1, 1, tzinfo=UTC)
+    if len(text) == 7:
+        return datetime(int(text[:4]), int(text[5:]), 1, tzinfo=UTC)
+    moment = str_to_datetime(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _moment_end(text: str) -> datetime:
+    start = _moment(text)
+    just_before = timedelta(microseconds=1)
+    if len(text) == 4:
+        return start.replace(year=start.year + 1) - just_before
+    if len(text) == 7:
+        return (start + timedelta(days=32)).replace(day=1) - just_before
+    return start + timedelta(days=1) - just_before if len(text) == 10 else start
+
+
+def _unsigned(document: dict[str, Any]) -> dict[str, Any]:
+    for asset in document["assets"].values():
+        asset["href"] = without_query(asset["href"])
+    # A parquet column has one type: links differ from catalog to catalog and say nothing to a plan.
+    document["links"] = []
+    return document
+
+
+def _without_nulls(value: Any) -> Any:
+    """Drop the keys that parquet fills in as null where other Items have them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None or key == "datetime"}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""EarthGPT-X: the ground floor. Knows no geodata, no Ray, no xarray."""

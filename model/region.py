@@ -1,0 +1,140 @@
+"""Places in an image: a point, a box, a mask. Pixels of one tile, y down, x right.
+
+Knows nothing of geography, prompts or answers; all three are plain values that
+compare, hash and pickle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import RegionError
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in pixels from the tile's top-left corner; (0.5, 0.5) is the first pixel's centre."""
+
+    x: float
+    y: float
+
+    @property
+    def centre(self) -> Point:
+        """The point itself."""
+        return self
+
+    def moved(self, *, dx: int, dy: int) -> Point:
+        """The same point seen from an origin that lies (dx, dy) pixels up-left."""
+        return Point(self.x + dx, self.y + dy)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Half-open box xyxy in pixels: x0 <= x < x1.
+
+    Raises:
+        RegionError: the box is empty or its corners are swapped.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not (self.x1 > self.x0 and self.y1 > self.y0):
+            raise RegionError(
+                f"box ({self.x0}, {self.y0}, {self.x1}, {self.y1}) is empty; give x0 < x1 and y0 < y1 in pixels"
+            )
+
+    @property
+    def centre(self) -> Point:
+        """Middle of the box."""
+        return Point((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
+
+    def moved(self, *, dx: int, dy: int) -> Box:
+        """The same box seen from an origin that lies (dx, dy) pixels up-left."""
+        return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A set of pixels, run-length encoded over its bounding window in row-major order."""
+
+    y0: int
+    """First row of the window."""
+    x0: int
+    """First column of the window."""
+    height: int
+    """Rows of the window."""
+    width: int
+    """Columns of the window."""
+    runs: tuple[int, ...]
+    """Lengths of alternating runs, outside first; they sum to height * width."""
+
+    def __post_init__(self) -> None:
+        if sum(self.runs) != self.height * self.width:
+            raise RegionError(
+                f"runs sum to {sum(self.runs)}, the window of {self.height} x {self.width} has "
+                f"{self.height * self.width} pixels"
+            )
+
+    @classmethod
+    def from_array(cls, inside: NDArray[np.bool_], *, y0: int = 0, x0: int = 0) -> Mask:
+        """Encode `inside` (H, W) bool, cut to its bounding window; (y0, x0) is where the array lies.
+
+        Raises:
+            RegionError: no pixel is inside.
+        """
+        rows = np.flatnonzero(inside.any(axis=1))
+        if rows.size == 0:
+            raise RegionError(f"mask of shape {inside.shape} holds no pixel; leave it out instead")
+        cols = np.flatnonzero(inside.any(axis=0))
+        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+        flat = inside[top:bottom, left:right].ravel()
+        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        edges = np.concatenate(([0], changes, [flat.size]))
+        runs = np.diff(edges).tolist()
+        if flat[0]:
+            runs.insert(0, 0)
+        return cls(y0 + top, x0 + left, bottom - top, right - left, tuple(runs))
+
+    def to_array(self) -> NDArray[np.bool_]:
+        """The window, (height, width) bool."""
+        inside = np.zeros(len(self.runs), bool)
+        inside[1::2] = True
+        return np.repeat(inside, self.runs).reshape(self.height, self.width)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels inside."""
+        return sum(self.runs[1::2])
+
+    @property
+    def box(self) -> Box:
+        """Bounding box."""
+        return Box(self.x0, self.y0, self.x0 + self.width, self.y0 + self.height)
+
+    @property
+    def centre(self) -> Point:
+        """Middle of the bounding box."""
+        return self.box.centre
+
+    def moved(self, *, dx: int, dy: int) -> Mask:
+        """The same mask seen from an origin that lies (dx, dy) pixels up-left."""
+        return Mask(self.y0 + dy, self.x0 + dx, self.height, self.width, self.runs)
+
+    def window(self, y0: int, x0: int, y1: int, x1: int) -> NDArray[np.bool_]:
+        """The pixels of a half-open window, (y1 - y0, x1 - x0) bool, also where it reaches past the mask."""
+        out = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)
+        top, bottom = max(y0, self.y0), min(y1, self.y0 + self.height)
+        left, right = max(x0, self.x0), min(x1, self.x0 + self.width)
+        if top < bottom and left < right:
+            own = self.to_array()
+            out[top - y0 : bottom - y0, left - x0 : right - x0] = own[
+                top - self.y0 : bottom - self.y0, left - self.x0 : right - self.x0
+            ]
+        return out

@@ -1,0 +1,1 @@
+"""What EarthGPT-X learns from. The renderer also makes the sample archive."""

@@ -1,0 +1,185 @@
+"""How optical, SAR and infrared sensors see the made world. Deterministic from its seeds.
+
+A view maps pixels to metres by an affine; georeferencing it is the business of whoever asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.training.world import Ring, Thing, coast, river, things
+
+Sensor = Literal["optical", "sar", "infrared"]
+Floats = NDArray[np.float64]
+
+SUN = (0.55, 0.83)
+"""Metres of shadow (east, north) per metre of height."""
+LOOKS = 6.0
+"""Equivalent number of looks of the SAR speckle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A window on the world: x = a col + b row + c, y = d col + e row + f, at pixel corners, in metres."""
+
+    affine: tuple[float, float, float, float, float, float]
+    height: int
+    width: int
+    seed: int
+    date: int
+
+    @property
+    def pixel_m(self) -> float:
+        """Mean side of a pixel, metres."""
+        a, b, _, d, e, _ = self.affine
+        return float(np.sqrt(abs(a * e - b * d)))
+
+    def ground(self) -> tuple[Floats, Floats]:
+        """Easting and northing of the pixel centres, each (H, W), metres."""
+        a, b, c, d, e, f = self.affine
+        col, row = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        return a * col + b * row + c, d * col + e * row + f
+
+    def things(self) -> list[Thing]:
+        """What may be seen, in drawing order."""
+        a, b, c, *_ = self.affine
+        corners = [c, c + a * self.width, c + b * self.height, c + a * self.width + b * self.height]
+        return things(min(corners) - 400.0, max(corners) + 400.0, seed=self.seed, date=self.date)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What a sensor measured."""
+
+    bands: NDArray[np.uint16] | NDArray[np.uint8]
+    """(B, H, W): optical red, green, blue uint8; SAR vv, vh amplitude uint16 (1000 is 0 dB); infrared
+    temperature uint16 in 1/100 K."""
+    cloud: NDArray[np.bool_]
+    """(H, W) bool. True where cloud hides the ground; all False but for optical."""
+
+
+def render(view: View, sensor: Sensor) -> Picture:
+    """Look at the world through one sensor."""
+    x, y = view.ground()
+    noise = np.random.default_rng([view.seed, view.date, int(abs(x[0, 0])), int(abs(y[0, 0])), len(sensor)])
+    if sensor == "optical":
+        return _optical(view, x, y, noise)
+    if sensor == "sar":
+        return _sar(view, x, y, noise)
+    return _infrared(view, x, y, noise)
+
+
+def coverage(rings: tuple[Ring, ...], x: Floats, y: Floats, pixel_m: float) -> Floats:
+    """Part of each pixel that a union of convex rings covers, in 0..1, same shape as x."""
+    total = np.zeros_like(x)
+    for ring in rings:
+        inside = np.ones_like(x)
+        for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            ex, ey = x1 - x0, y1 - y0
+            distance = (ex * (y - y0) - ey * (x - x0)) / np.hypot(ex, ey)
+            np.minimum(inside, np.clip(0.5 + distance / pixel_m, 0.0, 1.0), out=inside)
+        np.maximum(total, inside, out=total)
+    return total
+
+
+def _draw(view: View, x: Floats, y: Floats, layers: Floats, thing: Thing, values: Floats, shift: float = 0.0) -> None:
+    """Blend `values` (C,) into `layers` (C, H, W) where the thing lies; moved by `shift` heights of shadow."""
+    a, b, c, d, e, f = view.affine
+    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
+    offset = np.array(SUN) * thing.height_m * shift
+    rings = tuple(ring + offset for ring in thing.rings)
+    corners = (np.concatenate(rings) - (c, f)) @ inverse.T
+    col0, row0 = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
+    col1, row1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (view.width, view.height))
+    if col0 >= col1 or row0 >= row1:
+        return
+    window = (slice(row0, row1), slice(col0, col1))
+    part = coverage(rings, x[window], y[window], view.pixel_m)
+    layers[(slice(None), *window)] += part * (values[:, None, None] - layers[(slice(None), *window)])
+
+
+def _texture(x: Floats, y: Floats, scale_m: float, seed: int) -> Floats:
+    """Smooth noise around 0 with deviation about 0.3, the same for the same ground, (H, W)."""
+    u, v = x / scale_m, y / scale_m
+    i0, j0 = int(np.floor(u.min())), int(np.floor(v.min()))
+    i, j = np.meshgrid(np.arange(i0, int(u.max()) + 3), np.arange(j0, int(v.max()) + 3))
+    mixed = (i.astype(np.uint64) * 0x9E3779B97F4A7C15) ^ (j.astype(np.uint64) * 0xC2B2AE3D27D4EB4F) ^ np.uint64(seed)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    lattice = ((mixed ^ (mixed >> np.uint64(32))) & np.uint64(0xFFFF)).astype(float) / 0xFFFF - 0.5
+    return ndimage.map_coordinates(lattice, [v - j0, u - i0], order=1, mode="nearest")
+
+
+def _land(x: Floats, y: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
+    """Depth inland from the water in metres (negative: at sea), field number in 0..1, vegetation in 0..1."""
+    inland = np.minimum(y - coast(x), river(x, y) - 22.0)
+    east, north = np.floor(x / 310.0), np.floor(y / 230.0)
+    field = np.abs(np.sin(east * 12.9898 + north * 78.233 + seed % 97) * 43758.5453) % 1.0
+    vegetation = np.clip(0.45 + 0.5 * (field - 0.5) + 0.5 * _texture(x, y, 90.0, seed + 3), 0.0, 1.0)
+    return inland, field, vegetation
+
+
+def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
+    inland, _, vegetation = _land(x, y, view.seed)
+    season = 0.75 + 0.25 * np.cos(view.date * 1.3)
+    fine = _texture(x, y, 9.0, view.seed + 5)
+    green = np.stack([0.34 - 0.2 * vegetation * season, 0.33 - 0.08 * vegetation, 0.2 - 0.1 * vegetation * season])
+    ground = green + 0.04 * fine + 0.05 * _texture(x, y, 400.0, view.seed + 7)
+    beach = np.array([0.62, 0.56, 0.43])[:, None, None] + 0.03 * fine
+    ground = np.where((inland < 35.0) & (y < 400.0), beach, ground)
+    waves = _texture(x + 31.0 * view.date, y * 2.2, 26.0, view.seed + 11 + view.date)
+    shallow = np.exp(np.clip(inland, -500, 0) / 60.0)
+    water = np.array([0.05, 0.11, 0.17])[:, None, None] + 0.018 * waves + shallow * np.array([0.04, 0.1, 0.08])[:, None, None]
+    layers = np.where(inland < 0, water, ground)
+    seen = view.things()
+    for thing in seen:
+        if thing.height_m > 2.5:
+            shade = 0.03 if thing.kind == "ship" else 0.07
+            _draw(view, x, y, layers, thing, np.array([shade, shade, shade * 1.2]), shift=1.0)
+    for thing in seen:
+        _draw(view, x, y, layers, thing, np.array(thing.tone))
+    thickness = _texture(x, y, 700.0, view.seed + 101 * (view.date + 1)) + 0.4 * _texture(x, y, 190.0, view.seed + view.date)
+    thickness = np.clip((thickness - 0.42) * 5.0, 0.0, 1.0)
+    layers += thickness * (0.93 - layers)
+    layers += noise.normal(0, 0.008, layers.shape)
+    bands = np.clip(layers * 255.0 + 0.5, 1, 255).astype(np.uint8)
+    return Picture(bands=bands, cloud=thickness > 0.15)
+
+
+def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
+    inland, field, vegetation = _land(x, y, view.seed)
+    swell = _texture(x + 57.0 * view.date, y * 1.6, 42.0, view.seed + 17 + view.date)
+    calm = -20.5 + 1.6 * swell + 1.2 * _texture(x, y, 900.0, view.seed + 19 + view.date)
+    soil = -13.5 + 3.0 * (field - 0.5) + 2.0 * vegetation + 2.0 * _texture(x, y, 22.0, view.seed + 23)
+    co = np.where(inland < 0, calm, soil)
+    cross = np.where(inland < 0, calm - 8.5, soil - 6.5 + 2.0 * vegetation)
+    layers = np.stack([co, cross])
+    for thing in view.things():
+        clear = thing.backscatter_db - (5.0 if thing.kind in ("ship", "building", "storage tank", "aircraft", "vehicle") else 8.0)
+        _draw(view, x, y, layers, thing, np.array([thing.backscatter_db, clear]))
+        if thing.height_m > 4.0 and thing.kind in ("building", "storage tank"):
+            # Layover: the wall that faces the radar (which looks from the east) is bright and falls towards it.
+            _draw(view, x, y, layers, thing, np.array([thing.backscatter_db + 3.0, clear]), shift=0.4)
+    power = 10.0 ** (layers / 10.0)
+    power *= noise.gamma(LOOKS, 1.0 / LOOKS, power.shape)
+    # The sensor's impulse response is a little wider than a pixel: speckle is correlated.
+    power = ndimage.gaussian_filter(power, (0, 0.6, 0.6))
+    amplitude = np.clip(np.sqrt(power) * 1000.0 + 0.5, 1, 65535).astype(np.uint16)
+    return Picture(bands=amplitude, cloud=np.zeros(x.shape, bool))
+
+
+def _infrared(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
+    inland, field, vegetation = _land(x, y, view.seed)
+    sea = 288.0 + 0.4 * _texture(x, y, 300.0, view.seed + 31 + view.date)
+    ground = 295.5 + 2.0 * (field - 0.5) - 3.0 * vegetation + 0.8 * _texture(x, y, 14.0, view.seed + 37)
+    layers = np.where(inland < 0, sea, ground)[None]
+    for thing in view.things():
+        _draw(view, x, y, layers, thing, np.array([thing.kelvin]))
+    layers = ndimage.gaussian_filter(layers, (0, 0.5, 0.5))
+    stripes = noise.normal(0, 0.12, (1, 1, view.width))
+    layers = layers + stripes + noise.normal(0, 0.25, layers.shape)
+    return Picture(bands=np.clip(layers * 100.0 + 0.5, 1, 65535).astype(np.uint16), cloud=np.zeros(x.shape, bool))

@@ -1,0 +1,157 @@
+"""Opening one raster asset of an Item, safely: known formats by name, no GDAL magic, errors that say where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlparse
+
+import pystac
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
+from rasterio.warp import calculate_default_transform
+
+from catalogs.stac_io import without_query
+from pipeline.errors import SourceError
+
+MAX_PIXELS = 2**36
+"""A file that claims more is refused before it is read."""
+
+
+def gdal_options() -> dict[str, str | int]:
+    """How GDAL reads: patient with busy servers, never waiting for ever, no look at neighbouring files."""
+    options: dict[str, str | int] = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_MAX_RETRY": 4,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_CONNECTTIMEOUT": 15,
+        "GDAL_CACHEMAX": 256 * 2**20,
+    }
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        parsed = urlparse(endpoint)
+        options |= {
+            "AWS_S3_ENDPOINT": parsed.netloc,
+            "AWS_HTTPS": "YES" if parsed.scheme == "https" else "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    return options
+
+
+@dataclass(frozen=True, slots=True)
+class NativeGrid:
+    """The pixels of an asset as they are stored, or would be best warped to."""
+
+    crs: CRS
+    transform: Affine
+    shape: tuple[int, int]
+    """(rows, columns)."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in the CRS."""
+        west, south, east, north = array_bounds(*self.shape, self.transform)
+        return west, south, east, north
+
+
+def pick_asset(item: pystac.Item, keys: tuple[str, ...]) -> str:
+    """The first of the asset keys that an Item has.
+
+    Raises:
+        SourceError: it has none of them.
+    """
+    for key in keys:
+        if key in item.assets:
+            return key
+    raise SourceError(
+        f"item {item.id} has no asset {' or '.join(keys)}; it has {', '.join(sorted(item.assets))}. "
+        "Describe the collection under source.profiles"
+    )
+
+
+@contextmanager
+def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
+    """The raster of an asset.
+
+    Raises:
+        SourceError: it is missing, damaged, no raster, or claims an absurd size.
+    """
+    href = item.assets[key].href
+    where = f"asset {key} of item {item.id} ({without_query(href)})"
+    _refuse_odd(href, where)
+    # By name: a VRT that calls itself .tif would read any local file.
+    driver = "JP2OpenJPEG" if without_query(href).lower().endswith(".jp2") else "GTiff"
+    try:
+        with rasterio.Env(**gdal_options()), rasterio.open(href, driver=driver) as raster:
+            if raster.width * raster.height > MAX_PIXELS:
+                raise SourceError(f"{where} claims {raster.height} x {raster.width} px; no file of that size is read")
+            declared = _declared_bands(item.assets[key])
+            if declared and declared != raster.count:
+                raise SourceError(f"{where} has {raster.count} bands, its Item says {declared}; mend the catalog")
+            yield raster
+    except RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise SourceError(f"{where} cannot be read: {without_query(reason)}") from error
+
+
+def native_grid(item: pystac.Item, key: str) -> NativeGrid:
+    """Where an asset lies: from its Item where that says so, else from its header.
+
+    Radar geometry with ground control points gives the UTM grid that GDAL would warp it to.
+
+    Raises:
+        SourceError: it can be had from neither.
+    """
+    properties = item.properties | item.assets[key].extra_fields
+    code = properties.get("proj:code") or properties.get("proj:epsg") or properties.get("proj:wkt2")
+    transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
+    if code and transform and shape:
+        return NativeGrid(CRS.from_user_input(code), Affine(*transform[:6]), (shape[0], shape[1]))
+    with open_asset(item, key) as raster:
+        return header_grid(raster, item, key)
+
+
+def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGrid:
+    """Where a raster lies by its own header; see `native_grid`."""
+    if raster.crs is not None:
+        return NativeGrid(raster.crs, raster.transform, raster.shape)
+    points, crs = raster.gcps
+    if not points or crs is None:
+        raise SourceError(
+            f"asset {key} of item {item.id} ({without_query(raster.name)}) has neither a CRS nor ground control "
+            "points; it cannot be placed on the Earth"
+        )
+    west, east = min(p.x for p in points), max(p.x for p in points)
+    south, north = min(p.y for p in points), max(p.y for p in points)
+    target = CRS.from_epsg(utm_epsg((west + east) / 2, (south + north) / 2)) if crs.is_geographic else crs
+    transform, width, height = calculate_default_transform(crs, target, raster.width, raster.height, gcps=points)
+    return NativeGrid(target, transform, (height, width))
+
+
+def utm_epsg(lon: float, lat: float) -> int:
+    """EPSG code of the UTM zone at a place; polar stereographic past 84 N and 80 S."""
+    if lat > 84:
+        return 3413
+    if lat < -80:
+        return 3031
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    return (32600 if lat >= 0 else 32700) + zone
+
+
+def _declared_bands(asset: pystac.Asset) -> int:
+    """Number of bands that an Item declares; 0 where it says nothing."""
+    lists = (asset.extra_fields.get(key) for key in ("raster:bands", "eo:bands", "bands"))
+    return max((len(bands) for bands in lists if bands), default=0)
+
+
+def _refuse_odd(href: str, where: str) -> None:
+    scheme = urlparse(href).scheme.lower()
+    if "/vsi" in href.lower() or (scheme and scheme not in ("http", "https", "s3", "gs", "az", "abfs", "file")):
+        raise SourceError(f"{where}: addresses of this kind are not opened; use http(s), s3, gs, az or a local path")

@@ -1,0 +1,426 @@
+"""Runs a plan on Ray: blocks go to replicas, answers to scratch, whole shards to the store.
+
+The driver holds the plan, references and small reports, never pixels. Every block is inferred once
+in a run that is not interrupted; a replica that dies is replaced and its blocks run again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import ray
+import shapely
+import structlog
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+
+from catalogs.publish import Published, publish
+from catalogs.search import freeze, start_of
+from pipeline import store
+from pipeline.errors import OutputError, PipelineError, RunFailed
+from pipeline.grid import BlockKey
+from pipeline.ledger import Lease, committed, failed_tiles
+from pipeline.plan import Plan, to_lonlat
+from pipeline.replica import BlockReport, Replica
+from pipeline.scratch import Scratch
+from pipeline.stitch import painted, stitch, to_frame, write_objects
+
+log = structlog.get_logger()
+
+IN_FLIGHT = 2
+"""Blocks a replica holds: one being inferred, one being read or written."""
+DEATHS_PER_BLOCK = 12
+"""After so many deaths of processes on one block the run stops: it is not one tile's fault."""
+BLOCK_LIMIT_S = 1800.0
+"""A task that takes longer is taken for hung; its replica is replaced."""
+START_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    stage: str
+    """infer, stitch, overview or done."""
+    done: int
+    total: int
+    tiles: int
+    """Inferred in this run."""
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    """What a run did; the last word."""
+
+    output: str
+    blocks: int
+    """Committed, of earlier runs too."""
+    blocks_before: int
+    """Committed by earlier runs."""
+    tiles: int
+    """Inferred in this run."""
+    empty_tiles: int
+    failed_tiles: int
+    """Quarantined, of earlier runs too."""
+    failures: list[str]
+    """The first few, a sentence each."""
+    objects: int
+    refused_prompts: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class _Worker:
+    actor: ray.actor.ActorHandle  # type: ignore[type-arg]
+    tasks: dict[ray.ObjectRef, _Task] = field(default_factory=dict)  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class _Task:
+    kind: str
+    key: BlockKey
+    started: float
+    args: tuple[object, ...] = ()
+
+
+def run(
+    plan: Plan,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    block_limit_s: float = BLOCK_LIMIT_S,
+) -> RunReport:
+    """Run a plan, or go on with what an earlier run of it left.
+
+    Args:
+        plan: what to do.
+        overwrite: replace a result of another plan that lies at the output.
+        on_progress: called on the way.
+        block_limit_s: a block that takes longer is taken for hung.
+
+    Raises:
+        OutputError: the output is another plan's, another run's, or cannot be written.
+        RunFailed: the job stopped; what is finished is kept, and the next run goes on from there.
+    """
+    output = plan.spec.output
+    started = time.monotonic()
+    scratch = Scratch(output)
+    with _disk_errors(output), Lease(scratch) as lease:
+        _prepare(plan, output, scratch, overwrite=overwrite)
+        root = store.create(plan, output)
+        with _ray(plan):
+            crew = Crew(plan, output, lease.token, block_limit_s)
+            try:
+                report = _Run(plan, scratch, root, crew, on_progress).all(started)
+            except KeyboardInterrupt:
+                store.finish(root, plan, "canceled", failed_tiles(root, plan))
+                raise RunFailed(
+                    f"interrupted; {len(committed(root, plan))} of {len(plan.blocks)} blocks are finished and kept. "
+                    "Run the same command again to go on"
+                ) from None
+            except PipelineError:
+                store.finish(root, plan, "error", failed_tiles(root, plan))
+                raise
+            finally:
+                crew.dismiss()
+    scratch.clear()
+    return report
+
+
+def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> None:
+    if not store.exists(output):
+        stale = [kind for kind in ("scores", "objects", "trying") if scratch.names(kind)]
+        for kind in stale:  # of a store that was deleted
+            scratch.drop(kind, scratch.names(kind))
+        return
+    there = store.open_group(output, mode="r").attrs[store.MARK]
+    if there["plan_id"] == plan.plan_id and not (overwrite and there["state"] == "finished"):  # type: ignore[index, call-overload]
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{output} holds the result of another plan ({_difference(there, plan)}); choose another output, or give "
+            "--overwrite to replace it"
+        )
+    store.remove(output)
+    for kind in ("scores", "objects", "trying"):
+        scratch.drop(kind, scratch.names(kind))
+
+
+def _difference(there: dict, plan: Plan) -> str:  # type: ignore[type-arg]
+    """What differs between a store's job and a plan, in a few words."""
+    job = plan.spec.model_dump(mode="json", by_alias=True)
+    keys = [key for key in ("source", "slices", "grid", "prompts", "tasks", "model") if there["job"].get(key) != job[key]]
+    items = {f"{item.collection_id}/{item.id}" for item in plan.items}
+    if set(there["items"]) != items:
+        keys.append(f"items ({len(there['items'])} then, {len(items)} now)")
+    if there["model"]["digest"] != plan.traits.digest:
+        keys.append("the model's version")
+    return "differs in " + ", ".join(keys or ["a file that it reads, or the version of the code"])
+
+
+class _Run:
+    """One run's bookkeeping. Small: keys and counts."""
+
+    def __init__(self, plan: Plan, scratch: Scratch, root: store.zarr.Group, crew: Crew, on_progress: Callable[[Progress], None]) -> None:
+        self._plan, self._scratch, self._root, self._crew, self._tell = plan, scratch, root, crew, on_progress
+        self._tiles = self._empty = 0
+        self._failures: list[str] = []
+
+    def all(self, started: float) -> RunReport:
+        plan, root = self._plan, self._root
+        before = committed(root, plan)
+        finished = root.attrs[store.MARK]["state"] == "finished"  # type: ignore[index, call-overload]
+        if finished:
+            count = int(root["objects"]["object_id"].shape[0])  # type: ignore[index]
+        else:
+            store.finish(root, plan, "running", failed_tiles(root, plan))
+            self._infer_and_commit(set(before))
+            self._tell(Progress("stitch", 0, 1, self._tiles))
+            objects = stitch(plan, self._scratch)
+            self._paint(painted(plan, objects))
+            self._overviews()
+            frame = to_frame(plan, objects)
+            base = plan.spec.output.removesuffix(".zarr")
+            write_objects(root, frame, f"{base}.objects.parquet")
+            freeze(plan.items, f"{base}.items.parquet")
+            failed = failed_tiles(root, plan)
+            store.finish(root, plan, "finished", failed)
+            _publish(plan, base, root.attrs[store.MARK]["software"])  # type: ignore[index, call-overload, arg-type]
+            count = len(objects)
+        self._tell(Progress("done", 1, 1, self._tiles))
+        return RunReport(
+            output=plan.spec.output, blocks=len(plan.blocks), blocks_before=len(before), tiles=self._tiles,
+            empty_tiles=self._empty, failed_tiles=failed_tiles(root, plan), failures=self._failures, objects=count,
+            refused_prompts=plan.refused_prompts, seconds=time.monotonic() - started,
+        )  # fmt: skip
+
+    def _infer_and_commit(self, done: set[BlockKey]) -> None:
+        plan, crew = self._plan, self._crew
+        open_blocks = [key for key in plan.blocks if key not in done]
+        around = {key: [key, *(n for n in key.neighbours() if n in plan.block_set)] for key in plan.blocks}
+        scores = {BlockKey(k.grid, k.time, k.row, k.col) for k in plan.blocks} & _keys(plan, self._scratch.names("scores"))
+        parts = _keys(plan, {name.removesuffix(".parquet") for name in self._scratch.names("objects")})
+        inferred = {key for key in scores if key in parts}
+        needed = {n for key in open_blocks for n in around[key]} | (plan.block_set - parts)
+        waiting = [key for key in plan.blocks if key in needed - inferred]
+        waiting.reverse()
+        queued: set[BlockKey] = set()
+        failed = failed_tiles(self._root, plan)
+        limit = plan.spec.engine.max_failed_fraction * max(plan.tile_count, 1)
+
+        def ready() -> Iterator[BlockKey]:
+            return (key for key in open_blocks if key not in done and key not in queued and all(n in inferred for n in around[key]))
+
+        for key in list(ready()):
+            queued.add(key)
+            crew.submit("commit", key)
+        while waiting or crew.busy:
+            while waiting and crew.has_room:
+                crew.submit("infer", waiting.pop())
+            for kind, key, result in crew.collect():
+                if kind == "infer":
+                    assert isinstance(result, BlockReport)
+                    inferred.add(key)
+                    self._tiles += result.done
+                    self._empty += result.empty
+                    self._failures = (self._failures + list(result.failures))[:10]
+                    failed += result.failed if key not in done else 0
+                    self._check_failures(failed, limit)
+                    for near in around[key]:
+                        if near not in done and near not in queued and near in set(open_blocks) and all(n in inferred for n in around[near]):
+                            queued.add(near)
+                            crew.submit("commit", near)
+                else:
+                    done.add(key)
+                    self._scratch.drop("scores", [str(n) for n in around[key] if all(m in done for m in around[n])])
+                self._tell(Progress("infer", len(done), len(plan.blocks), self._tiles))
+
+    def _check_failures(self, failed: int, limit: float) -> None:
+        if failed > limit:
+            reasons = Counter(sentence.split(": ", 1)[-1] for sentence in self._failures)
+            first = reasons.most_common(1)[0][0] if reasons else "see the group tiles of the result"
+            raise RunFailed(
+                f"{failed} of {self._plan.tile_count} tiles failed, more than engine.max_failed_fraction "
+                f"{self._plan.spec.engine.max_failed_fraction} allows; the commonest reason: {first}. Finished blocks are kept"
+            )
+
+    def _paint(self, masks: dict[BlockKey, list]) -> None:  # type: ignore[type-arg]
+        self._each([("paint", key, (masks[key],)) for key in self._plan.blocks if key in masks], "stitch")
+
+    def _overviews(self) -> None:
+        plan = self._plan
+        for factor in sorted({factor for grid in plan.grids.values() for factor in store.overview_factors(grid)}):
+            keys = {
+                key for key in plan.blocks
+                if factor in store.overview_factors(plan.grids[key.grid])
+            }  # fmt: skip
+            shards = {BlockKey(k.grid, k.time, k.row // factor, k.col // factor) for k in keys}
+            self._each([("overview", key, (factor,)) for key in sorted(shards)], "overview")
+
+    def _each(self, tasks: list[tuple[str, BlockKey, tuple[object, ...]]], stage: str) -> None:
+        total, done = len(tasks), 0
+        tasks = tasks[::-1]
+        while tasks or self._crew.busy:
+            while tasks and self._crew.has_room:
+                kind, key, args = tasks.pop()
+                self._crew.submit(kind, key, *args)
+            done += len(self._crew.collect())
+            self._tell(Progress(stage, done, total, self._tiles))
+
+
+class Crew:
+    """The replicas: hands out tasks, replaces the dead, gives up what kills again and again."""
+
+    def __init__(self, plan: Plan, output: str, token: str, limit_s: float) -> None:
+        """Start the replicas; returns when each has loaded its model.
+
+        Raises:
+            RunFailed: they do not start in time.
+        """
+        self._limit_s = limit_s
+        engine = plan.spec.engine
+        resources = {"num_gpus": engine.gpus_per_replica, "num_cpus": 1}
+        # The engine replaces actors itself: Ray's own retries cannot tell a tile that kills from bad luck.
+        self._remote = ray.remote(Replica).options(max_concurrency=IN_FLIGHT + 1, max_restarts=0, **resources)  # type: ignore[attr-defined]
+        self._args = (ray.put(plan), output, token)
+        self._deaths: Counter[BlockKey] = Counter()
+        self._again: list[_Task] = []
+        count = min(engine.replicas, max(len(plan.blocks), 1))
+        self._workers = [_Worker(self._remote.remote(*self._args)) for _ in range(count)]
+        try:
+            ray.get([worker.actor.load.remote() for worker in self._workers], timeout=START_LIMIT_S)
+        except GetTimeoutError:
+            raise RunFailed(
+                f"{count} replicas with {engine.gpus_per_replica} GPUs each did not start in {START_LIMIT_S:.0f} s; "
+                f"the cluster has {ray.cluster_resources()}"
+            ) from None
+        except RayTaskError as error:
+            raise _cause(error) from error
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._again) or any(worker.tasks for worker in self._workers)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a replica could take a task now."""
+        return not self._again and any(len(worker.tasks) < IN_FLIGHT for worker in self._workers)
+
+    def submit(self, kind: str, key: BlockKey, *args: object) -> None:
+        """Give a task to the replica that has least to do."""
+        worker = min(self._workers, key=lambda one: len(one.tasks))
+        options = {"careful": True} if kind == "infer" and self._deaths[key] else {}
+        ref = getattr(worker.actor, kind).remote(key, *args, **options)
+        worker.tasks[ref] = _Task(kind, key, time.monotonic(), args)
+
+    def collect(self) -> list[tuple[str, BlockKey, object]]:
+        """What has ended since the last call; waits a second at most for something.
+
+        Raises:
+            PipelineError: a task failed in a way that another try does not mend.
+        """
+        again, self._again = self._again, []
+        for task in again:
+            self.submit(task.kind, task.key, *task.args)
+        refs = [ref for worker in self._workers for ref in worker.tasks]
+        if not refs:
+            return []
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if len(refs) > 1 else ([], [])
+        if not ready:
+            ready, _ = ray.wait(refs, timeout=1.0)
+        ended = []
+        for number, worker in enumerate(self._workers):
+            for ref in [ref for ref in ready if ref in worker.tasks]:
+                task = worker.tasks[ref]
+                try:
+                    ended.append((task.kind, task.key, ray.get(ref)))
+                    del worker.tasks[ref]
+                except (RayActorError, ActorUnavailableError) as error:
+                    self._replace(number, str(error).splitlines()[0])
+                    break
+                except RayTaskError as error:
+                    raise _cause(error) from error
+            now = time.monotonic()
+            if any(now - task.started > self._limit_s * IN_FLIGHT for task in self._workers[number].tasks.values()):
+                ray.kill(self._workers[number].actor)
+                self._replace(number, f"no answer for {self._limit_s * IN_FLIGHT:.0f} s")
+        return ended
+
+    def dismiss(self) -> None:
+        """End the replicas."""
+        for worker in self._workers:
+            ray.kill(worker.actor)
+
+    def _replace(self, number: int, why: str) -> None:
+        dead = self._workers[number]
+        blocks = sorted({task.key for task in dead.tasks.values() if task.kind == "infer"})
+        log.warning("a replica died and is replaced", why=why, blocks=[str(key) for key in blocks])
+        for key in blocks:
+            self._deaths[key] += 1
+            if self._deaths[key] > DEATHS_PER_BLOCK:
+                raise RunFailed(f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept")
+        self._again += dead.tasks.values()
+        self._workers[number] = _Worker(self._remote.remote(*self._args))
+
+
+def _publish(plan: Plan, base: str, software: dict[str, str]) -> None:
+    name = base.rsplit("/", 1)[-1]
+    tasks = plan.spec.tasks
+    published = Published(
+        id=name, geometry=shapely.union_all([to_lonlat(grid.owned, grid.crs) for grid in plan.grids.values()]),
+        start=min(start_of(item) for item in plan.items), end=max(start_of(item) for item in plan.items),
+        crs=tuple(grid.crs for grid in plan.grids.values()), phrases=tuple(tasks.find), model=plan.traits.name,
+        model_digest=plan.traits.digest, plan_id=plan.plan_id, software=software,
+        tasks=("semantic-segmentation", "instance-segmentation", *(["image-captioning"] if tasks.describe else [])),
+        sources=tuple(item.get_self_href() or f"{item.collection_id}/{item.id}" for item in plan.items),
+    )  # fmt: skip
+    publish(
+        published, f"{base}.item.json",
+        {
+            "raster": (f"./{name}.zarr", "application/vnd.zarr; version=3"),
+            "objects": (f"./{name}.objects.parquet", "application/vnd.apache.parquet"),
+            "items": (f"./{name}.items.parquet", "application/vnd.apache.parquet"),
+        },
+    )  # fmt: skip
+
+
+def _keys(plan: Plan, names: set[str]) -> set[BlockKey]:
+    return {key for key in plan.blocks if str(key) in names}
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """What a task really raised."""
+    cause: Exception = error.cause if isinstance(error.cause, Exception) else error
+    return cause if isinstance(cause, PipelineError | OSError) else RunFailed(f"a worker failed: {type(cause).__name__}: {cause}")
+
+
+@contextmanager
+def _disk_errors(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{output} cannot be written: {reason}. Finished blocks are kept; make room and run again") from error
+
+
+@contextmanager
+def _ray(plan: Plan) -> Iterator[None]:
+    """A Ray to run on: the one that is there (also by RAY_ADDRESS), else one of our own on this machine."""
+    if ray.is_initialized():
+        yield
+        return
+    engine = plan.spec.engine
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level="ERROR", log_to_driver=False)
+    else:
+        cpus = max(os.cpu_count() or 1, engine.replicas)
+        ray.init(num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,141 @@
+"""An object of the result: a merged part, placed on the Earth, measured and given its id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+from rasterio.features import shapes
+from shapely.geometry.base import BaseGeometry
+
+from pipeline.assemble import Part
+from pipeline.grid import Grid
+from pipeline.vectors import LONLAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedObject:
+    """One object, as the result holds it."""
+
+    object_id: int
+    """63 bits, from place and time and never from the order of work."""
+    grid: str
+    time: int
+    """Time slice."""
+    part: Part
+    geometry: BaseGeometry
+    """Outline along pixel edges, lon/lat: one table holds all zones."""
+    area_m2: float
+    length_m: float
+    """Long side of the smallest rectangle around it."""
+    width_m: float
+    orientation_deg: float
+    """Of the long side, clockwise from north, 0 <= angle < 180."""
+    caption: str = ""
+    item_id: str = ""
+    """The first Item of the mosaic that covers its middle."""
+
+
+def ground(part: Part, grid: Grid, time: int, slice_start: str) -> GroundedObject:
+    """Place and measure a merged part.
+
+    Lengths are metres on the WGS84 ellipsoid, by the radii of curvature at the object's middle.
+    """
+    mask = part.mask
+    outline = [
+        shapely.geometry.shape(shape)
+        for shape, value in shapes(mask.to_array().astype(np.uint8), connectivity=4)
+        if value == 1
+    ]
+    pixels = shapely.MultiPolygon(outline) if len(outline) > 1 else outline[0]
+    to_crs = grid.affine * Affine.translation(mask.x0, mask.y0)
+    transformer = _to_lonlat(grid.crs)
+
+    def to_lonlat(points: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        x, y = to_crs * (points[:, 0], points[:, 1])
+        return np.column_stack(transformer.transform(x, y))
+
+    geometry = shapely.transform(pixels, to_lonlat)
+    metres = _local_metres(geometry)
+    area = float(metres.area)
+    length, width, orientation = _measure(metres)
+    key = f"{grid.crs}|{slice_start}|{part.label}|{mask.y0 + grid.lattice[0]}|{mask.x0 + grid.lattice[1]}|{mask.height}|{mask.width}|{mask.runs}"
+    if part.prompted:
+        key += "|" + "|".join(part.prompt_ids)
+    object_id = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+    return GroundedObject(
+        object_id=max(object_id, 1), grid=grid.name, time=time, part=part, geometry=geometry, area_m2=area,
+        length_m=length, width_m=width, orientation_deg=orientation,
+    )  # fmt: skip
+
+
+def measured_caption(found: GroundedObject, nearest_m: float | None) -> str:
+    """What can be said of an object without a language model: sizes in metres and its neighbour."""
+    label = found.part.label
+    if label.startswith("no "):
+        return label
+    size = f"{label}, about {found.length_m:.0f} m long and {found.width_m:.0f} m wide"
+    axis = ("north-south", "north-east to south-west", "east-west", "north-west to south-east")
+    towards = f", lying {axis[round(found.orientation_deg / 45) % 4]}" if found.length_m > 1.3 * found.width_m else ""
+    near = f", {nearest_m:.0f} m from the nearest other" if nearest_m is not None else ""
+    return size + towards + near
+
+
+def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
+    """Metres from each object's middle to that of the nearest other of its label and time; None where alone."""
+    from scipy.spatial import cKDTree
+
+    found: list[float | None] = [None] * len(objects)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for at, each in enumerate(objects):
+        groups.setdefault((each.part.label, each.time), []).append(at)
+    for members in groups.values():
+        if len(members) < 2:
+            continue
+        middles = np.array([objects[at].geometry.envelope.centroid.coords[0] for at in members])
+        lon, lat = np.deg2rad(middles).T
+        places = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]) * 6371008.8
+        distance, _ = cKDTree(places).query(places, k=2)
+        for at, metres in zip(members, distance[:, 1], strict=True):
+            found[at] = float(metres)
+    return found
+
+
+_transformers: dict[str, pyproj.Transformer] = {}
+
+
+def _to_lonlat(crs: str) -> pyproj.Transformer:
+    if crs not in _transformers:
+        _transformers[crs] = pyproj.Transformer.from_crs(crs, LONLAT, always_xy=True)
+    return _transformers[crs]
+
+
+def _local_metres(geometry: BaseGeometry) -> BaseGeometry:
+    """A lon/lat geometry on the plane that touches the ellipsoid at its middle: x east, y north, metres.
+
+    Radii of curvature: Torge, Geodesy, eq. 4.16 and 4.17.
+    """
+    middle = geometry.envelope.centroid
+    a, e2 = 6378137.0, 0.00669437999014
+    sine = np.sin(np.deg2rad(middle.y))
+    normal = a / np.sqrt(1 - e2 * sine**2)
+    meridian = a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
+    scale = np.deg2rad(1.0) * np.array([normal * np.cos(np.deg2rad(middle.y)), meridian])
+    return shapely.transform(geometry, lambda points: (points - (middle.x, middle.y)) * scale)
+
+
+def _measure(metres: BaseGeometry) -> tuple[float, float, float]:
+    """Length, width and orientation of the smallest rectangle around a geometry in local metres."""
+    rectangle = shapely.oriented_envelope(metres)
+    corners = shapely.get_coordinates(rectangle)
+    if len(corners) < 4:
+        return 0.0, 0.0, 0.0
+    sides = np.diff(corners[:3], axis=0)
+    lengths = np.hypot(*sides.T)
+    long = sides[int(np.argmax(lengths))]
+    return float(lengths.max()), float(lengths.min()), float(np.rad2deg(np.arctan2(long[0], long[1])) % 180.0)

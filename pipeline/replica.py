@@ -1,0 +1,316 @@
+"""What one worker does: infer a block, commit it, paint its objects, make overviews.
+
+Each of the four is idempotent: done again, by whomever, it leaves the same bytes. Knows nothing of
+Ray; the engine hosts it in an actor, whose threads read the next block and write the last one while
+one block is being inferred.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.region import Mask
+from pipeline.analyst import Analyst, TileInput, TileOutput, check_output, find_analyst
+from pipeline.assemble import Blend, Part, is_settled, merge, resolve, to_part
+from pipeline.errors import AnalystError, PipelineError
+from pipeline.grid import BlockKey, Grid, Tile, Window
+from pipeline.ledger import check, commit
+from pipeline.plan import Plan
+from pipeline.prompts import tile_prompts
+from pipeline.scene import Scene, inside, read_scene
+from pipeline.scratch import BlockScores, Scratch, TileRecord
+from pipeline.store import Status, block_of, group_path, open_group, write
+
+SECOND_CHANCES = 1
+"""How often a tile that failed alone is tried again before it is quarantined."""
+DEATHS = 2
+"""How often a tile must have been under way when its process died before it is quarantined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """What became of a block's tiles."""
+
+    key: BlockKey
+    done: int
+    empty: int
+    """Without data, or outside the AOI: not inferred."""
+    failed: int
+    failures: tuple[str, ...]
+    """One sentence each, the first few."""
+    seconds: float
+    """Spent inferring."""
+
+
+class Replica:
+    """One copy of the model and the hands around it."""
+
+    def __init__(self, plan: Plan, output: str, token: str) -> None:
+        """Keep what is needed; `load` loads the model.
+
+        Args:
+            plan: of the run.
+            output: URL of the result.
+            token: of the run's lease.
+        """
+        self.plan = plan
+        self.scratch = Scratch(output)
+        self.token = token
+        self._output = output
+        self._root = open_group(output)
+        self._analyst: Analyst | None = None
+        self._inferring = threading.Lock()
+        self._survived: dict[BlockKey, str] = {}
+
+    def load(self) -> None:
+        """Load the model; may be called twice."""
+        with self._inferring:
+            if self._analyst is None:
+                self._analyst = find_analyst(self.plan.spec.model).load()
+
+    def infer(self, key: BlockKey, *, careful: bool = False) -> BlockReport:
+        """Read a block, ask the model about its tiles, and keep the answers in scratch.
+
+        Args:
+            key: which block.
+            careful: after a process died on this block: one tile at a time, each named before it is tried.
+        """
+        plan, grid = self.plan, self.plan.grids[key.grid]
+        window = grid.read_window(key)
+        scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window))
+        asked = inside(grid.asked, grid, window)
+        tiles = grid.tiles(key)
+        inputs = {
+            tile: self._input(grid, key, tile, scene, asked)
+            for tile in tiles
+            if (asked & scene.valid & ~scene.broken)[tile.core.within(window)].any()
+        }
+        phrases = len(plan.spec.tasks.find)
+        blend = Blend(window, phrases, grid.tile_px, plan.traits.context_px)
+        parts: list[Part] = []
+        records: dict[Tile, TileRecord] = {}
+        refused = self._refused(grid, tiles, scene, asked, inputs, records)
+        self.load()
+        with self._inferring:
+            started = time.perf_counter()
+            for batch in _batches(list(inputs), 1 if careful else plan.traits.tiles_per_batch):
+                clock = time.perf_counter()
+                answers = self._ask(key, batch, inputs, careful=careful)
+                seconds = (time.perf_counter() - clock) / len(batch)
+                for tile, answer in zip(batch, answers, strict=True):
+                    if isinstance(answer, str):
+                        records[tile] = TileRecord(row=tile.row, col=tile.col, status=Status.QUARANTINED, error=answer)
+                        continue
+                    blend.add(tile, answer.scores)
+                    found = [to_part(g, tile, plan.traits.context_px) for g in answer.groundings]
+                    parts += [part for part in found if part is not None]
+                    records[tile] = _record(tile, answer, seconds)
+            spent = time.perf_counter() - started
+        own = grid.block_window(key)
+        self._keep_parts(key, own, parts)
+        failed = [tile for tile, record in records.items() if record.status == Status.QUARANTINED]
+        status = self._status(grid, own, scene, failed)
+        block = BlockScores(
+            scores=blend.sums.part(own).divided(), status=status, frame=tuple(blend.frame(own, grid.halo_px)),
+            tiles=tuple(sorted(records.values(), key=lambda record: (record.row, record.col))),
+        )  # fmt: skip
+        check(self.scratch, self.token)
+        self.scratch.put_scores(key, block)
+        sentences = [f"tile {t.row}/{t.col} of {key}: {records[t].error}" for t in failed]
+        return BlockReport(
+            key=key, done=len(inputs) - len(failed) + refused, empty=len(tiles) - len(inputs) - refused,
+            failed=len(failed), failures=tuple(sentences[:5]), seconds=spent,
+        )  # fmt: skip
+
+    def commit(self, key: BlockKey) -> None:
+        """Blend a block with its neighbours' borders, write its shards, then its ledger entry."""
+        plan = self.plan
+        block = self.scratch.get_scores(key)
+        own = plan.grids[key.grid].block_window(key)
+        around = [piece for other in key.neighbours() if other in plan.block_set for piece in self.scratch.get_scores(other).frame]
+        scores = block.scores.copy()
+        for piece in block.frame:
+            window = piece.window & own
+            if not window.empty:
+                scores[(slice(None), *window.within(own))] = piece.part(window).plus(around).divided()
+        scores[:, block.status != Status.DONE] = 0
+        group = self._root[group_path(plan, "raster", key.grid)]
+        best = scores.max(axis=0) if len(scores) else np.zeros(own.shape, np.uint8)
+        label = np.zeros(own.shape, np.uint8)
+        for number, plane in reversed(list(enumerate(scores, start=1))):
+            label[(plane == best) & (plane >= 128)] = number
+        check(self.scratch, self.token)
+        write(group, "label", key.time, own, label)  # type: ignore[arg-type]
+        write(group, "score", key.time, own, best)  # type: ignore[arg-type]
+        write(group, "status", key.time, own, block.status)  # type: ignore[arg-type]
+        if "scores" in group:  # type: ignore[operator]
+            write(group, "scores", key.time, own, scores)  # type: ignore[arg-type]
+        self._write_tiles(key, block)
+        failed = sum(tile.status == Status.QUARANTINED for tile in block.tiles)
+        commit(self._root, plan, key, self.scratch, self.token, tiles=len(block.tiles), failed=failed)
+
+    def paint(self, key: BlockKey, masks: Sequence[tuple[int, Mask]]) -> None:
+        """Write the object layer of a block; where objects overlap, the last one shows.
+
+        Args:
+            key: which block.
+            masks: object ids and their pixels in the grid.
+        """
+        grid = self.plan.grids[key.grid]
+        own = grid.block_window(key)
+        layer = np.zeros(own.shape, np.uint64)
+        for object_id, mask in masks:
+            window = own & Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
+            piece = mask.window(window.y0, window.x0, window.y1, window.x1)
+            layer[window.within(own)][piece] = object_id
+        group = self._root[group_path(self.plan, "raster", key.grid)]
+        layer[np.asarray(group["status"][key.time, own.y0 : own.y1, own.x0 : own.x1]) != Status.DONE] = 0  # type: ignore[index]
+        check(self.scratch, self.token)
+        write(group, "object_id", key.time, own, layer)  # type: ignore[arg-type]
+
+    def overview(self, key: BlockKey, factor: int) -> None:
+        """Write one shard of an overview from the level below: of four pixels the surest one stays."""
+        grid = self.plan.grids[key.grid]
+        target = block_of(grid, key, factor)
+        base = group_path(self.plan, "raster", key.grid)
+        above = group_path(self.plan, "overview", key.grid)
+        source = self._root[base if factor == 2 else f"{above}/{factor // 2}"]
+        rows, cols = slice(2 * target.y0, 2 * target.y1), slice(2 * target.x0, 2 * target.x1)
+        layers = {name: np.asarray(source[name][key.time, rows, cols]) for name in ("label", "score", "object_id", "status")}  # type: ignore[index]
+        pad = [(0, 2 * side - have) for side, have in zip(target.shape, layers["score"].shape, strict=True)]
+        cells = {
+            name: np.pad(layer, pad).reshape(target.shape[0], 2, target.shape[1], 2).swapaxes(1, 2).reshape(*target.shape, 4)
+            for name, layer in layers.items()
+        }
+        # Object first, then score, then whether it was answered at all.
+        worth = cells["score"].astype(np.int16) * 2 + (cells["object_id"] > 0) * 1024 + (cells["status"] == Status.DONE)
+        surest = worth.argmax(axis=-1)[..., None]
+        for name, cell in cells.items():
+            write(self._root[f"{above}/{factor}"], name, key.time, target, np.take_along_axis(cell, surest, axis=-1)[..., 0])  # type: ignore[arg-type]
+
+    def _input(self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]) -> TileInput:
+        plan, at = self.plan, tile.window.within(scene.window)
+        placed = plan.prompts.get((key.grid, key.row, key.col), ())
+        return TileInput(
+            pixels=scene.pixels[(slice(None), *at)], valid=scene.valid[at], asked=asked[at] & scene.valid[at],
+            modality=plan.modality, metres_per_pixel=abs(grid.transform[0]), phrases=tuple(plan.spec.tasks.find),
+            prompts=tile_prompts(plan, grid, tile, scene, placed), describe=plan.spec.tasks.describe,
+        )  # fmt: skip
+
+    def _refused(
+        self, grid: Grid, tiles: list[Tile], scene: Scene, asked: NDArray[np.bool_],
+        inputs: dict[Tile, TileInput], records: dict[Tile, TileRecord],
+    ) -> int:  # fmt: skip
+        """Record the tiles that are not inferred; those whose imagery is broken are quarantined and taken out."""
+        for tile in tiles:
+            at = tile.core.within(scene.window)
+            if (scene.broken[at] & asked[at]).any():
+                inputs.pop(tile, None)
+                reason = " ".join(scene.errors)
+                records[tile] = TileRecord(row=tile.row, col=tile.col, status=Status.QUARANTINED, error=reason)
+            elif tile not in inputs:
+                status = _commonest_absence(scene, asked, at)
+                records[tile] = TileRecord(row=tile.row, col=tile.col, status=status)
+        return sum(record.status == Status.QUARANTINED for record in records.values())
+
+    def _ask(
+        self, key: BlockKey, batch: list[Tile], inputs: dict[Tile, TileInput], *, careful: bool
+    ) -> list[TileOutput | str]:
+        """An answer per tile, or the reason why there is none. A batch that fails is halved until the tile is found."""
+        if careful and (reason := self._deadly(key, batch[0])):
+            return [reason]
+        assert self._analyst is not None
+        questions = [inputs[tile] for tile in batch]
+        for _ in range(1 + (SECOND_CHANCES if len(batch) == 1 else 0)):
+            try:
+                answers = self._analyst.analyse(questions)
+                if len(answers) != len(questions):
+                    raise AnalystError(f"the model gave {len(answers)} answers to {len(questions)} tiles")
+                for answer, question in zip(answers, questions, strict=True):
+                    check_output(answer, question)
+                return list(answers)
+            except PipelineError as error:
+                reason = str(error)
+            except Exception as error:  # a model may raise anything
+                reason = f"the model raised {type(error).__name__}: {error}"
+        if len(batch) == 1:
+            return [reason]
+        half = len(batch) // 2
+        return self._ask(key, batch[:half], inputs, careful=careful) + self._ask(key, batch[half:], inputs, careful=careful)
+
+    def _deadly(self, key: BlockKey, tile: Tile) -> str:
+        """Note that a tile is about to be tried; the reason to leave it where processes died on it before."""
+        name = f"{key}.json"
+        try:
+            noted = json.loads(self.scratch.get("trying", name))
+        except FileNotFoundError:
+            noted = {}
+        place = f"{tile.row}/{tile.col}"
+        noted.pop(self._survived.pop(key, ""), None)
+        tries = noted.get(place, 0)
+        if tries >= DEATHS:
+            return f"the model's process died {tries} times on this tile"
+        self.scratch.put("trying", name, json.dumps(noted | {place: tries + 1}).encode())
+        self._survived[key] = place  # holds if this process is there to ask for the next tile
+        return ""
+
+    def _keep_parts(self, key: BlockKey, own: Window, parts: list[Part]) -> None:
+        plan = self.plan
+        settled: list[Part] = []
+        open_parts: list[Part] = []
+        for group in merge(parts, plan.traits):
+            if is_settled(group, own, plan.traits, plan.spec.grid.halo_px):
+                whole = resolve(group, plan.traits)
+                settled += [whole] if whole is not None else []
+            else:
+                open_parts += group
+        self.scratch.put_parts(key, settled, open_parts)
+
+    def _status(self, grid: Grid, own: Window, scene: Scene, failed: list[Tile]) -> NDArray[np.uint8]:
+        at = own.within(scene.window)
+        status = np.full(own.shape, Status.NO_SOURCE_DATA, np.uint8)
+        status[scene.masked[at]] = Status.MASKED
+        status[scene.valid[at]] = Status.DONE
+        for tile in failed:
+            status[(tile.core & own).within(own)] = Status.QUARANTINED
+        status[~inside(grid.owned, grid, own)] = Status.OUTSIDE_AOI
+        return status
+
+    def _write_tiles(self, key: BlockKey, block: BlockScores) -> None:
+        group = self._root[group_path(self.plan, "tiles", key.grid)]
+        per_block = self.plan.grids[key.grid].block_px // self.plan.grids[key.grid].core_px
+        row0, col0 = key.row * per_block, key.col * per_block
+        rows = max(tile.row for tile in block.tiles) - row0 + 1
+        cols = max(tile.col for tile in block.tiles) - col0 + 1
+        for name, kind in (("status", np.uint8), ("seconds", np.float32), ("label", object), ("caption", object), ("error", object)):
+            values = np.full((rows, cols), "" if kind is object else 0, kind)  # type: ignore[call-overload]
+            for tile in block.tiles:
+                values[tile.row - row0, tile.col - col0] = getattr(tile, name)
+            if kind is object:
+                values = values.astype(np.dtypes.StringDType())
+            group[name][key.time, row0 : row0 + rows, col0 : col0 + cols] = values  # type: ignore[index]
+
+
+def _batches(tiles: list[Tile], size: int) -> list[list[Tile]]:
+    return [tiles[start : start + size] for start in range(0, len(tiles), size)]
+
+
+def _record(tile: Tile, answer: TileOutput, seconds: float) -> TileRecord:
+    names = [grounding.label for grounding in answer.groundings]
+    label = max(sorted(set(names)), key=names.count) if names else ""
+    return TileRecord(
+        row=tile.row, col=tile.col, status=Status.DONE, seconds=seconds, label=label, caption=answer.caption
+    )
+
+
+def _commonest_absence(scene: Scene, asked: NDArray[np.bool_], at: tuple[slice, slice]) -> Status:
+    if not asked[at].any():
+        return Status.OUTSIDE_AOI
+    return Status.MASKED if scene.masked[at].any() else Status.NO_SOURCE_DATA

@@ -1,0 +1,67 @@
+"""The demo: render the sample archive, find and describe ships in SAR and hot targets in infrared, draw both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline import JobSpec, RunReport, open_result, plan, run
+from pipeline.engine import Progress
+from pipeline.picture import draw
+from workflows.sample import make_sample
+
+AOI = [5.9, 42.96, 6.05, 43.02]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One job of the demo."""
+
+    job: Path
+    report: RunReport
+    picture: Path
+
+
+def demo_jobs(folder: Path) -> list[Path]:
+    """Write the demo's two job files."""
+    jobs = []
+    for sensor, phrase in (("sar", "ship"), ("infrared", "hot target")):
+        job = {
+            "name": f"demo-{sensor}",
+            "source": {
+                "catalog": "sample/catalog.json", "collections": [f"sample-{sensor}"], "aoi": {"bbox": AOI},
+                "time": "2026-01-01/2026-03-31",
+            },
+            "slices": "day",
+            "prompts": {"from": "cfar"},
+            "tasks": {"find": [phrase], "refer": True, "describe": True},
+            "model": "cfar",
+            "output": f"results/{sensor}.zarr",
+            "engine": {"replicas": 2},
+        }  # fmt: skip
+        path = folder / f"{sensor}.yaml"
+        path.write_text(yaml.safe_dump(job, sort_keys=False))
+        jobs.append(path)
+    return jobs
+
+
+def run_demo(
+    folder: Path,
+    *,
+    on_scene: Callable[[int, int], None] = lambda *_: None,
+    on_progress: Callable[[str, Progress], None] = lambda *_: None,
+) -> list[Shown]:
+    """Make the archive where it is missing, run both jobs, draw both results."""
+    if not (folder / "sample" / "truth.parquet").exists():
+        make_sample(folder / "sample", on_scene=on_scene)
+    shown = []
+    for path in demo_jobs(folder):
+        spec = JobSpec.from_yaml(path)
+        report = run(plan(spec), overwrite=True, on_progress=lambda progress, name=spec.name: on_progress(name, progress))
+        picture = folder / f"{path.stem}.png"
+        draw(open_result(report.output), picture)
+        shown.append(Shown(job=path, report=report, picture=picture))
+    return shown
