@@ -31,7 +31,11 @@ def sample_f1(folder: Path, sensor: str, phrase: str) -> float:
     spec = JobSpec.from_dict(
         {
             "name": sensor,
-            "source": {"catalog": "sample/catalog.json", "collections": [f"sample-{sensor}"], "aoi": {"bbox": [5, 42, 7, 44]}},
+            "source": {
+                "catalog": "sample/catalog.json",
+                "collections": [f"sample-{sensor}"],
+                "aoi": {"bbox": [5, 42, 7, 44]},
+            },
             "tasks": {"find": [phrase]},
             "output": f"{sensor}.zarr",
             "engine": {"replicas": 2},

@@ -146,17 +146,13 @@ KNOWN: Mapping[str, CollectionProfile] = {
         ),
         nodata=0,
     ),
-    "sample-infrared": CollectionProfile(
-        modality="infrared", bands=_grey("temperature", 27000, 33000), nodata=0
-    ),
+    "sample-infrared": CollectionProfile(modality="infrared", bands=_grey("temperature", 27000, 33000), nodata=0),
 }
 """Profiles by collection id. A profile that is not a collection's own name (`landsat-c2-l2-thermal`) is
 asked for in the job file: `profiles: {landsat-c2-l2: landsat-c2-l2-thermal}`."""
 
 
-def profile_of(
-    collection: str, described: Mapping[str, CollectionProfile | str] | None = None
-) -> CollectionProfile:
+def profile_of(collection: str, described: Mapping[str, CollectionProfile | str] | None = None) -> CollectionProfile:
     """The profile of a collection: the job file's own, or the known one.
 
     Raises:
@@ -181,7 +177,5 @@ def modality_of(profiles: Sequence[CollectionProfile]) -> Modality:
     """
     found = sorted({profile.modality for profile in profiles})
     if len(found) != 1:
-        raise UnknownCollection(
-            f"the collections are of several modalities ({', '.join(found)}); run one job for each"
-        )
+        raise UnknownCollection(f"the collections are of several modalities ({', '.join(found)}); run one job for each")
     return profiles[0].modality

@@ -1,6 +1,7 @@
 """One search for all kinds of catalogs: a STAC API, a static catalog, a stac-geoparquet file.
 
 The answer can be frozen as `items.parquet`; from then on a plan is repeatable without the catalog.
+Libraries that take long to import are imported where they are used: every worker loads this module.
 """
 
 from __future__ import annotations
@@ -11,15 +12,9 @@ from typing import Any
 
 import cql2
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pystac
 import shapely
-import stac_geoparquet.arrow
-from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pystac.utils import str_to_datetime
-from pystac_client import Client, ConformanceClasses
-from pystac_client.exceptions import APIError
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
@@ -54,6 +49,8 @@ def search(
         NoItems: nothing matches.
         CatalogError: the filter is no CQL2.
     """
+    from pystac_client.exceptions import APIError
+
     expression = parse_filter(filter) if filter else None
     try:
         found = list(_candidates(catalog, collections, aoi, time, filter))
@@ -64,7 +61,9 @@ def search(
         ) from error
     in_collections = [item for item in found if item.collection_id in collections]
     in_time = [item for item in in_collections if _meets(item, time)]
-    in_aoi = [item for item in in_time if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)]
+    in_aoi = [
+        item for item in in_time if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)
+    ]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
@@ -74,10 +73,13 @@ def search(
 
 def freeze(items: Iterable[pystac.Item], url: str) -> None:
     """Write Items as stac-geoparquet, hrefs unsigned."""
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
     bare = [_unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items]
-    table = stac_geoparquet.arrow.parse_stac_items_to_arrow(bare)
+    table = parse_stac_items_to_arrow(bare)
     filesystem, path = fsspec.core.url_to_fs(url)
-    stac_geoparquet.arrow.to_parquet(table, path, filesystem=PyFileSystem(FSSpecHandler(filesystem)))
+    to_parquet(table, path, filesystem=PyFileSystem(FSSpecHandler(filesystem)))
 
 
 def thaw(url: str) -> list[pystac.Item]:
@@ -86,10 +88,14 @@ def thaw(url: str) -> list[pystac.Item]:
     Raises:
         CatalogDown: the file cannot be read as such.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from stac_geoparquet.arrow import stac_table_to_items
+
     try:
         with fsspec.open(url, "rb") as file:
             table = pq.read_table(file)
-        rows = [_without_nulls(row) for row in stac_geoparquet.arrow.stac_table_to_items(table)]
+        rows = [_without_nulls(row) for row in stac_table_to_items(table)]
         return [pystac.Item.from_dict(row) for row in rows]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CatalogDown(
@@ -146,6 +152,8 @@ def _candidates(
         return
     document = read_json(catalog)
     if document.get("type") == "Catalog" and "conformsTo" in document:
+        from pystac_client import Client, ConformanceClasses
+
         client = Client.open(catalog, stac_io=api_io())
         # A server that does not announce filtering may answer a filtered search with nothing at all.
         filters = client.conforms_to(ConformanceClasses.FILTER)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pystac
 from pystac.stac_io import DefaultStacIO
-from pystac_client.stac_api_io import StacApiIO
-from urllib3 import Retry
 
 from catalogs.errors import CatalogDown
+
+if TYPE_CHECKING:
+    from pystac_client.stac_api_io import StacApiIO
 
 RETRIES = 4
 TIMEOUT_S = 30.0
@@ -43,6 +44,9 @@ class FsspecIO(DefaultStacIO):
 
 def api_io() -> StacApiIO:
     """pystac-client's reader: tries again with back-off on 429 and 5xx, and never waits for ever."""
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
+
     retry = Retry(
         total=RETRIES,
         backoff_factor=0.5,

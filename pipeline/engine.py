@@ -153,7 +153,9 @@ def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> N
 def _difference(there: dict, plan: Plan) -> str:  # type: ignore[type-arg]
     """What differs between a store's job and a plan, in a few words."""
     job = plan.spec.model_dump(mode="json", by_alias=True)
-    keys = [key for key in ("source", "slices", "grid", "prompts", "tasks", "model") if there["job"].get(key) != job[key]]
+    keys = [
+        key for key in ("source", "slices", "grid", "prompts", "tasks", "model") if there["job"].get(key) != job[key]
+    ]
     items = {f"{item.collection_id}/{item.id}" for item in plan.items}
     if set(there["items"]) != items:
         keys.append(f"items ({len(there['items'])} then, {len(items)} now)")
@@ -165,7 +167,9 @@ def _difference(there: dict, plan: Plan) -> str:  # type: ignore[type-arg]
 class _Run:
     """One run's bookkeeping. Small: keys and counts."""
 
-    def __init__(self, plan: Plan, scratch: Scratch, root: store.zarr.Group, crew: Crew, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, plan: Plan, scratch: Scratch, root: store.zarr.Group, crew: Crew, on_progress: Callable[[Progress], None]
+    ) -> None:
         self._plan, self._scratch, self._root, self._crew, self._tell = plan, scratch, root, crew, on_progress
         self._tiles = self._empty = 0
         self._failures: list[str] = []
@@ -202,7 +206,9 @@ class _Run:
         plan, crew = self._plan, self._crew
         open_blocks = [key for key in plan.blocks if key not in done]
         around = {key: [key, *(n for n in key.neighbours() if n in plan.block_set)] for key in plan.blocks}
-        scores = {BlockKey(k.grid, k.time, k.row, k.col) for k in plan.blocks} & _keys(plan, self._scratch.names("scores"))
+        scores = {BlockKey(k.grid, k.time, k.row, k.col) for k in plan.blocks} & _keys(
+            plan, self._scratch.names("scores")
+        )
         parts = _keys(plan, {name.removesuffix(".parquet") for name in self._scratch.names("objects")})
         inferred = {key for key in scores if key in parts}
         needed = {n for key in open_blocks for n in around[key]} | (plan.block_set - parts)
@@ -213,7 +219,11 @@ class _Run:
         limit = plan.spec.engine.max_failed_fraction * max(plan.tile_count, 1)
 
         def ready() -> Iterator[BlockKey]:
-            return (key for key in open_blocks if key not in done and key not in queued and all(n in inferred for n in around[key]))
+            return (
+                key
+                for key in open_blocks
+                if key not in done and key not in queued and all(n in inferred for n in around[key])
+            )
 
         for key in list(ready()):
             queued.add(key)
@@ -231,7 +241,12 @@ class _Run:
                     failed += result.failed if key not in done else 0
                     self._check_failures(failed, limit)
                     for near in around[key]:
-                        if near not in done and near not in queued and near in set(open_blocks) and all(n in inferred for n in around[near]):
+                        if (
+                            near not in done
+                            and near not in queued
+                            and near in set(open_blocks)
+                            and all(n in inferred for n in around[near])
+                        ):
                             queued.add(near)
                             crew.submit("commit", near)
                 else:
@@ -363,7 +378,9 @@ class Crew:
         for key in blocks:
             self._deaths[key] += 1
             if self._deaths[key] > DEATHS_PER_BLOCK:
-                raise RunFailed(f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept")
+                raise RunFailed(
+                    f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept"
+                )
         self._again += dead.tasks.values()
         self._workers[number] = _Worker(self._remote.remote(*self._args))
 
@@ -396,7 +413,11 @@ def _keys(plan: Plan, names: set[str]) -> set[BlockKey]:
 def _cause(error: RayTaskError) -> Exception:
     """What a task really raised."""
     cause: Exception = error.cause if isinstance(error.cause, Exception) else error
-    return cause if isinstance(cause, PipelineError | OSError) else RunFailed(f"a worker failed: {type(cause).__name__}: {cause}")
+    return (
+        cause
+        if isinstance(cause, PipelineError | OSError)
+        else RunFailed(f"a worker failed: {type(cause).__name__}: {cause}")
+    )
 
 
 @contextmanager
@@ -405,7 +426,9 @@ def _disk_errors(output: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{output} cannot be written: {reason}. Finished blocks are kept; make room and run again") from error
+        raise OutputError(
+            f"{output} cannot be written: {reason}. Finished blocks are kept; make room and run again"
+        ) from error
 
 
 @contextmanager

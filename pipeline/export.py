@@ -35,7 +35,9 @@ def export_cogs(result: Result, folder: Path) -> list[Path]:
         raster = result.layer("raster", grid)
         for time in range(raster.sizes["time"]):
             piece = raster.isel(time=time)
-            name = f"{np.datetime_as_string(piece['time'].values, unit='s').replace(':', '')}{'-' + grid if grid else ''}"
+            name = (
+                f"{np.datetime_as_string(piece['time'].values, unit='s').replace(':', '')}{'-' + grid if grid else ''}"
+            )
             layers = {key: (piece[key] * 255).round() if key == "score" else piece[key] for key in LAYERS}
             ids = piece["object_id"].values
             rows = np.zeros(ids.shape, np.uint32)
@@ -46,7 +48,9 @@ def export_cogs(result: Result, folder: Path) -> list[Path]:
                 values = values.drop_vars("time").astype(np.uint32 if key == "object" else np.uint8)
                 values.attrs = {}
                 values.encoding = {}
-                values.rio.write_nodata(0).rio.to_raster(path, driver="COG", compress="deflate", overview_resampling="nearest")
+                values.rio.write_nodata(0).rio.to_raster(
+                    path, driver="COG", compress="deflate", overview_resampling="nearest"
+                )
                 written.append(path)
     table = folder / "objects.csv"
     objects.drop(columns="geometry").to_csv(table, index_label="row")

@@ -40,9 +40,7 @@ class Window:
 
     def __and__(self, other: Window) -> Window:
         """What both hold; empty where they do not meet."""
-        return Window(
-            max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1)
-        )
+        return Window(max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1))
 
     def within(self, outer: Window) -> tuple[slice, slice]:
         """Slices of this window in an array that holds `outer`."""
@@ -140,7 +138,7 @@ class Grid:
 
     def geobox(self, window: Window) -> GeoBox:
         """The geometry of a window."""
-        return GeoBox(window.shape, self.affine * Affine.translation(window.x0, window.y0), self.crs)
+        return GeoBox(window.shape, self.affine @ Affine.translation(window.x0, window.y0), self.crs)
 
     def block_window(self, key: BlockKey) -> Window:
         """Pixels of a block, cut at the grid's end."""

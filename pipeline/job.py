@@ -42,7 +42,9 @@ class BboxAoi(_Section):
     def _ordered(cls, bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         west, south, east, north = bbox
         if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-            raise ValueError(f"{list(bbox)} is not [west, south, east, north] in degrees with west < east, south < north")
+            raise ValueError(
+                f"{list(bbox)} is not [west, south, east, north] in degrees with west < east, south < north"
+            )
         return bbox
 
 
@@ -53,12 +55,19 @@ class WktAoi(_Section):
 
 
 def _aoi_tag(value: Any) -> str:
-    return "File" if isinstance(value, str) else "Wkt" if isinstance(value, WktAoi | dict) and "wkt" in dict(value) else "Bbox"
+    return (
+        "File"
+        if isinstance(value, str)
+        else "Wkt"
+        if isinstance(value, WktAoi | dict) and "wkt" in dict(value)
+        else "Bbox"
+    )
 
 
 # A tag picks one reading of a value, so that a mistake in it gets one sentence and not one per reading.
 Aoi = Annotated[
-    Annotated[str, Tag("File")] | Annotated[BboxAoi, Tag("Bbox")] | Annotated[WktAoi, Tag("Wkt")], Discriminator(_aoi_tag)
+    Annotated[str, Tag("File")] | Annotated[BboxAoi, Tag("Bbox")] | Annotated[WktAoi, Tag("Wkt")],
+    Discriminator(_aoi_tag),
 ]
 Profile = Annotated[
     Annotated[CollectionProfile, Tag("Described")] | Annotated[str, Tag("Named")],

@@ -117,7 +117,9 @@ def check(scratch: Scratch, token: str) -> None:
         raise RunLost(f"{scratch.url}: another run holds the output now ({found.get('host')}, {found.get('pid')})")
 
 
-def commit(root: zarr.Group, plan: Plan, key: BlockKey, scratch: Scratch, token: str, *, tiles: int, failed: int) -> None:
+def commit(
+    root: zarr.Group, plan: Plan, key: BlockKey, scratch: Scratch, token: str, *, tiles: int, failed: int
+) -> None:
     """Enter a block as committed; everything of it must have been written before.
 
     Raises:

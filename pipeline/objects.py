@@ -53,11 +53,11 @@ def ground(part: Part, grid: Grid, time: int, slice_start: str) -> GroundedObjec
         if value == 1
     ]
     pixels = shapely.MultiPolygon(outline) if len(outline) > 1 else outline[0]
-    to_crs = grid.affine * Affine.translation(mask.x0, mask.y0)
+    to_crs = grid.affine @ Affine.translation(mask.x0, mask.y0)
     transformer = _to_lonlat(grid.crs)
 
     def to_lonlat(points: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        x, y = to_crs * (points[:, 0], points[:, 1])
+        x, y = to_crs @ (points[:, 0], points[:, 1])
         return np.column_stack(transformer.transform(x, y))
 
     geometry = shapely.transform(pixels, to_lonlat)

@@ -39,7 +39,9 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
         OutputError: the run is not finished, or its imagery cannot be read any more.
     """
     objects = result.objects
-    job = plan(JobSpec.model_validate(result.attrs["job"]), items=thaw(result.url.removesuffix(".zarr") + ".items.parquet"))
+    job = plan(
+        JobSpec.model_validate(result.attrs["job"]), items=thaw(result.url.removesuffix(".zarr") + ".items.parquet")
+    )
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[(objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))]
@@ -107,10 +109,10 @@ def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint
 
 def _to_pixels(grid: Grid, window: Window, shape: shapely.Geometry) -> shapely.Geometry:
     transformer = pyproj.Transformer.from_crs(LONLAT, grid.crs, always_xy=True)
-    inverse = ~(grid.affine * Affine.translation(window.x0, window.y0))
+    inverse = ~(grid.affine @ Affine.translation(window.x0, window.y0))
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(inverse * transformer.transform(points[:, 0], points[:, 1]))
+        return np.column_stack(inverse @ transformer.transform(points[:, 0], points[:, 1]))
 
     return shapely.transform(shape, move)
 
@@ -137,7 +139,9 @@ def _describe(
         x0, y0, x1, _ = outlines[at].bounds
         colour = colours[row["label"]]
         axes.add_patch(
-            matplotlib.patches.Rectangle((x0 - 3, y0 - 3), x1 - x0 + 6, outlines[at].bounds[3] - y0 + 6, fill=False, ec=colour, lw=0.5, alpha=0.6)
+            matplotlib.patches.Rectangle(
+                (x0 - 3, y0 - 3), x1 - x0 + 6, outlines[at].bounds[3] - y0 + 6, fill=False, ec=colour, lw=0.5, alpha=0.6
+            )
         )
         axes.text(
             x1 + 5, y0, str(number), color="#101418", fontsize=8, weight="bold", va="bottom",
@@ -147,7 +151,15 @@ def _describe(
         words.text(0, y, f"{number}", color=colour, weight="bold", va="top", transform=words.transAxes)
         words.text(0.07, y, text, color="white", va="top", transform=words.transAxes)
         y -= 0.024 * (text.count("\n") + 1)
-        words.text(0.07, y, f"{row['label']}  {row['score']:.2f}", color="#9fb3c8", fontsize=7.5, va="top", transform=words.transAxes)
+        words.text(
+            0.07,
+            y,
+            f"{row['label']}  {row['score']:.2f}",
+            color="#9fb3c8",
+            fontsize=7.5,
+            va="top",
+            transform=words.transAxes,
+        )
         y -= 0.032
 
 
@@ -155,7 +167,16 @@ def _scale_bar(axes: matplotlib.axes.Axes, grid: Grid, window: Window) -> None:
     middle = grid.geobox(window).extent.to_crs("EPSG:4326").geom.centroid
     one = _to_pixels(grid, window, shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)]))
     per_metre = one.length / (0.001 * 110_574)
-    metres = max((m for m in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if m * per_metre < window.shape[1] / 4), default=50)
+    metres = max(
+        (m for m in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if m * per_metre < window.shape[1] / 4),
+        default=50,
+    )
     x, y = window.shape[1] * 0.03, window.shape[0] * 0.97
     axes.plot([x, x + metres * per_metre], [y, y], color="white", lw=2.5)
-    axes.text(x, y - window.shape[0] * 0.01, f"{metres} m" if metres < 1000 else f"{metres // 1000} km", color="white", va="bottom")
+    axes.text(
+        x,
+        y - window.shape[0] * 0.01,
+        f"{metres} m" if metres < 1000 else f"{metres // 1000} km",
+        color="white",
+        va="bottom",
+    )

@@ -177,7 +177,10 @@ def to_lonlat(shape: BaseGeometry, crs: str) -> BaseGeometry:
 def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any]:
     """All that changes a result, part by part, so that two plans can be told apart."""
     return {
-        "items": [[item.collection_id, item.id, _hrefs(item, profile)] for item, profile in zip(plan.items, plan.profiles, strict=True)],
+        "items": [
+            [item.collection_id, item.id, _hrefs(item, profile)]
+            for item, profile in zip(plan.items, plan.profiles, strict=True)
+        ],
         "profiles": [profile.model_dump(mode="json") for profile in plan.profiles],
         "aoi": shapely.to_wkb(shapely.normalize(aoi), hex=True),
         "grid": plan.spec.grid.model_dump(mode="json"),
@@ -242,13 +245,17 @@ def _grids(
         zone = zones.get(crs)
         # Items of other zones may reach into this one; those of other kinds of CRS stay in their own.
         seen = [other == crs or (zone is not None and other in zones) for other in chosen]
-        reach = shapely.union_all([_bbox(item).buffer(NEAR_DEG) for item, other in zip(items, chosen, strict=True) if other == crs])
+        reach = shapely.union_all(
+            [_bbox(item).buffer(NEAR_DEG) for item, other in zip(items, chosen, strict=True) if other == crs]
+        )
         own = aoi.intersection(reach if zone is None else reach.intersection(zone))
         if own.is_empty or not own.area:
             continue
         owned = _project(own, LONLAT, crs)
         margin = spec.halo_px * abs(step_x)
-        asked = owned if zone is None else _project(aoi.intersection(reach), LONLAT, crs).intersection(owned.buffer(margin))
+        asked = (
+            owned if zone is None else _project(aoi.intersection(reach), LONLAT, crs).intersection(owned.buffer(margin))
+        )
         prints = tuple(
             _footprint(native, item, crs) if near and _bbox(item).intersects(reach) else shapely.Polygon()
             for native, item, near in zip(natives, items, seen, strict=True)
@@ -262,7 +269,11 @@ def _grids(
         col1 = int(np.ceil((east - offset_x) / step_x - EDGE_PX))
         row1 = int(np.ceil((south - offset_y) / step_y - EDGE_PX))
         transform = Affine(step_x, 0, offset_x + col0 * step_x, 0, step_y, offset_y + row0 * step_y)
-        name = crs.to_string().lower().replace(":", "") if crs.to_epsg() else f"crs{hashlib.sha256(crs.to_wkt().encode()).hexdigest()[:8]}"
+        name = (
+            crs.to_string().lower().replace(":", "")
+            if crs.to_epsg()
+            else f"crs{hashlib.sha256(crs.to_wkt().encode()).hexdigest()[:8]}"
+        )
         grids[name] = Grid(
             name=name, crs=crs.to_string() if crs.to_epsg() else crs.to_wkt(), transform=tuple(transform)[:6],  # type: ignore[arg-type]
             shape=(max(row1 - row0, 1), max(col1 - col0, 1)), lattice=(row0, col0), tile_px=spec.tile_px,
@@ -350,7 +361,9 @@ def _project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometr
     moved = shapely.transform(dense, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
     finite = np.isfinite(shapely.get_coordinates(moved)).all()
     if not finite:
-        raise JobError(f"the AOI or an item's footprint cannot be drawn in {target.to_string()}; choose another grid.crs")
+        raise JobError(
+            f"the AOI or an item's footprint cannot be drawn in {target.to_string()}; choose another grid.crs"
+        )
     return shapely.make_valid(moved)
 
 
@@ -388,7 +401,10 @@ def _blocks(
                     continue
                 own = grid.tiles(key)
                 cores = _boxes(
-                    grid, np.array([tile.core.y0 for tile in own]), np.array([tile.core.x0 for tile in own]), grid.core_px
+                    grid,
+                    np.array([tile.core.y0 for tile in own]),
+                    np.array([tile.core.x0 for tile in own]),
+                    grid.core_px,
                 )
                 tiles += int((shapely.intersects(region, cores) & ~shapely.touches(region, cores)).sum())
     return tuple(sorted(keys)), tiles
@@ -412,7 +428,7 @@ def _place_prompts(
                 continue
             moved = _project(shape, LONLAT, _crs(grid.crs))
             centre = moved.envelope.centroid
-            col, row = ~grid.affine * (centre.x, centre.y)
+            col, row = ~grid.affine @ (centre.x, centre.y)
             if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]:
                 at = (grid.name, int(row) // grid.block_px, int(col) // grid.block_px)
                 placed[at].append(PlacedPrompt(prompt_id, moved))

@@ -11,7 +11,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy import ndimage
-from skimage.segmentation import slic
 
 from model.prompt import VisualPrompt
 from model.region import Box, Mask, Point
@@ -21,7 +20,9 @@ from pipeline.plan import PlacedPrompt, Plan
 from pipeline.scene import Scene
 
 
-def tile_prompts(plan: Plan, grid: Grid, tile: Tile, scene: Scene, placed: tuple[PlacedPrompt, ...]) -> tuple[VisualPrompt, ...]:
+def tile_prompts(
+    plan: Plan, grid: Grid, tile: Tile, scene: Scene, placed: tuple[PlacedPrompt, ...]
+) -> tuple[VisualPrompt, ...]:
     """Prompts of a tile, in tile pixels.
 
     Args:
@@ -65,6 +66,8 @@ def _grid(grid: Grid, tile: Tile, scene: Scene, spacing: int) -> tuple[VisualPro
 
 
 def _superpixels(grid: Grid, tile: Tile, scene: Scene, spacing: int) -> tuple[VisualPrompt, ...]:
+    from skimage.segmentation import slic
+
     at = tile.core.within(scene.window)
     valid = scene.valid[at]
     if not valid.any():
@@ -87,7 +90,9 @@ def _cfar(grid: Grid, tile: Tile, scene: Scene, floor: float, max_background: in
     return _components("cfar", grid, tile, np.where(kept[labels], labels, 0), 0, 0)
 
 
-def _components(kind: str, grid: Grid, tile: Tile, labels: NDArray[np.int32], dy: int, dx: int) -> tuple[VisualPrompt, ...]:
+def _components(
+    kind: str, grid: Grid, tile: Tile, labels: NDArray[np.int32], dy: int, dx: int
+) -> tuple[VisualPrompt, ...]:
     prompts = []
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         if window is None:
@@ -101,9 +106,9 @@ def _components(kind: str, grid: Grid, tile: Tile, labels: NDArray[np.int32], dy
 
 def _from_shape(grid: Grid, tile: Tile, placed: PlacedPrompt) -> VisualPrompt | None:
     """A prompt from a vector, where this tile is its own; drawn on the tile's pixels."""
-    to_tile = ~(grid.affine * Affine.translation(tile.window.x0, tile.window.y0))
+    to_tile = ~(grid.affine @ Affine.translation(tile.window.x0, tile.window.y0))
     west, south, east, north = placed.shape.bounds
-    (x0, y0), (x1, y1) = to_tile * (west, north), to_tile * (east, south)
+    (x0, y0), (x1, y1) = to_tile @ (west, north), to_tile @ (east, south)
     row, col = tile.window.y0 + (y0 + y1) / 2, tile.window.x0 + (x0 + x1) / 2
     if not (tile.core.y0 <= row < tile.core.y1 and tile.core.x0 <= col < tile.core.x1):
         return None
@@ -115,7 +120,9 @@ def _from_shape(grid: Grid, tile: Tile, placed: PlacedPrompt) -> VisualPrompt | 
     if moved.geom_type == "Polygon" and moved.envelope.symmetric_difference(moved).area < 0.01 * moved.area:
         return VisualPrompt(id=placed.id, place=Box(x0, y0, x1, y1))
     for all_touched in (False, True):
-        drawn = rasterize([(moved, 1)], out_shape=tile.window.shape, all_touched=all_touched, dtype="uint8").astype(bool)
+        drawn = rasterize([(moved, 1)], out_shape=tile.window.shape, all_touched=all_touched, dtype="uint8").astype(
+            bool
+        )
         if drawn.any():
             return VisualPrompt(id=placed.id, place=Mask.from_array(drawn))
     return VisualPrompt(id=placed.id, place=Point((x0 + x1) / 2, (y0 + y1) / 2))

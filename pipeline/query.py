@@ -98,13 +98,27 @@ class Result:
             OutputError: the run is not finished, so that there are none yet.
         """
         if "objects" not in self._root:
-            raise OutputError(f"{self.url} is {self.state}: its objects come at the end of a run; run the job again to go on")
+            raise OutputError(
+                f"{self.url} is {self.state}: its objects come at the end of a run; run the job again to go on"
+            )
         group: zarr.Group = self._root["objects"]  # type: ignore[assignment]
         columns = {name: np.asarray(array[...]) for name, array in group.arrays()}
         geometry = shapely.from_wkb(columns.pop("geometry").astype(object))
         columns.pop("bbox")
         moments = pd.to_datetime(columns.pop("time"), unit="s", utc=True)
-        order = ("object_id", "time", "label", "score", "caption", "length_m", "width_m", "orientation_deg", "area_m2", "prompt_ids", "item_id")
+        order = (
+            "object_id",
+            "time",
+            "label",
+            "score",
+            "caption",
+            "length_m",
+            "width_m",
+            "orientation_deg",
+            "area_m2",
+            "prompt_ids",
+            "item_id",
+        )
         table = {"time": moments} | {
             name: values if values.dtype.kind in "iuf" else values.astype(object) for name, values in columns.items()
         }
@@ -160,7 +174,9 @@ class Result:
             layer = self.layer("raster", grid)
             crs = CRS.from_wkt(layer["spatial_ref"].attrs["crs_wkt"])
             x, y = pyproj.Transformer.from_crs(LONLAT, crs.to_wkt(), always_xy=True).transform(lon, lat)
-            step_x, step_y = (float(abs(layer[axis][1] - layer[axis][0])) if layer.sizes[axis] > 1 else 1.0 for axis in ("x", "y"))
+            step_x, step_y = (
+                float(abs(layer[axis][1] - layer[axis][0])) if layer.sizes[axis] > 1 else 1.0 for axis in ("x", "y")
+            )
             col = int(np.abs(layer["x"].values - x).argmin())
             row = int(np.abs(layer["y"].values - y).argmin())
             if abs(float(layer["x"][col]) - x) > step_x / 2 or abs(float(layer["y"][row]) - y) > step_y / 2:

@@ -134,7 +134,12 @@ class Replica:
         plan = self.plan
         block = self.scratch.get_scores(key)
         own = plan.grids[key.grid].block_window(key)
-        around = [piece for other in key.neighbours() if other in plan.block_set for piece in self.scratch.get_scores(other).frame]
+        around = [
+            piece
+            for other in key.neighbours()
+            if other in plan.block_set
+            for piece in self.scratch.get_scores(other).frame
+        ]
         scores = block.scores.copy()
         for piece in block.frame:
             window = piece.window & own
@@ -183,17 +188,28 @@ class Replica:
         above = group_path(self.plan, "overview", key.grid)
         source = self._root[base if factor == 2 else f"{above}/{factor // 2}"]
         rows, cols = slice(2 * target.y0, 2 * target.y1), slice(2 * target.x0, 2 * target.x1)
-        layers = {name: np.asarray(source[name][key.time, rows, cols]) for name in ("label", "score", "object_id", "status")}  # type: ignore[index]
+        layers = {
+            name: np.asarray(source[name][key.time, rows, cols]) for name in ("label", "score", "object_id", "status")
+        }  # type: ignore[index]
         pad = [(0, 2 * side - have) for side, have in zip(target.shape, layers["score"].shape, strict=True)]
         cells = {
-            name: np.pad(layer, pad).reshape(target.shape[0], 2, target.shape[1], 2).swapaxes(1, 2).reshape(*target.shape, 4)
+            name: np.pad(layer, pad)
+            .reshape(target.shape[0], 2, target.shape[1], 2)
+            .swapaxes(1, 2)
+            .reshape(*target.shape, 4)
             for name, layer in layers.items()
         }
         # Object first, then score, then whether it was answered at all.
         worth = cells["score"].astype(np.int16) * 2 + (cells["object_id"] > 0) * 1024 + (cells["status"] == Status.DONE)
         surest = worth.argmax(axis=-1)[..., None]
         for name, cell in cells.items():
-            write(self._root[f"{above}/{factor}"], name, key.time, target, np.take_along_axis(cell, surest, axis=-1)[..., 0])  # type: ignore[arg-type]
+            write(
+                self._root[f"{above}/{factor}"],
+                name,
+                key.time,
+                target,
+                np.take_along_axis(cell, surest, axis=-1)[..., 0],
+            )  # type: ignore[arg-type]
 
     def _input(self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]) -> TileInput:
         plan, at = self.plan, tile.window.within(scene.window)
@@ -243,7 +259,9 @@ class Replica:
         if len(batch) == 1:
             return [reason]
         half = len(batch) // 2
-        return self._ask(key, batch[:half], inputs, careful=careful) + self._ask(key, batch[half:], inputs, careful=careful)
+        return self._ask(key, batch[:half], inputs, careful=careful) + self._ask(
+            key, batch[half:], inputs, careful=careful
+        )
 
     def _deadly(self, key: BlockKey, tile: Tile) -> str:
         """Note that a tile is about to be tried; the reason to leave it where processes died on it before."""
@@ -289,7 +307,13 @@ class Replica:
         row0, col0 = key.row * per_block, key.col * per_block
         rows = max(tile.row for tile in block.tiles) - row0 + 1
         cols = max(tile.col for tile in block.tiles) - col0 + 1
-        for name, kind in (("status", np.uint8), ("seconds", np.float32), ("label", object), ("caption", object), ("error", object)):
+        for name, kind in (
+            ("status", np.uint8),
+            ("seconds", np.float32),
+            ("label", object),
+            ("caption", object),
+            ("error", object),
+        ):
             values = np.full((rows, cols), "" if kind is object else 0, kind)  # type: ignore[call-overload]
             for tile in block.tiles:
                 values[tile.row - row0, tile.col - col0] = getattr(tile, name)

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import odc.stac
 import pystac
 from affine import Affine
 from numpy.typing import NDArray
@@ -103,7 +102,7 @@ def inside(geometry: BaseGeometry, grid: Grid, window: Window) -> NDArray[np.boo
         return np.zeros(window.shape, bool)
     if geometry.contains(box):
         return np.ones(window.shape, bool)
-    affine = grid.affine * Affine.translation(window.x0, window.y0)
+    affine = grid.affine @ Affine.translation(window.x0, window.y0)
     drawn: NDArray[np.uint8] = rasterize([(geometry, 1)], out_shape=window.shape, transform=affine, dtype="uint8")
     return drawn.astype(bool)
 
@@ -203,9 +202,14 @@ def _offset(native: NativeGrid, grid: Grid) -> tuple[int, int] | None:
         return None
     ours, theirs = grid.affine, native.transform
     size = max(native.shape)
-    if theirs.b or theirs.d or abs(theirs.a / ours.a - 1) * size > ALIGNED_PX or abs(theirs.e / ours.e - 1) * size > ALIGNED_PX:
+    if (
+        theirs.b
+        or theirs.d
+        or abs(theirs.a / ours.a - 1) * size > ALIGNED_PX
+        or abs(theirs.e / ours.e - 1) * size > ALIGNED_PX
+    ):
         return None
-    col, row = ~ours * (theirs.c, theirs.f)
+    col, row = ~ours @ (theirs.c, theirs.f)
     if abs(col - round(col)) > ALIGNED_PX or abs(row - round(row)) > ALIGNED_PX:
         return None
     return round(row), round(col)
@@ -253,6 +257,8 @@ def _read_by_odc(
     grid: Grid, part: Window, item: pystac.Item, key: str, indexes: list[int], resampling: str, nodata: float | None
 ) -> NDArray[np.float32]:
     """Through odc-stac. The Item it sees declares each band, since an undeclared one is left out silently."""
+    import odc.stac
+
     names = [f"b{index}" for index in range(1, max(indexes) + 1)]
     bare = pystac.Item(
         item.id, item.geometry, item.bbox, item.datetime or item.common_metadata.start_datetime, {},
@@ -263,7 +269,9 @@ def _read_by_odc(
     )  # fmt: skip
     declared = {"data_type": "float32"} | ({} if nodata is None else {"nodata": nodata})
     fields = {"eo:bands": [{"name": name} for name in names], "raster:bands": [declared for _ in names]}
-    bare.add_asset(key, pystac.Asset(item.assets[key].href, media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields))
+    bare.add_asset(
+        key, pystac.Asset(item.assets[key].href, media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
+    )
     wanted = [names[index - 1] for index in indexes]
     odc.stac.configure_rio(cloud_defaults=False, **gdal_options())
     try:
@@ -283,7 +291,7 @@ def _pixel_bounds(grid: Grid, geometry: BaseGeometry) -> Window:
     if geometry.is_empty:
         return Window(0, 0, 0, 0)
     west, south, east, north = geometry.bounds
-    corners = [~grid.affine * point for point in ((west, south), (west, north), (east, south), (east, north))]
+    corners = [~grid.affine @ point for point in ((west, south), (west, north), (east, south), (east, north))]
     cols, rows = [corner[0] for corner in corners], [corner[1] for corner in corners]
     return Window(
         int(np.floor(min(rows) + ALIGNED_PX)),

@@ -71,8 +71,9 @@ class Scratch:
         path = self.path(kind, name)
         if "file" in self.fs.protocol:
             self.fs.makedirs(f"{self.root}/{kind}", exist_ok=True)
-            with self.fs.transaction, self.fs.open(path, "wb") as file:
+            with self.fs.open(path, "wb", autocommit=False) as file:
                 file.write(data)
+            file.commit()
         else:
             self.fs.pipe_file(path, data)
 
@@ -117,7 +118,11 @@ class Scratch:
         arrays["tiles"] = np.frombuffer(json.dumps([asdict(tile) for tile in block.tiles]).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self.put("scores", str(key), numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(buffer.getvalue()))
+        self.put(
+            "scores",
+            str(key),
+            numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(buffer.getvalue()),
+        )
 
     def get_scores(self, key: BlockKey) -> BlockScores:
         """A block's scores.
@@ -155,7 +160,9 @@ class Scratch:
             FileNotFoundError: the block has none.
         """
         rows = pq.read_table(io.BytesIO(self.get("objects", f"{key}.parquet"))).to_pylist()
-        return [_from_row(row) for row in rows if row["settled"]], [_from_row(row) for row in rows if not row["settled"]]
+        return [_from_row(row) for row in rows if row["settled"]], [
+            _from_row(row) for row in rows if not row["settled"]
+        ]
 
 
 _PARTS = pa.schema(

@@ -91,9 +91,14 @@ def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame, url: str) -> None:
         del root["objects"]
     group = root.create_group("objects")
     text = ("label", "caption", "prompt_ids", "item_id")
-    columns = {name: frame[name].to_numpy() for name in ("object_id", "score", "area_m2", "length_m", "width_m", "orientation_deg")}
+    columns = {
+        name: frame[name].to_numpy()
+        for name in ("object_id", "score", "area_m2", "length_m", "width_m", "orientation_deg")
+    }
     columns |= {name: np.array(frame[name].to_list(), np.dtypes.StringDType()) for name in text}
-    columns["geometry"] = np.array([shapely.to_wkb(shape, hex=True) for shape in frame.geometry], np.dtypes.StringDType())
+    columns["geometry"] = np.array(
+        [shapely.to_wkb(shape, hex=True) for shape in frame.geometry], np.dtypes.StringDType()
+    )
     columns["bbox"] = frame.bounds.to_numpy(np.float64).reshape(-1, 4)
     seconds = np.array([round(moment.timestamp()) for moment in frame["time"]], np.int64)
     times = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -128,7 +133,13 @@ def _once_across_zones(objects: list[GroundedObject]) -> list[GroundedObject]:
     dropped: set[int] = set()
     for a, b in sorted(zip(first.tolist(), second.tolist(), strict=True)):
         one, other = ranked[a], ranked[b]
-        if a >= b or a in dropped or one.grid == other.grid or one.time != other.time or one.part.label != other.part.label:
+        if (
+            a >= b
+            or a in dropped
+            or one.grid == other.grid
+            or one.time != other.time
+            or one.part.label != other.part.label
+        ):
             continue
         both = shapely.intersection(shapes[a], shapes[b]).area
         if both >= SAME_ACROSS_ZONES * (shapes[a].area + shapes[b].area - both):
@@ -146,6 +157,6 @@ def _described(plan: Plan, objects: list[GroundedObject]) -> list[GroundedObject
 
 def _item_of(plan: Plan, found: GroundedObject) -> str:
     grid, mask = plan.grids[found.grid], found.part.mask
-    middle = shapely.Point(grid.affine * (mask.centre.x, mask.centre.y))
+    middle = shapely.Point(grid.affine @ (mask.centre.x, mask.centre.y))
     prints = plan.footprints[found.grid]
     return next((plan.items[at].id for at in plan.slices[found.time].items if prints[at].intersects(middle)), "")

@@ -112,7 +112,9 @@ def create(plan: Plan, url: str) -> zarr.Group:
             if overview_factors(grid):
                 root[group_path(plan, "overview", grid.name)].attrs.update(_multiscales(plan, grid))
     except OSError as error:
-        raise OutputError(f"{url} cannot be written ({error}); check the path, its rights and the space left") from error
+        raise OutputError(
+            f"{url} cannot be written ({error}); check the path, its rights and the space left"
+        ) from error
     return root
 
 
@@ -167,7 +169,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 
 def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: int) -> None:
     height, width = (-(-side // factor) for side in grid.shape)
-    affine = grid.affine * Affine.scale(factor)
+    affine = grid.affine @ Affine.scale(factor)
     group = root.require_group(path)
     group.attrs.update(
         {
@@ -181,7 +183,10 @@ def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: 
     _coordinates(group, plan, grid, affine, (height, width))
     times = len(plan.slices)
     phrases = plan.spec.tasks.find
-    flags = {"flag_values": list(range(len(phrases) + 1)), "flag_meanings": " ".join(["none", *(p.replace(" ", "_") for p in phrases)])}
+    flags = {
+        "flag_values": list(range(len(phrases) + 1)),
+        "flag_meanings": " ".join(["none", *(p.replace(" ", "_") for p in phrases)]),
+    }
     layers: dict[str, tuple[Any, dict[str, Any]]] = {
         "label": (np.uint8, {"long_name": "phrase that fits best", **flags}),
         "score": (np.uint8, {"long_name": "confidence of the best phrase", "scale_factor": 1 / 255, "units": "1"}),
@@ -201,7 +206,16 @@ def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: 
         _array(group, name, (times, height, width), dtype, ("time", "y", "x"), attributes, chunk, shard)
     if plan.spec.tasks.keep_scores and phrases and factor == 1:
         attributes = {"long_name": "confidence per phrase", "scale_factor": 1 / 255, "phrases": phrases}
-        _array(group, "scores", (len(phrases), times, height, width), np.uint8, ("phrase", "time", "y", "x"), attributes, chunk, shard)
+        _array(
+            group,
+            "scores",
+            (len(phrases), times, height, width),
+            np.uint8,
+            ("phrase", "time", "y", "x"),
+            attributes,
+            chunk,
+            shard,
+        )
 
 
 def _array(
@@ -222,8 +236,20 @@ def _coordinates(group: zarr.Group, plan: Plan, grid: Grid, affine: Affine, shap
     height, width = shape
     crs = CRS.from_user_input(grid.crs)
     transform = " ".join(repr(float(value)) for value in affine.to_gdal())
-    _values(group, "x", affine.c + affine.a * (np.arange(width) + 0.5), ("x",), {"standard_name": "projection_x_coordinate", "axis": "X"})
-    _values(group, "y", affine.f + affine.e * (np.arange(height) + 0.5), ("y",), {"standard_name": "projection_y_coordinate", "axis": "Y"})
+    _values(
+        group,
+        "x",
+        affine.c + affine.a * (np.arange(width) + 0.5),
+        ("x",),
+        {"standard_name": "projection_x_coordinate", "axis": "X"},
+    )
+    _values(
+        group,
+        "y",
+        affine.f + affine.e * (np.arange(height) + 0.5),
+        ("y",),
+        {"standard_name": "projection_y_coordinate", "axis": "Y"},
+    )
     _values(group, "spatial_ref", np.array(0), (), {"crs_wkt": crs.to_wkt(), "GeoTransform": transform})
     _times(group, plan)
 
@@ -236,7 +262,9 @@ def _times(group: zarr.Group, plan: Plan) -> None:
     )  # fmt: skip
 
 
-def _values(group: zarr.Group, name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: dict[str, Any]) -> None:
+def _values(
+    group: zarr.Group, name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: dict[str, Any]
+) -> None:
     if name in group:
         return
     array = group.create_array(
@@ -272,7 +300,13 @@ def _multiscales(plan: Plan, grid: Grid) -> dict[str, Any]:
     layout: list[dict[str, Any]] = [{"asset": base}]
     for factor in overview_factors(grid):
         before = layout[-1]["asset"]
-        layout.append({"asset": str(factor), "derived_from": before, "transform": {"scale": [2.0, 2.0], "translation": [0.0, 0.0]}})
+        layout.append(
+            {
+                "asset": str(factor),
+                "derived_from": before,
+                "transform": {"scale": [2.0, 2.0], "translation": [0.0, 0.0]},
+            }
+        )
     return {"zarr_conventions": [_MULTISCALES], "multiscales": {"layout": layout, "resampling_method": "max"}}
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import fsspec
-import geopandas as gpd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.errors import JobError
 from pipeline.job import BboxAoi, WktAoi
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 LONLAT = "OGC:CRS84"
 
@@ -90,6 +93,8 @@ def read_prompts(path: str, aoi: BaseGeometry) -> PromptFile:
 
 
 def _read(path: str, where: str) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+
     try:
         if path.endswith((".parquet", ".geoparquet")):
             with fsspec.open(path, "rb") as file:

@@ -65,14 +65,18 @@ def demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     with _bar("rendering the sample archive") as scenes, _job_bar() as update:
-        shown = run_demo(folder, on_scene=scenes, on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress))
+        shown = run_demo(
+            folder, on_scene=scenes, on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress)
+        )
     for one in shown:
         _say(one.report)
         out.print(f"picture: {one.picture}", soft_wrap=True)
     first = shown[0].report.output
     out.print(f"\nask it:  earthgptx query {first} --label ship --min-score 0.9", soft_wrap=True)
     out.print(f"         earthgptx why {first} 5.96 42.995", soft_wrap=True)
-    out.print(f"         python -c \"import xarray; print(xarray.open_datatree('{first}', engine='zarr'))\"", soft_wrap=True)
+    out.print(
+        f"         python -c \"import xarray; print(xarray.open_datatree('{first}', engine='zarr'))\"", soft_wrap=True
+    )
 
 
 @app.command(epilog="Example: earthgptx search examples/harbour.yaml")
@@ -119,10 +123,15 @@ def plan(job: JobFile, as_json: AsJson = False) -> None:
         "plan_id": made.plan_id,
         "items": len(made.items),
         "time_slices": len(made.slices),
-        "grids": {name: {"crs": grid.crs if len(grid.crs) < 20 else name, "rows": grid.shape[0], "cols": grid.shape[1]} for name, grid in made.grids.items()},
+        "grids": {
+            name: {"crs": grid.crs if len(grid.crs) < 20 else name, "rows": grid.shape[0], "cols": grid.shape[1]}
+            for name, grid in made.grids.items()
+        },
         "blocks": len(made.blocks),
         "tiles": made.tile_count,
-        "prompts": sum(len(found) for found in made.prompts.values()) if made.spec.prompts.is_file else made.spec.prompts.origin,
+        "prompts": sum(len(found) for found in made.prompts.values())
+        if made.spec.prompts.is_file
+        else made.spec.prompts.origin,
         "refused_prompts": made.refused_prompts,
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
@@ -180,7 +189,10 @@ def status(output: Output, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(facts))  # noqa: T201
         return
-    out.print(f"{output}: [bold]{facts['state']}[/bold], {facts['blocks']} of {facts['blocks_total']} blocks, {facts['failed_tiles']} tiles quarantined", soft_wrap=True)
+    out.print(
+        f"{output}: [bold]{facts['state']}[/bold], {facts['blocks']} of {facts['blocks_total']} blocks, {facts['failed_tiles']} tiles quarantined",
+        soft_wrap=True,
+    )
     _table("", [{"pixels": word, "share": f"{100 * part:.2f} %"} for word, part in facts["pixels"].items()])
 
 
@@ -206,7 +218,9 @@ def query(
     output: Output,
     label: Annotated[str | None, typer.Option(help="Exactly this label.")] = None,
     text: Annotated[str | None, typer.Option(help="Words in the label or caption.")] = None,
-    bbox: Annotated[tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="Lon/lat bounds.")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="Lon/lat bounds.")
+    ] = None,
     within: Annotated[Path | None, typer.Option(metavar="FILE", help="Vector file of an area.")] = None,
     time: Annotated[str | None, typer.Option(metavar="A/B", help="Time range.")] = None,
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score.")] = 0.0,
@@ -238,14 +252,22 @@ def query(
         found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
     elif format is Format.GEOJSON or as_json:
         # Ids have 63 bits; a JSON number keeps 53 in many readers.
-        document = found.assign(object_id=found["object_id"].astype(str), time=found["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_json()
+        document = found.assign(
+            object_id=found["object_id"].astype(str), time=found["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+        ).to_json()
         if out_file:
             out_file.write_text(document)
         else:
             print(document)  # noqa: T201
     else:
         rows = [
-            {"id": f"{row.object_id:x}"[:8], "time": f"{row.time:%Y-%m-%d}", "label": row.label, "score": f"{row.score:.2f}", "caption": row.caption}
+            {
+                "id": f"{row.object_id:x}"[:8],
+                "time": f"{row.time:%Y-%m-%d}",
+                "label": row.label,
+                "score": f"{row.score:.2f}",
+                "caption": row.caption,
+            }
             for row in found.head(50).itertuples()
         ]
         _table(f"{len(found)} objects" + (", the first 50" if len(found) > 50 else ""), rows)
@@ -256,7 +278,9 @@ def query(
 @app.command(epilog="Example: earthgptx show results/harbour.zarr --png harbour.png")
 def show(
     output: Output,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the picture is written; beside the result by default.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the picture is written; beside the result by default.")
+    ] = None,
 ) -> None:
     """Draw the scene with outlines, boxes and captions."""
     from pipeline.picture import draw
@@ -268,7 +292,9 @@ def show(
 
 
 @app.command(epilog="Example: earthgptx export results/harbour.zarr gis")
-def export(output: Output, folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files are written.")]) -> None:
+def export(
+    output: Output, folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files are written.")]
+) -> None:
     """Write the layers as COGs for GIS programs."""
     from pipeline.export import export_cogs
     from pipeline.query import open_result
@@ -286,7 +312,9 @@ def submit(
     """Run a job on a Ray cluster through Ray Jobs."""
     from workflows.submit import submit_job
 
-    code = submit_job(job, address, wait=wait, say=lambda line: out.print(line, end="", markup=False, highlight=False, soft_wrap=True))
+    code = submit_job(
+        job, address, wait=wait, say=lambda line: out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
+    )
     raise typer.Exit(code)
 
 
@@ -305,7 +333,7 @@ def main() -> None:
 
 
 def _end(error: Exception, code: int) -> None:
-    err.print(f"[bold red]error:[/bold red] ", end="")
+    err.print("[bold red]error:[/bold red] ", end="")
     err.print(str(error), markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
@@ -349,12 +377,18 @@ def _say(report: Any) -> None:
         f"{report.empty_tiles} empty, {report.objects} objects, {report.seconds:.1f} s", soft_wrap=True
     )  # fmt: skip
     if report.failed_tiles:
-        out.print(f"[bold yellow]not done[/bold yellow]: {report.failed_tiles} tiles are quarantined, marked in the status layer", soft_wrap=True)
+        out.print(
+            f"[bold yellow]not done[/bold yellow]: {report.failed_tiles} tiles are quarantined, marked in the status layer",
+            soft_wrap=True,
+        )
         for sentence in report.failures[:3]:
             out.print(f"  {sentence}", markup=False, soft_wrap=True)
     if report.refused_prompts:
         name, reason = next(iter(report.refused_prompts.items()))
-        out.print(f"[bold yellow]not asked[/bold yellow]: {len(report.refused_prompts)} prompts, for example {name}: {reason}", soft_wrap=True)
+        out.print(
+            f"[bold yellow]not asked[/bold yellow]: {len(report.refused_prompts)} prompts, for example {name}: {reason}",
+            soft_wrap=True,
+        )
     out.print(f"result:  {report.output}", soft_wrap=True)
 
 

@@ -60,7 +60,9 @@ def run_demo(
     shown = []
     for path in demo_jobs(folder):
         spec = JobSpec.from_yaml(path)
-        report = run(plan(spec), overwrite=True, on_progress=lambda progress, name=spec.name: on_progress(name, progress))
+        report = run(
+            plan(spec), overwrite=True, on_progress=lambda progress, name=spec.name: on_progress(name, progress)
+        )
         picture = folder / f"{path.stem}.png"
         draw(open_result(report.output), picture)
         shown.append(Shown(job=path, report=report, picture=picture))

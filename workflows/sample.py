@@ -32,7 +32,11 @@ SIDE_PX = 1024
 SCENES = ((32631, -5750.0), (32631, -2980.0), (32632, -95.0))
 """UTM zone and western edge, in metres of the world, of the scenes of one step along the coast."""
 NORTH_M = 1640.0
-DATES = (datetime(2026, 1, 14, 10, 30, tzinfo=UTC), datetime(2026, 2, 11, 10, 30, tzinfo=UTC), datetime(2026, 3, 18, 10, 30, tzinfo=UTC))
+DATES = (
+    datetime(2026, 1, 14, 10, 30, tzinfo=UTC),
+    datetime(2026, 2, 11, 10, 30, tzinfo=UTC),
+    datetime(2026, 3, 18, 10, 30, tzinfo=UTC),
+)
 SENSORS: tuple[Sensor, ...] = ("optical", "sar", "infrared")
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -42,7 +46,9 @@ _EXTENSIONS = [
 _SAR = "https://stac-extensions.github.io/sar/v1.0.0/schema.json"
 
 
-def make_sample(folder: Path, *, scale: int = 1, seed: int = 0, on_scene: Callable[[int, int], None] = lambda *_: None) -> Path:
+def make_sample(
+    folder: Path, *, scale: int = 1, seed: int = 0, on_scene: Callable[[int, int], None] = lambda *_: None
+) -> Path:
     """Write the archive.
 
     Args:
@@ -57,7 +63,11 @@ def make_sample(folder: Path, *, scale: int = 1, seed: int = 0, on_scene: Callab
     folder.mkdir(parents=True, exist_ok=True)
     catalog = pystac.Catalog("earthgptx-sample", "A made coast in optical, SAR and infrared, with ground truth")
     collections = {sensor: _collection(sensor) for sensor in SENSORS}
-    places = [(epsg, west + step * 3 * (CELL_M - 100.0) * (-1 if epsg == 32631 else 1)) for step in range(scale) for epsg, west in SCENES]
+    places = [
+        (epsg, west + step * 3 * (CELL_M - 100.0) * (-1 if epsg == 32631 else 1))
+        for step in range(scale)
+        for epsg, west in SCENES
+    ]
     total = len(places) * len(DATES) * len(SENSORS)
     for date, moment in enumerate(DATES):
         for number, (epsg, west) in enumerate(places):
@@ -86,14 +96,16 @@ def _transform(epsg: int, west: float) -> rasterio.Affine:
     x, y = to_utm.transform(west + SIDE_PX * PIXEL_M / 2, NORTH_M - SIDE_PX * PIXEL_M / 2)
     half = SIDE_PX * PIXEL_M / 2
     # On a common lattice, as archives keep their scenes.
-    return rasterio.Affine(PIXEL_M, 0, round((x - half) / PIXEL_M) * PIXEL_M, 0, -PIXEL_M, round((y + half) / PIXEL_M) * PIXEL_M)
+    return rasterio.Affine(
+        PIXEL_M, 0, round((x - half) / PIXEL_M) * PIXEL_M, 0, -PIXEL_M, round((y + half) / PIXEL_M) * PIXEL_M
+    )
 
 
 def _view(epsg: int, transform: rasterio.Affine, seed: int, date: int) -> View:
     """The affine that best takes pixels to the world's plane; off by less than a pixel over a scene."""
     to_world = pyproj.Transformer.from_crs(f"EPSG:{epsg}", world_crs().to_wkt(), always_xy=True)
     col, row = (part.ravel() for part in np.meshgrid(np.linspace(0, SIDE_PX, 9), np.linspace(0, SIDE_PX, 9)))
-    x, y = to_world.transform(*(transform * (col, row)))
+    x, y = to_world.transform(*(transform @ (col, row)))
     matrix = np.column_stack([col, row, np.ones_like(col)])
     (a, b, c), (d, e, f) = (np.linalg.lstsq(matrix, values, rcond=None)[0].tolist() for values in (x, y))
     return View(affine=(a, b, c, d, e, f), height=SIDE_PX, width=SIDE_PX, seed=seed, date=date)
@@ -118,7 +130,10 @@ def _scene(
     extensions = list(_EXTENSIONS)
     layers: dict[str, tuple[NDArray[Any], list[str]]]
     if sensor == "optical":
-        layers = {"visual": (picture.bands, ["red", "green", "blue"]), "cloud": (picture.cloud[None].astype(np.uint8), [])}
+        layers = {
+            "visual": (picture.bands, ["red", "green", "blue"]),
+            "cloud": (picture.cloud[None].astype(np.uint8), []),
+        }
         properties["eo:cloud_cover"] = round(100 * float(picture.cloud.mean()), 2)
     elif sensor == "sar":
         layers = {"vv": (picture.bands[:1], []), "vh": (picture.bands[1:], [])}
@@ -140,11 +155,15 @@ def _scene(
         }  # fmt: skip
         if names:
             fields["eo:bands"] = [{"name": band, "common_name": band} for band in names]
-        item.add_asset(key, pystac.Asset(f"./{key}.tif", media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields))
+        item.add_asset(
+            key, pystac.Asset(f"./{key}.tif", media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
+        )
     return item
 
 
-def _write_cog(path: Path, bands: NDArray[Any], epsg: int, transform: rasterio.Affine, nodata: float | None, *, nearest: bool) -> None:
+def _write_cog(
+    path: Path, bands: NDArray[Any], epsg: int, transform: rasterio.Affine, nodata: float | None, *, nearest: bool
+) -> None:
     profile = {
         "driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype,
         "crs": f"EPSG:{epsg}", "transform": transform, "nodata": nodata,
@@ -169,11 +188,7 @@ def _write_truth(path: Path, places: list[tuple[int, float]], seed: int) -> None
 
     west = min(edge for _, edge in places)
     east = max(edge for _, edge in places) + SIDE_PX * PIXEL_M
-    rows = [
-        (moment, thing)
-        for date, moment in enumerate(DATES)
-        for thing in things(west, east, seed=seed, date=date)
-    ]
+    rows = [(moment, thing) for date, moment in enumerate(DATES) for thing in things(west, east, seed=seed, date=date)]
     table = {
         "time": [moment for moment, _ in rows],
         "class": [thing.kind for _, thing in rows],

@@ -133,7 +133,11 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
     ground = np.where((inland < 35.0) & (y < 400.0), beach, ground)
     waves = _texture(x + 31.0 * view.date, y * 2.2, 26.0, view.seed + 11 + view.date)
     shallow = np.exp(np.clip(inland, -500, 0) / 60.0)
-    water = np.array([0.05, 0.11, 0.17])[:, None, None] + 0.018 * waves + shallow * np.array([0.04, 0.1, 0.08])[:, None, None]
+    water = (
+        np.array([0.05, 0.11, 0.17])[:, None, None]
+        + 0.018 * waves
+        + shallow * np.array([0.04, 0.1, 0.08])[:, None, None]
+    )
     layers = np.where(inland < 0, water, ground)
     seen = view.things()
     for thing in seen:
@@ -142,7 +146,9 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
             _draw(view, x, y, layers, thing, np.array([shade, shade, shade * 1.2]), shift=1.0)
     for thing in seen:
         _draw(view, x, y, layers, thing, np.array(thing.tone))
-    thickness = _texture(x, y, 700.0, view.seed + 101 * (view.date + 1)) + 0.4 * _texture(x, y, 190.0, view.seed + view.date)
+    thickness = _texture(x, y, 700.0, view.seed + 101 * (view.date + 1)) + 0.4 * _texture(
+        x, y, 190.0, view.seed + view.date
+    )
     thickness = np.clip((thickness - 0.42) * 5.0, 0.0, 1.0)
     layers += thickness * (0.93 - layers)
     layers += noise.normal(0, 0.008, layers.shape)
@@ -159,7 +165,9 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
     cross = np.where(inland < 0, calm - 8.5, soil - 6.5 + 2.0 * vegetation)
     layers = np.stack([co, cross])
     for thing in view.things():
-        clear = thing.backscatter_db - (5.0 if thing.kind in ("ship", "building", "storage tank", "aircraft", "vehicle") else 8.0)
+        clear = thing.backscatter_db - (
+            5.0 if thing.kind in ("ship", "building", "storage tank", "aircraft", "vehicle") else 8.0
+        )
         _draw(view, x, y, layers, thing, np.array([thing.backscatter_db, clear]))
         if thing.height_m > 4.0 and thing.kind in ("building", "storage tank"):
             # Layover: the wall that faces the radar (which looks from the east) is bright and falls towards it.

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 CELL_M = 3000.0
 """Length of a cell along the coast, in metres."""
 
-Kind = Literal[
-    "ship", "aircraft", "storage tank", "building", "vehicle", "road", "harbour", "runway", "water", "field"
-]
+Kind = Literal["ship", "aircraft", "storage tank", "building", "vehicle", "road", "harbour", "runway", "water", "field"]
 Ring = NDArray[np.float64]
 """A convex polygon, (N, 2) x and y in metres, counter-clockwise, not closed."""
 
@@ -221,7 +219,9 @@ def _ship(rng: np.random.Generator, cx: float, cy: float, heading: float, how: s
     length = rng.uniform(70.0, 190.0)
     width = length * rng.uniform(0.14, 0.19)
     a, w = length / 2, width / 2
-    hull = np.array([(a, 0), (a * 0.72, w), (-a * 0.93, w), (-a, w * 0.6), (-a, -w * 0.6), (-a * 0.93, -w), (a * 0.72, -w)])
+    hull = np.array(
+        [(a, 0), (a * 0.72, w), (-a * 0.93, w), (-a, w * 0.6), (-a, -w * 0.6), (-a * 0.93, -w), (a * 0.72, -w)]
+    )
     points = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
     towards = points[round(heading / 45.0) % 8]
     text = f"a {word} ship, {length:.0f} m long and {width:.0f} m wide, {how}, bow to the {towards}"
