@@ -1,8 +1,7 @@
 """CatalogError
 ├── CatalogDown        the catalog did not answer, or broke off in the middle
 ├── NoItems            nothing matches; says what to widen (also LookupError)
-├── UnknownCollection  nobody said how its bands are to be read (also KeyError)
-└── HrefRefused        an asset's address that no catalog of this kind may name
+└── UnknownCollection  nobody said how its bands are to be read
 """
 
 
@@ -20,7 +19,3 @@ class NoItems(CatalogError, LookupError):
 
 class UnknownCollection(CatalogError):
     """A collection that is neither known nor described in the job file."""
-
-
-class HrefRefused(CatalogError):
-    """An asset's address that may not be opened."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import fsspec
 import pystac
@@ -50,7 +51,7 @@ def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) ->
         href: where it is written.
         assets: href and media type by key; `raster` gets the classes.
     """
-    properties = {
+    properties: dict[str, Any] = {
         "start_datetime": _text(result.start),
         "end_datetime": _text(result.end),
         "processing:datetime": _text(datetime.now(UTC)),

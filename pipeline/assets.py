@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlparse
 
 import pystac
@@ -24,9 +25,9 @@ MAX_PIXELS = 2**36
 """A file that claims more is refused before it is read."""
 
 
-def gdal_options() -> dict[str, str | int]:
+def gdal_options() -> dict[str, Any]:
     """How GDAL reads: patient with busy servers, never waiting for ever, no look at neighbouring files."""
-    options: dict[str, str | int] = {
+    options: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         "GDAL_HTTP_MAX_RETRY": 4,
         "GDAL_HTTP_RETRY_DELAY": 1,

@@ -6,20 +6,24 @@ in a run that is not interrupted; a replica that dies is replaced and its blocks
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 import shapely
 import structlog
+import zarr
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from catalogs.publish import Published, publish
 from catalogs.search import freeze, start_of
+from model.region import Mask
 from pipeline import store
 from pipeline.errors import OutputError, PipelineError, RunFailed
 from pipeline.grid import BlockKey
@@ -75,8 +79,8 @@ class RunReport:
 
 @dataclass
 class _Worker:
-    actor: ray.actor.ActorHandle  # type: ignore[type-arg]
-    tasks: dict[ray.ObjectRef, _Task] = field(default_factory=dict)  # type: ignore[type-arg]
+    actor: Any
+    tasks: dict[Any, _Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,13 @@ def run(
             try:
                 report = _Run(plan, scratch, root, crew, on_progress).all(started)
             except KeyboardInterrupt:
-                store.finish(root, plan, "canceled", failed_tiles(root, plan))
+                store.finish(root, "canceled", failed_tiles(root, plan))
                 raise RunFailed(
                     f"interrupted; {len(committed(root, plan))} of {len(plan.blocks)} blocks are finished and kept. "
                     "Run the same command again to go on"
                 ) from None
             except PipelineError:
-                store.finish(root, plan, "error", failed_tiles(root, plan))
+                store.finish(root, "error", failed_tiles(root, plan))
                 raise
             finally:
                 crew.dismiss()
@@ -137,8 +141,8 @@ def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> N
         for kind in stale:  # of a store that was deleted
             scratch.drop(kind, scratch.names(kind))
         return
-    there = store.open_group(output, mode="r").attrs[store.MARK]
-    if there["plan_id"] == plan.plan_id and not (overwrite and there["state"] == "finished"):  # type: ignore[index, call-overload]
+    there = store.mark_of(store.open_group(output, mode="r"))
+    if there["plan_id"] == plan.plan_id and not (overwrite and there["state"] == "finished"):
         return
     if not overwrite:
         raise OutputError(
@@ -150,7 +154,7 @@ def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> N
         scratch.drop(kind, scratch.names(kind))
 
 
-def _difference(there: dict, plan: Plan) -> str:  # type: ignore[type-arg]
+def _difference(there: dict[str, Any], plan: Plan) -> str:
     """What differs between a store's job and a plan, in a few words."""
     job = plan.spec.model_dump(mode="json", by_alias=True)
     keys = [
@@ -168,7 +172,7 @@ class _Run:
     """One run's bookkeeping. Small: keys and counts."""
 
     def __init__(
-        self, plan: Plan, scratch: Scratch, root: store.zarr.Group, crew: Crew, on_progress: Callable[[Progress], None]
+        self, plan: Plan, scratch: Scratch, root: zarr.Group, crew: Crew, on_progress: Callable[[Progress], None]
     ) -> None:
         self._plan, self._scratch, self._root, self._crew, self._tell = plan, scratch, root, crew, on_progress
         self._tiles = self._empty = 0
@@ -177,11 +181,11 @@ class _Run:
     def all(self, started: float) -> RunReport:
         plan, root = self._plan, self._root
         before = committed(root, plan)
-        finished = root.attrs[store.MARK]["state"] == "finished"  # type: ignore[index, call-overload]
+        finished = store.mark_of(root)["state"] == "finished"
         if finished:
-            count = int(root["objects"]["object_id"].shape[0])  # type: ignore[index]
+            count = int(store.array_at(root, "objects/object_id").shape[0])
         else:
-            store.finish(root, plan, "running", failed_tiles(root, plan))
+            store.finish(root, "running", failed_tiles(root, plan))
             self._infer_and_commit(set(before))
             self._tell(Progress("stitch", 0, 1, self._tiles))
             objects = stitch(plan, self._scratch)
@@ -192,8 +196,8 @@ class _Run:
             write_objects(root, frame, f"{base}.objects.parquet")
             freeze(plan.items, f"{base}.items.parquet")
             failed = failed_tiles(root, plan)
-            store.finish(root, plan, "finished", failed)
-            _publish(plan, base, root.attrs[store.MARK]["software"])  # type: ignore[index, call-overload, arg-type]
+            store.finish(root, "finished", failed)
+            _publish(plan, base, store.mark_of(root)["software"])
             count = len(objects)
         self._tell(Progress("done", 1, 1, self._tiles))
         return RunReport(
@@ -263,7 +267,7 @@ class _Run:
                 f"{self._plan.spec.engine.max_failed_fraction} allows; the commonest reason: {first}. Finished blocks are kept"
             )
 
-    def _paint(self, masks: dict[BlockKey, list]) -> None:  # type: ignore[type-arg]
+    def _paint(self, masks: dict[BlockKey, list[tuple[int, Mask]]]) -> None:
         self._each([("paint", key, (masks[key],)) for key in self._plan.blocks if key in masks], "stitch")
 
     def _overviews(self) -> None:
@@ -300,7 +304,7 @@ class Crew:
         engine = plan.spec.engine
         resources = {"num_gpus": engine.gpus_per_replica, "num_cpus": 1}
         # The engine replaces actors itself: Ray's own retries cannot tell a tile that kills from bad luck.
-        self._remote = ray.remote(Replica).options(max_concurrency=IN_FLIGHT + 1, max_restarts=0, **resources)  # type: ignore[attr-defined]
+        self._remote = ray.remote(Replica).options(max_concurrency=IN_FLIGHT + 1, max_restarts=0, **resources)
         self._args = (ray.put(plan), output, token)
         self._deaths: Counter[BlockKey] = Counter()
         self._again: list[_Task] = []
@@ -439,10 +443,10 @@ def _ray(plan: Plan) -> Iterator[None]:
         return
     engine = plan.spec.engine
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="ERROR", log_to_driver=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         cpus = max(os.cpu_count() or 1, engine.replicas)
-        ray.init(num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init(num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
     finally:

@@ -35,9 +35,7 @@ def export_cogs(result: Result, folder: Path) -> list[Path]:
         raster = result.layer("raster", grid)
         for time in range(raster.sizes["time"]):
             piece = raster.isel(time=time)
-            name = (
-                f"{np.datetime_as_string(piece['time'].values, unit='s').replace(':', '')}{'-' + grid if grid else ''}"
-            )
+            name = f"{str(np.datetime_as_string(piece['time'].values, unit='s')).replace(':', '')}{'-' + grid if grid else ''}"
             layers = {key: (piece[key] * 255).round() if key == "score" else piece[key] for key in LAYERS}
             ids = piece["object_id"].values
             rows = np.zeros(ids.shape, np.uint32)

@@ -205,13 +205,13 @@ class JobSpec(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     source: Source
     slices: Slicing = "day"
-    grid: GridSpec = GridSpec()  # type: ignore[call-arg]
-    prompts: Prompts = Prompts()  # type: ignore[call-arg]
+    grid: GridSpec = GridSpec()
+    prompts: Prompts = Prompts()
     tasks: Tasks
     model: str = "cfar"
     output: str
     """Any fsspec URL that ends in .zarr."""
-    engine: Engine = Engine()  # type: ignore[call-arg]
+    engine: Engine = Engine()
 
     @field_validator("output")
     @classmethod

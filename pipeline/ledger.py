@@ -22,7 +22,7 @@ from pipeline.errors import OutputBusy, RunLost
 from pipeline.grid import BlockKey
 from pipeline.plan import Plan
 from pipeline.scratch import Scratch
-from pipeline.store import group_path
+from pipeline.store import array_at, group_path
 
 LEASE_S = 60.0
 """A holder on another machine that has not been heard of for so long is taken for dead."""
@@ -126,17 +126,17 @@ def commit(
         RunLost: another run holds the output.
     """
     check(scratch, token)
-    blocks = root[group_path(plan, "blocks", key.grid)]
+    blocks = group_path(plan, "blocks", key.grid)
     at = (key.time, key.row, key.col)
     for name, value in (("tiles", tiles), ("failed", failed), ("state", BlockState.COMMITTED)):
-        blocks[name][at] = np.int32(value) if name != "state" else np.uint8(value)  # type: ignore[index]
+        array_at(root, f"{blocks}/{name}")[at] = value
 
 
 def committed(root: zarr.Group, plan: Plan) -> set[BlockKey]:
     """Blocks that are committed."""
     found: set[BlockKey] = set()
     for name in plan.grids:
-        state = root[group_path(plan, "blocks", name)]["state"][...]  # type: ignore[index]
+        state = array_at(root, f"{group_path(plan, 'blocks', name)}/state")[...]
         at = np.argwhere(np.asarray(state) == BlockState.COMMITTED)
         found.update(BlockKey(name, *place) for place in at.tolist())
     return found & plan.block_set
@@ -144,7 +144,8 @@ def committed(root: zarr.Group, plan: Plan) -> set[BlockKey]:
 
 def failed_tiles(root: zarr.Group, plan: Plan) -> int:
     """Tiles quarantined in the committed blocks."""
-    return sum(int(np.asarray(root[group_path(plan, "blocks", name)]["failed"][...]).sum()) for name in plan.grids)  # type: ignore[index]
+    paths = [f"{group_path(plan, 'blocks', name)}/failed" for name in plan.grids]
+    return sum(int(np.asarray(array_at(root, path)[...]).sum()) for path in paths)
 
 
 def _lives(record: dict[str, str | int | float]) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 import pyproj
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.features import shapes
+from scipy.spatial import cKDTree
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.assemble import Part
@@ -56,8 +58,8 @@ def ground(part: Part, grid: Grid, time: int, slice_start: str) -> GroundedObjec
     to_crs = grid.affine @ Affine.translation(mask.x0, mask.y0)
     transformer = _to_lonlat(grid.crs)
 
-    def to_lonlat(points: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        x, y = to_crs @ (points[:, 0], points[:, 1])
+    def to_lonlat(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = to_crs @ points.T  # type: ignore[operator]  # an Affine takes arrays as it takes numbers
         return np.column_stack(transformer.transform(x, y))
 
     geometry = shapely.transform(pixels, to_lonlat)
@@ -88,8 +90,6 @@ def measured_caption(found: GroundedObject, nearest_m: float | None) -> str:
 
 def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
     """Metres from each object's middle to that of the nearest other of its label and time; None where alone."""
-    from scipy.spatial import cKDTree
-
     found: list[float | None] = [None] * len(objects)
     groups: dict[tuple[str, int], list[int]] = {}
     for at, each in enumerate(objects):

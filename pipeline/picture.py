@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import geopandas as gpd
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pyproj
 import shapely
@@ -49,14 +49,14 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     scene = _pixels(job, grid, time, window)
     outlines = [_to_pixels(grid, window, shape) for shape in shown.geometry]
 
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5}):
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5}):
         figure = Figure(figsize=(13.5, 8.2), facecolor="#101418", layout="constrained")
-        side = figure.subfigures(1, 2, width_ratios=(2.1, 1))
-        axes, words = side[0].subplots(), side[1].subplots()
+        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(2.1, 1)))
+        axes, words = left.subplots(), right.subplots()
         axes.imshow(scene, interpolation="nearest", extent=(0, window.shape[1], window.shape[0], 0))
         axes.set_axis_off()
         words.set_axis_off()
-        for part in side:
+        for part in (left, right):
             part.set_facecolor("#101418")
         labels = sorted(set(shown["label"]))
         colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(labels)}
@@ -117,7 +117,7 @@ def _to_pixels(grid: Grid, window: Window, shape: shapely.Geometry) -> shapely.G
     return shapely.transform(shape, move)
 
 
-def _outline(axes: matplotlib.axes.Axes, outlines: list[shapely.Geometry], colours: list[str]) -> None:
+def _outline(axes: mpl.axes.Axes, outlines: list[shapely.Geometry], colours: list[str]) -> None:
     lines, shades = [], []
     for shape, colour in zip(outlines, colours, strict=True):
         for polygon in getattr(shape, "geoms", [shape]):
@@ -127,19 +127,19 @@ def _outline(axes: matplotlib.axes.Axes, outlines: list[shapely.Geometry], colou
 
 
 def _describe(
-    axes: matplotlib.axes.Axes, words: matplotlib.axes.Axes, shown: gpd.GeoDataFrame,
+    axes: mpl.axes.Axes, words: mpl.axes.Axes, shown: gpd.GeoDataFrame,
     outlines: list[shapely.Geometry], colours: dict[str, str],
 ) -> None:  # fmt: skip
     """Numbers at the largest objects, and their captions in a column."""
     order = np.argsort(-shown["area_m2"].to_numpy(), kind="stable")[:NAMED]
-    order = sorted(order, key=lambda at: (outlines[at].bounds[1], outlines[at].bounds[0]))
+    numbered = sorted(order.tolist(), key=lambda at: (outlines[at].bounds[1], outlines[at].bounds[0]))
     y = 0.91
-    for number, at in enumerate(order, start=1):
+    for number, at in enumerate(numbered, start=1):
         row = shown.iloc[at]
         x0, y0, x1, _ = outlines[at].bounds
         colour = colours[row["label"]]
         axes.add_patch(
-            matplotlib.patches.Rectangle(
+            mpl.patches.Rectangle(
                 (x0 - 3, y0 - 3), x1 - x0 + 6, outlines[at].bounds[3] - y0 + 6, fill=False, ec=colour, lw=0.5, alpha=0.6
             )
         )
@@ -163,7 +163,7 @@ def _describe(
         y -= 0.032
 
 
-def _scale_bar(axes: matplotlib.axes.Axes, grid: Grid, window: Window) -> None:
+def _scale_bar(axes: mpl.axes.Axes, grid: Grid, window: Window) -> None:
     middle = grid.geobox(window).extent.to_crs("EPSG:4326").geom.centroid
     one = _to_pixels(grid, window, shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)]))
     per_metre = one.length / (0.001 * 110_574)

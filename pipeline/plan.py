@@ -7,6 +7,7 @@ algorithm version) and nothing that only changes how it runs (replicas, place of
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import pyproj
 import pystac
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
@@ -186,7 +188,7 @@ def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any
         "grid": plan.spec.grid.model_dump(mode="json"),
         "slices": plan.spec.slices,
         "tasks": plan.spec.tasks.model_dump(mode="json"),
-        "prompts": [plan.spec.prompts.model_dump(mode="json") if not prompt_digest else prompt_digest],
+        "prompts": prompt_digest or plan.spec.prompts.model_dump(mode="json"),
         "model": asdict(plan.traits),
         "algorithm": ALGORITHM,
     }
@@ -275,7 +277,7 @@ def _grids(
             else f"crs{hashlib.sha256(crs.to_wkt().encode()).hexdigest()[:8]}"
         )
         grids[name] = Grid(
-            name=name, crs=crs.to_string() if crs.to_epsg() else crs.to_wkt(), transform=tuple(transform)[:6],  # type: ignore[arg-type]
+            name=name, crs=crs.to_string() if crs.to_epsg() else crs.to_wkt(), transform=tuple(transform)[:6],
             shape=(max(row1 - row0, 1), max(col1 - col0, 1)), lattice=(row0, col0), tile_px=spec.tile_px,
             halo_px=spec.halo_px, block_px=spec.block_px, asked=asked, owned=owned,
             zone=zone.bounds if zone is not None else None,
@@ -301,12 +303,12 @@ def _zones(crses: set[CRS]) -> dict[CRS, BaseGeometry]:
     numbers = {crs: number for crs in crses if (number := _utm_number(crs))}
     if len(crses) < 2:
         return {}
-    present = sorted({number for number, _ in numbers.values()})
-    borders = [-180.0] + [(a + b) * 3.0 - 180.0 - 3.0 for a, b in zip(present, present[1:], strict=False)] + [180.0]
+    present = sorted({zone for zone, _ in numbers.values()})
+    borders = [-180.0] + [(a + b) * 3.0 - 180.0 - 3.0 for a, b in itertools.pairwise(present)] + [180.0]
     zones = {}
-    for crs, (number, south) in numbers.items():
-        at = present.index(number)
-        both = (number, not south) in numbers.values()
+    for crs, (zone, south) in numbers.items():
+        at = present.index(zone)
+        both = (zone, not south) in numbers.values()
         low, high = (-90.0 if not both or south else 0.0), (90.0 if not both or not south else 0.0)
         zones[crs] = shapely.box(borders[at], low, borders[at + 1], high)
     return zones
@@ -410,7 +412,7 @@ def _blocks(
     return tuple(sorted(keys)), tiles
 
 
-def _boxes(grid: Grid, y0: np.ndarray, x0: np.ndarray, side: int) -> np.ndarray:  # type: ignore[type-arg]
+def _boxes(grid: Grid, y0: NDArray[np.int64], x0: NDArray[np.int64], side: int) -> NDArray[np.object_]:
     a, _, c, _, e, f = grid.transform
     y1, x1 = np.minimum(y0 + side, grid.shape[0]), np.minimum(x0 + side, grid.shape[1])
     return shapely.box(c + x0 * a, f + y1 * e, c + x1 * a, f + y0 * e)

@@ -12,13 +12,12 @@ import pandas as pd
 import pyproj
 import shapely
 import xarray as xr
-import zarr
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
 from catalogs.search import parse_interval
 from pipeline.errors import JobError, OutputError
-from pipeline.store import MARK, STATUS_WORDS, Status, open_group
+from pipeline.store import STATUS_WORDS, Status, group_at, mark_of, open_group
 from pipeline.vectors import LONLAT
 
 
@@ -52,7 +51,7 @@ class Result:
         """
         self.url = url.rstrip("/")
         self._root = open_group(self.url, mode="r")
-        self.attrs: dict[str, Any] = dict(self._root.attrs[MARK])  # type: ignore[arg-type]
+        self.attrs: dict[str, Any] = mark_of(self._root)
 
     @property
     def state(self) -> str:
@@ -62,7 +61,7 @@ class Result:
     @cached_property
     def grids(self) -> tuple[str, ...]:
         """Names of the raster groups below `raster`; one empty name where there is a single grid."""
-        raster: zarr.Group = self._root["raster"]  # type: ignore[assignment]
+        raster = group_at(self._root, "raster")
         return ("",) if "label" in raster else tuple(sorted(name for name, _ in raster.groups()))
 
     def layer(self, kind: str, grid: str = "") -> xr.Dataset:
@@ -101,7 +100,7 @@ class Result:
             raise OutputError(
                 f"{self.url} is {self.state}: its objects come at the end of a run; run the job again to go on"
             )
-        group: zarr.Group = self._root["objects"]  # type: ignore[assignment]
+        group = group_at(self._root, "objects")
         columns = {name: np.asarray(array[...]) for name, array in group.arrays()}
         geometry = shapely.from_wkb(columns.pop("geometry").astype(object))
         columns.pop("bbox")

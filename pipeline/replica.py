@@ -26,7 +26,7 @@ from pipeline.plan import Plan
 from pipeline.prompts import tile_prompts
 from pipeline.scene import Scene, inside, read_scene
 from pipeline.scratch import BlockScores, Scratch, TileRecord
-from pipeline.store import Status, block_of, group_path, open_group, write
+from pipeline.store import Status, array_at, block_of, group_at, group_path, open_group, write
 
 SECOND_CHANCES = 1
 """How often a tile that failed alone is tried again before it is quarantined."""
@@ -96,7 +96,7 @@ class Replica:
         blend = Blend(window, phrases, grid.tile_px, plan.traits.context_px)
         parts: list[Part] = []
         records: dict[Tile, TileRecord] = {}
-        refused = self._refused(grid, tiles, scene, asked, inputs, records)
+        refused = self._refused(tiles, scene, asked, inputs, records)
         self.load()
         with self._inferring:
             started = time.perf_counter()
@@ -146,17 +146,17 @@ class Replica:
             if not window.empty:
                 scores[(slice(None), *window.within(own))] = piece.part(window).plus(around).divided()
         scores[:, block.status != Status.DONE] = 0
-        group = self._root[group_path(plan, "raster", key.grid)]
+        group = group_at(self._root, group_path(plan, "raster", key.grid))
         best = scores.max(axis=0) if len(scores) else np.zeros(own.shape, np.uint8)
         label = np.zeros(own.shape, np.uint8)
         for number, plane in reversed(list(enumerate(scores, start=1))):
             label[(plane == best) & (plane >= 128)] = number
         check(self.scratch, self.token)
-        write(group, "label", key.time, own, label)  # type: ignore[arg-type]
-        write(group, "score", key.time, own, best)  # type: ignore[arg-type]
-        write(group, "status", key.time, own, block.status)  # type: ignore[arg-type]
-        if "scores" in group:  # type: ignore[operator]
-            write(group, "scores", key.time, own, scores)  # type: ignore[arg-type]
+        write(group, "label", key.time, own, label)
+        write(group, "score", key.time, own, best)
+        write(group, "status", key.time, own, block.status)
+        if "scores" in group:
+            write(group, "scores", key.time, own, scores)
         self._write_tiles(key, block)
         failed = sum(tile.status == Status.QUARANTINED for tile in block.tiles)
         commit(self._root, plan, key, self.scratch, self.token, tiles=len(block.tiles), failed=failed)
@@ -175,10 +175,10 @@ class Replica:
             window = own & Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
             piece = mask.window(window.y0, window.x0, window.y1, window.x1)
             layer[window.within(own)][piece] = object_id
-        group = self._root[group_path(self.plan, "raster", key.grid)]
-        layer[np.asarray(group["status"][key.time, own.y0 : own.y1, own.x0 : own.x1]) != Status.DONE] = 0  # type: ignore[index]
+        group = group_at(self._root, group_path(self.plan, "raster", key.grid))
+        layer[array_at(group, "status")[key.time, own.y0 : own.y1, own.x0 : own.x1] != Status.DONE] = 0
         check(self.scratch, self.token)
-        write(group, "object_id", key.time, own, layer)  # type: ignore[arg-type]
+        write(group, "object_id", key.time, own, layer)
 
     def overview(self, key: BlockKey, factor: int) -> None:
         """Write one shard of an overview from the level below: of four pixels the surest one stays."""
@@ -186,11 +186,11 @@ class Replica:
         target = block_of(grid, key, factor)
         base = group_path(self.plan, "raster", key.grid)
         above = group_path(self.plan, "overview", key.grid)
-        source = self._root[base if factor == 2 else f"{above}/{factor // 2}"]
+        source = group_at(self._root, base if factor == 2 else f"{above}/{factor // 2}")
         rows, cols = slice(2 * target.y0, 2 * target.y1), slice(2 * target.x0, 2 * target.x1)
         layers = {
-            name: np.asarray(source[name][key.time, rows, cols]) for name in ("label", "score", "object_id", "status")
-        }  # type: ignore[index]
+            name: array_at(source, name)[key.time, rows, cols] for name in ("label", "score", "object_id", "status")
+        }
         pad = [(0, 2 * side - have) for side, have in zip(target.shape, layers["score"].shape, strict=True)]
         cells = {
             name: np.pad(layer, pad)
@@ -204,12 +204,12 @@ class Replica:
         surest = worth.argmax(axis=-1)[..., None]
         for name, cell in cells.items():
             write(
-                self._root[f"{above}/{factor}"],
+                group_at(self._root, f"{above}/{factor}"),
                 name,
                 key.time,
                 target,
                 np.take_along_axis(cell, surest, axis=-1)[..., 0],
-            )  # type: ignore[arg-type]
+            )
 
     def _input(self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]) -> TileInput:
         plan, at = self.plan, tile.window.within(scene.window)
@@ -221,7 +221,7 @@ class Replica:
         )  # fmt: skip
 
     def _refused(
-        self, grid: Grid, tiles: list[Tile], scene: Scene, asked: NDArray[np.bool_],
+        self, tiles: list[Tile], scene: Scene, asked: NDArray[np.bool_],
         inputs: dict[Tile, TileInput], records: dict[Tile, TileRecord],
     ) -> int:  # fmt: skip
         """Record the tiles that are not inferred; those whose imagery is broken are quarantined and taken out."""
@@ -302,7 +302,7 @@ class Replica:
         return status
 
     def _write_tiles(self, key: BlockKey, block: BlockScores) -> None:
-        group = self._root[group_path(self.plan, "tiles", key.grid)]
+        group = group_at(self._root, group_path(self.plan, "tiles", key.grid))
         per_block = self.plan.grids[key.grid].block_px // self.plan.grids[key.grid].core_px
         row0, col0 = key.row * per_block, key.col * per_block
         rows = max(tile.row for tile in block.tiles) - row0 + 1
@@ -314,12 +314,12 @@ class Replica:
             ("caption", object),
             ("error", object),
         ):
-            values = np.full((rows, cols), "" if kind is object else 0, kind)  # type: ignore[call-overload]
+            values = np.full((rows, cols), "" if kind is object else 0, kind)
             for tile in block.tiles:
                 values[tile.row - row0, tile.col - col0] = getattr(tile, name)
             if kind is object:
                 values = values.astype(np.dtypes.StringDType())
-            group[name][key.time, row0 : row0 + rows, col0 : col0 + cols] = values  # type: ignore[index]
+            array_at(group, name)[key.time, row0 : row0 + rows, col0 : col0 + cols] = values
 
 
 def _batches(tiles: list[Tile], size: int) -> list[list[Tile]]:

@@ -273,7 +273,7 @@ def _read_by_odc(
         key, pystac.Asset(item.assets[key].href, media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
     )
     wanted = [names[index - 1] for index in indexes]
-    odc.stac.configure_rio(cloud_defaults=False, **gdal_options())
+    odc.stac.configure_rio(**gdal_options())
     try:
         lazy = odc.stac.load(
             [bare], bands=wanted, geobox=grid.geobox(part), chunks={"x": 2048, "y": 2048}, resampling=resampling,

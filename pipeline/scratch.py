@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import fsspec
 import numcodecs
@@ -185,12 +186,14 @@ def _to_row(part: Part, *, settled: bool) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _from_row(row: dict[str, object]) -> Part:
+def _from_row(row: dict[str, Any]) -> Part:
     fields = {name: row[name] for name in ("label", "score", "caption", "prompted", "cut", "at_home")}
+    y0, x0, height, width = row["window"]
+    row_number, col_number = row["tile"]
     return Part(
-        **fields,  # type: ignore[arg-type]
-        prompt_ids=tuple(row["prompt_ids"]),  # type: ignore[arg-type]
-        tile=tuple(row["tile"]),  # type: ignore[arg-type]
-        view=Window(*row["view"]),  # type: ignore[misc]
-        mask=Mask(*row["window"], tuple(row["runs"])),  # type: ignore[misc, arg-type]
+        **fields,
+        prompt_ids=tuple(row["prompt_ids"]),
+        tile=(row_number, col_number),
+        view=Window(*row["view"]),
+        mask=Mask(y0, x0, height, width, tuple(row["runs"])),
     )

@@ -6,6 +6,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import fsspec
 import geopandas as gpd
@@ -101,8 +102,8 @@ def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame, url: str) -> None:
     )
     columns["bbox"] = frame.bounds.to_numpy(np.float64).reshape(-1, 4)
     seconds = np.array([round(moment.timestamp()) for moment in frame["time"]], np.int64)
-    times = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-    for name, values, attributes in [*((n, v, {}) for n, v in columns.items()), ("time", seconds, times)]:
+    times: dict[str, Any] = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    for name, values, attributes in [*((n, v, None) for n, v in columns.items()), ("time", seconds, times)]:
         array = group.create_array(
             name, shape=values.shape, dtype=values.dtype, chunks=(max(min(len(frame), 65536), 1), *values.shape[1:]),
             dimension_names=("object", "bound")[: values.ndim], attributes=attributes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import numpy as np
@@ -110,12 +110,30 @@ def create(plan: Plan, url: str) -> zarr.Group:
                     _create_raster(root, path, plan, grid, factor)
             _create_tables(root, plan, grid)
             if overview_factors(grid):
-                root[group_path(plan, "overview", grid.name)].attrs.update(_multiscales(plan, grid))
+                group_at(root, group_path(plan, "overview", grid.name)).attrs.update(_multiscales(plan, grid))
     except OSError as error:
         raise OutputError(
             f"{url} cannot be written ({error}); check the path, its rights and the space left"
         ) from error
     return root
+
+
+def group_at(root: zarr.Group, path: str) -> zarr.Group:
+    """A group that must be there."""
+    found = root[path]
+    if not isinstance(found, zarr.Group):
+        raise OutputError(f"{path} is no group; the store is not a result of this version")
+    return found
+
+
+def array_at(root: zarr.Group, path: str) -> Any:
+    """An array that must be there; untyped, since zarr's own types do not know numpy's indexing."""
+    return root[path]
+
+
+def mark_of(root: zarr.Group) -> dict[str, Any]:
+    """What the store says of itself: state, plan, job, provenance."""
+    return dict(cast("dict[str, Any]", root.attrs[MARK]))
 
 
 def overview_factors(grid: Grid) -> list[int]:
@@ -130,16 +148,16 @@ def overview_factors(grid: Grid) -> list[int]:
 def write(group: zarr.Group, name: str, time: int, window: Window, values: NDArray[Any]) -> None:
     """Write whole shards of a raster layer; `values` is (h, w) or (K, h, w)."""
     rows, cols = slice(window.y0, window.y1), slice(window.x0, window.x1)
-    array = group[name]
+    array = array_at(group, name)
     if values.ndim == 3:
         array[:, time, rows, cols] = values
     else:
         array[time, rows, cols] = values
 
 
-def finish(root: zarr.Group, plan: Plan, state: str, failed: int) -> None:
+def finish(root: zarr.Group, state: str, failed: int) -> None:
     """Say in the root how the job ended, and make the metadata readable at once."""
-    root.attrs.update({MARK: {**root.attrs[MARK], "state": state, "failed_tiles": failed}})  # type: ignore[dict-item]
+    root.attrs.update({MARK: mark_of(root) | {"state": state, "failed_tiles": failed}})
     with warnings.catch_warnings():
         # Not yet in the specification of Zarr v3, but xarray opens a remote store far quicker with it.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)

@@ -236,8 +236,8 @@ def query(
 
     if bbox and within:
         raise JobError("--bbox and --within exclude one another; give one")
-    if format is Format.PARQUET and out_file is None:
-        raise JobError("--format parquet needs --out FILE")
+    if (format is Format.TABLE and not as_json) and out_file:
+        raise JobError("--out goes with --format geojson or parquet")
     area = None
     if bbox:
         west, south, east, north = bbox
@@ -248,7 +248,8 @@ def query(
         area = read_aoi(str(within))
     found = open_result(output).query(label=label, text=text, within=area, time=time, min_score=min_score)
     if format is Format.PARQUET:
-        assert out_file is not None
+        if out_file is None:
+            raise JobError("--format parquet needs --out FILE")
         found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
     elif format is Format.GEOJSON or as_json:
         # Ids have 63 bits; a JSON number keeps 53 in many readers.
@@ -271,8 +272,6 @@ def query(
             for row in found.head(50).itertuples()
         ]
         _table(f"{len(found)} objects" + (", the first 50" if len(found) > 50 else ""), rows)
-        if out_file:
-            raise JobError("--out goes with --format geojson or parquet")
 
 
 @app.command(epilog="Example: earthgptx show results/harbour.zarr --png harbour.png")

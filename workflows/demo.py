@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -60,9 +61,7 @@ def run_demo(
     shown = []
     for path in demo_jobs(folder):
         spec = JobSpec.from_yaml(path)
-        report = run(
-            plan(spec), overwrite=True, on_progress=lambda progress, name=spec.name: on_progress(name, progress)
-        )
+        report = run(plan(spec), overwrite=True, on_progress=partial(on_progress, spec.name))
         picture = folder / f"{path.stem}.png"
         draw(open_result(report.output), picture)
         shown.append(Shown(job=path, report=report, picture=picture))

@@ -112,7 +112,9 @@ def _view(epsg: int, transform: rasterio.Affine, seed: int, date: int) -> View:
 
 
 def _collection(sensor: Sensor) -> pystac.Collection:
-    extent = pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[DATES[0], DATES[-1]]]))
+    extent = pystac.Extent(
+        pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]]), pystac.TemporalExtent([[DATES[0], DATES[-1]]])
+    )
     return pystac.Collection(f"sample-{sensor}", f"Made {sensor} scenes at {PIXEL_M:g} m", extent, license="Apache-2.0")
 
 

@@ -7,6 +7,7 @@ northward port, town, airport and fields. Ships, aircraft and vehicles depend on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,7 +101,7 @@ def _ground(x: float) -> Iterator[Thing]:
         yield _thing("harbour", [quay], 330.0, 44.0, 0.0, 2.0, grey, -8.0, 296.0, "a concrete quay")
     mole = _box(x + 0.2 * CELL_M, shore - 470.0, 620.0, 22.0, 84.0)
     yield _thing("harbour", [mole], 620.0, 22.0, 84.0, 3.0, (0.4, 0.39, 0.36), -7.0, 294.0, "a breakwater")
-    middle, west, east = (np.mean(_STREETS_X), _STREETS_X[0], _STREETS_X[-1])
+    middle, west, east = (float(np.mean(_STREETS_X)), _STREETS_X[0], _STREETS_X[-1])
     south, north = _STREETS_Y[0], _HIGHWAY_Y
     for fraction in _STREETS_X:
         street = _box(x + fraction * CELL_M, (south + north) / 2, north - south, 9.0, 0.0)
@@ -138,7 +139,7 @@ def _tanks(x: float, rng: np.random.Generator) -> Iterator[Thing]:
 
 def _town(x: float, rng: np.random.Generator) -> Iterator[Thing]:
     roofs = {"red-roofed": (0.55, 0.27, 0.2), "grey": (0.5, 0.5, 0.5), "white": (0.82, 0.81, 0.78)}
-    for west, east in zip(_STREETS_X[:-1], _STREETS_X[1:], strict=True):
+    for west, east in itertools.pairwise(_STREETS_X):
         for south, north in zip(_STREETS_Y, (*_STREETS_Y[1:], _HIGHWAY_Y - 20.0), strict=True):
             for cx in np.arange(x + west * CELL_M + 32.0, x + east * CELL_M - 20.0, 42.0):
                 for cy in np.arange(south + 30.0, north - 22.0, 42.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ def outcome(folder: Path, pixels: np.ndarray, cuts: list[int], **job: Any) -> tu
     """Run a job over a scene that is cut into Items at the columns given."""
     archive = Archive(folder / "archive")
     edges = [0, *sorted(cuts), pixels.shape[1]]
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         if right > left:
             archive.add(f"piece-{left:04d}", pixels[:, left:right], col=left, nodata=None)
     archive.save()
