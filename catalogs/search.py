@@ -12,6 +12,7 @@ from typing import Any
 
 import cql2
 import fsspec
+import numpy as np
 import pystac
 import shapely
 from pystac.utils import str_to_datetime
@@ -95,6 +96,11 @@ def thaw(url: str) -> list[pystac.Item]:
     try:
         with fsspec.open(url, "rb") as file:
             table = pq.read_table(file)
+        at = table.schema.get_field_index("bbox")
+        if pa.types.is_list(table.schema.types[at]):  # as written before GeoParquet 1.1, and by Planetary Computer
+            edges = np.stack(table.column(at).to_numpy()).T
+            boxes = pa.StructArray.from_arrays([pa.array(edge) for edge in edges], ["xmin", "ymin", "xmax", "ymax"])
+            table = table.set_column(at, "bbox", boxes)
         rows = [_without_nulls(row) for row in stac_table_to_items(table)]
         return [pystac.Item.from_dict(row) for row in rows]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:

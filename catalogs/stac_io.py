@@ -80,7 +80,10 @@ def without_query(href: str) -> str:
 
 def read_static(href: str) -> pystac.Catalog:
     """A static catalog or collection."""
-    found = pystac.read_file(href, stac_io=FsspecIO())
+    try:
+        found = pystac.read_file(href, stac_io=FsspecIO())
+    except pystac.STACTypeError as error:
+        raise CatalogDown(f"{without_query(href)} is no STAC document; give a Catalog or Collection") from error
     if not isinstance(found, pystac.Catalog):
         raise CatalogDown(f"{without_query(href)} is a {type(found).__name__}; give a Catalog or Collection")
     return found

@@ -4,14 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pystac
 import pytest
-import rasterio
 import ray
-import shapely
 
-from pipeline import JobSpec
+from tests.archive import Archive
 from workflows.sample import make_sample
 
 DATA = Path(os.environ.get("EARTHGPTX_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -42,82 +38,6 @@ def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive") / "sample"
     make_sample(folder)
     return folder
-
-
-GREY = [{"asset": "image", "low": 0, "high": 255}] * 3
-
-
-class Archive:
-    """A small archive made of arrays: a static catalog of uint8 COGs on one 10 m lattice."""
-
-    def __init__(self, folder: Path, *, epsg: int = 32631, west: float = 500_000.0, north: float = 4_700_000.0) -> None:
-        self.folder, self.epsg, self.west, self.north = folder, epsg, west, north
-        self.catalog = pystac.Catalog("made", "made for a test")
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(
-        self, name: str, pixels: np.ndarray, *, row: int = 0, col: int = 0, when: str = "2026-01-01T10:00:00Z",
-        nodata: float | None = 0, **properties: object,
-    ) -> Path:  # fmt: skip
-        """Pixels (H, W) at a row and column of the lattice; returns the file."""
-        transform = rasterio.Affine(10, 0, self.west + col * 10, 0, -10, self.north - row * 10)
-        path = self.folder / f"{name}.tif"
-        height, width = pixels.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=1, dtype=pixels.dtype, nodata=nodata,
-            crs=f"EPSG:{self.epsg}", transform=transform, tiled=True, blockxsize=256, blockysize=256, compress="deflate",
-        ) as raster:  # fmt: skip
-            raster.write(pixels, 1)
-        box = rasterio.warp.transform_bounds(
-            f"EPSG:{self.epsg}", "EPSG:4326", *rasterio.transform.array_bounds(height, width, transform)
-        )
-        item = pystac.Item(
-            name, shapely.geometry.mapping(shapely.box(*box)), list(box), pystac.utils.str_to_datetime(when),
-            {"proj:code": f"EPSG:{self.epsg}", **properties}, collection="made",
-        )  # fmt: skip
-        fields = {"proj:shape": [height, width], "proj:transform": list(transform)[:6]}
-        item.add_asset(
-            "image", pystac.Asset(str(path), media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
-        )
-        self.catalog.add_item(item)
-        return path
-
-    def save(self) -> str:
-        self.catalog.normalize_hrefs(str(self.folder))
-        self.catalog.save(pystac.CatalogType.ABSOLUTE_PUBLISHED)
-        return str(self.folder / "catalog.json")
-
-    def job(self, output: Path | str, **more: object) -> JobSpec:
-        """A job over all of it: ships by CFAR."""
-        document: dict[str, object] = {
-            "name": "made",
-            "source": {
-                "catalog": str(self.folder / "catalog.json"), "collections": ["made"], "aoi": {"bbox": [-10, 30, 20, 60]},
-                "profiles": {"made": {"modality": "sar", "bands": GREY}},
-            },
-            "tasks": {"find": ["target"]},
-            "output": str(output),
-            "grid": {"tile_px": 256, "halo_px": 64, "block_px": 512},
-        }  # fmt: skip
-        for key, value in more.items():
-            held = document.get(key)
-            document[key] = {**held, **value} if isinstance(held, dict) and isinstance(value, dict) else value
-        return JobSpec.from_dict(document)
-
-
-def targets(seed: int, shape: tuple[int, int] = (700, 900), count: int = 30) -> np.ndarray:
-    """A noisy dark scene with bright bars, blobs and a long winding line."""
-    noise = np.random.default_rng(seed)
-    pixels = noise.integers(8, 30, shape).astype(np.uint8)
-    for _ in range(count):
-        height, width = noise.integers(2, 14, 2)
-        row, col = noise.integers(120, shape[0] - height), noise.integers(0, shape[1] - width)
-        pixels[row : row + height, col : col + width] = noise.integers(150, 255)
-    cols = np.arange(30, shape[1] - 30)
-    rows = (60 + 8 * np.sin(cols / 40)).astype(int)
-    for thick in range(3):
-        pixels[rows + thick, cols] = 250
-    return pixels
 
 
 @pytest.fixture

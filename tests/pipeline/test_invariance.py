@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from pipeline import open_result, plan, run
 from pipeline.cfar import FLOOR, Cfar, cfar_scores
-from tests.conftest import Archive, targets
+from tests.archive import Archive, targets
 
 SHAPE = (700, 900)
 

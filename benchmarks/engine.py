@@ -1,0 +1,168 @@
+"""The engine against a bare loop, on one three-band COG; and whether its memory grows with the scene.
+
+The loop is what a person writes in an afternoon: one process, tile after tile, window read, the same
+Analyst, the same blend, Zarr written at the end. It keeps the whole scene's sums in memory and makes
+no objects table, no status, no overviews and no ledger; the engine makes all of them.
+
+Each run has a process of its own, so that no peak is another run's. Ray's start and the loading of
+the replicas are not counted: they are the same for a minute's and a day's work.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import psutil
+import rasterio
+import ray
+import zarr
+from rasterio.windows import Window as RasterWindow
+
+from benchmarks.report import arguments, report
+from pipeline import JobSpec, Plan, plan, run
+from pipeline.analyst import TileInput, find_analyst
+from pipeline.assemble import Blend
+from pipeline.engine import Progress
+from pipeline.grid import Window
+from tests.archive import Archive, targets
+
+PATTERN = 2048
+
+
+def make_scene(folder: Path, side: int) -> None:
+    """A COG-like file of (3, side, side) uint8 in a static catalog."""
+    pattern = np.stack([targets(seed, (PATTERN, PATTERN), 120) for seed in (1, 2, 3)])
+    archive = Archive(folder)
+    archive.add("scene", np.tile(pattern, (1, side // PATTERN, side // PATTERN)), nodata=None)
+    archive.save()
+
+
+def make_plan(folder: Path, replicas: int) -> Plan:
+    bands = [{"asset": "image", "index": index, "low": 0, "high": 255} for index in (1, 2, 3)]
+    return plan(
+        JobSpec.from_dict(
+            {
+                "name": "bench",
+                "source": {
+                    "catalog": str(folder / "catalog.json"),
+                    "collections": ["made"],
+                    "aoi": {"bbox": [-10, 30, 20, 60]},
+                    "profiles": {"made": {"modality": "sar", "bands": bands}},
+                },
+                "tasks": {"find": ["target"]},
+                "output": str(folder / "engine.zarr"),
+                "engine": {"replicas": replicas},
+            }
+        )
+    )
+
+
+def bare_loop(folder: Path) -> float:
+    """Seconds that the loop takes."""
+    made = make_plan(folder, 1)
+    grid = next(iter(made.grids.values()))
+    analyst = find_analyst("cfar").load()
+    height, width = grid.shape
+    started = time.perf_counter()
+    rows, cols = grid.tiles_shape
+    padded = Window(0, 0, rows * grid.core_px, cols * grid.core_px).grown(grid.halo_px)
+    blend = Blend(padded, 1, grid.tile_px, made.traits.context_px)
+    with rasterio.open(made.items[0].assets["image"].href) as raster:
+        for key in made.blocks:
+            for tile in grid.tiles(key):
+                seen = tile.window & grid.window
+                at = seen.within(tile.window)
+                pixels = np.zeros((3, grid.tile_px, grid.tile_px), np.uint8)
+                valid = np.zeros((grid.tile_px, grid.tile_px), bool)
+                pixels[(slice(None), *at)] = raster.read(window=RasterWindow(seen.x0, seen.y0, *seen.shape[::-1]))
+                valid[at] = True
+                question = TileInput(
+                    pixels=pixels, valid=valid, asked=valid, modality="sar", metres_per_pixel=10.0, phrases=("target",),
+                    prompts=(), describe=False,
+                )  # fmt: skip
+                [answer] = analyst.analyse([question])
+                blend.add(tile, answer.scores)
+    [score] = blend.sums.part(Window(0, 0, height, width)).divided()
+    root = zarr.open_group(folder / "loop.zarr", mode="w")
+    for name, values in (("score", score), ("label", (score >= 128).astype(np.uint8))):
+        array = root.create_array(name, shape=values.shape, dtype="u1", chunks=(512, 512), shards=(3072, 3072))
+        array[...] = values
+    return time.perf_counter() - started
+
+
+def engine(folder: Path, replicas: int) -> tuple[float, float]:
+    """Seconds that the engine takes from its first block to its last byte, and peak MB of driver and workers."""
+    made = make_plan(folder, replicas)
+    ray.init(num_cpus=replicas, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    began: list[float] = []
+
+    def note(_: Progress) -> None:
+        if not began:
+            began.append(time.perf_counter())
+
+    with Peak() as peak:
+        run(made, overwrite=True, on_progress=note)
+        ended = time.perf_counter()
+    ray.shutdown()
+    return ended - began[0], peak.mb
+
+
+class Peak:
+    """Largest sum of proportional set sizes of this process and Ray's workers below it, four times a second."""
+
+    def __enter__(self) -> Peak:
+        self.mb, self._stop = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.25):
+            total = me.memory_full_info().pss
+            for child in me.children(recursive=True):
+                try:
+                    if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::"):
+                        total += child.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.mb = max(self.mb, total / 2**20)
+
+
+def alone(function, *args):  # type: ignore[no-untyped-def]
+    """A call in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    side = 4096 if args.quick else 8192
+    figures: dict[str, float | str] = {"side_px": float(side)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        alone(make_scene, folder / str(side), side)
+        pixels = side * side / 1e6
+        loop_s = alone(bare_loop, folder / str(side))
+        engine_s, _ = alone(engine, folder / str(side), 2)
+        figures["bare_loop_mpx_s"] = pixels / loop_s
+        figures["engine_mpx_s"] = pixels / engine_s
+        figures["ratio_to_bare_loop"] = loop_s / engine_s
+        for other in (4096,) if args.quick else (4096, 16384):
+            alone(make_scene, folder / str(other), other)
+            _, figures[f"peak_mb_{other}"] = alone(engine, folder / str(other), 2)
+    report("the engine with 2 replicas, the analyst is CFAR", figures, args.json)
+
+
+if __name__ == "__main__":
+    main()

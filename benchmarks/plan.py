@@ -1,0 +1,72 @@
+"""How long a plan over a million tiles takes: a region of 36 Sentinel-2 tiles on 41 days, at 10 m."""
+
+from __future__ import annotations
+
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+
+import pystac
+import shapely
+from rasterio.warp import transform_bounds
+
+from benchmarks.report import arguments, report
+from pipeline import JobSpec, plan
+
+SIDE_PX = 10980
+STEP_M = 100_000
+"""Sentinel-2 tiles of 109.8 km overlap their neighbours by 9.8 km."""
+
+
+def items(columns: int, rows: int, days: int) -> list[pystac.Item]:
+    found = []
+    for day in range(days):
+        for col in range(columns):
+            for row in range(rows):
+                west, north = 200_000 + col * STEP_M, 5_200_000 - row * STEP_M
+                bounds = (west, north - SIDE_PX * 10, west + SIDE_PX * 10, north)
+                box = transform_bounds("EPSG:32632", "EPSG:4326", *bounds)
+                item = pystac.Item(
+                    f"tile-{col}-{row}-{day}", shapely.geometry.mapping(shapely.box(*box)), list(box),
+                    datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=5 * day), {"proj:code": "EPSG:32632"},
+                    collection="sentinel-2-l2a",
+                )  # fmt: skip
+                grid = {"proj:shape": [SIDE_PX, SIDE_PX], "proj:transform": [10, 0, west, 0, -10, north]}
+                for key in ("red", "green", "blue", "scl"):
+                    item.add_asset(key, pystac.Asset(f"https://example.com/{item.id}/{key}.tif", extra_fields=grid))
+                found.append(item)
+    return found
+
+
+def measure(columns: int, rows: int, days: int) -> tuple[float, float, int]:
+    made = items(columns, rows, days)
+    spec = JobSpec.from_dict(
+        {
+            "name": "million",
+            "source": {
+                "catalog": "https://example.com",
+                "collections": ["sentinel-2-l2a"],
+                "aoi": {"bbox": [0, 30, 20, 60]},
+            },
+            "tasks": {"find": ["ship"]},
+            "output": "million.zarr",
+        }
+    )
+    started = time.perf_counter()
+    result = plan(spec, items=made)
+    seconds = time.perf_counter() - started
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, result.tile_count
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    size = (2, 2, 5) if args.quick else (6, 6, 41)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        seconds, peak_mb, tiles = pool.submit(measure, *size).result()
+    report("a plan", {"tiles": float(tiles), "seconds": seconds, "peak_mb": peak_mb}, args.json)
+
+
+if __name__ == "__main__":
+    main()
