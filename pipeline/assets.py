@@ -33,7 +33,7 @@ def gdal_options() -> dict[str, Any]:
         "GDAL_HTTP_RETRY_DELAY": 1,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_CONNECTTIMEOUT": 15,
-        "GDAL_CACHEMAX": 256 * 2**20,
+        "GDAL_CACHEMAX": 64 * 2**20,
     }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:

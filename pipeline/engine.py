@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import ray
 import shapely
@@ -30,7 +30,7 @@ from pipeline.grid import BlockKey
 from pipeline.ledger import Lease, committed, failed_tiles
 from pipeline.plan import Plan, to_lonlat
 from pipeline.replica import BlockReport, Replica
-from pipeline.scratch import Scratch
+from pipeline.scratch import KINDS, Scratch
 from pipeline.stitch import painted, stitch, to_frame, write_objects
 
 log = structlog.get_logger()
@@ -42,6 +42,8 @@ DEATHS_PER_BLOCK = 12
 BLOCK_LIMIT_S = 1800.0
 """A task that takes longer is taken for hung; its replica is replaced."""
 START_LIMIT_S = 600.0
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**22), "MALLOC_ARENA_MAX": "2"}
+"""glibc's own rules keep the arrays of finished blocks: a replica would grow by half over a long run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def run(
 
 def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> None:
     if not store.exists(output):
-        stale = [kind for kind in ("scores", "objects", "trying") if scratch.names(kind)]
+        stale = [kind for kind in KINDS if scratch.names(kind)]
         for kind in stale:  # of a store that was deleted
             scratch.drop(kind, scratch.names(kind))
         return
@@ -150,7 +152,7 @@ def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> N
             "--overwrite to replace it"
         )
     store.remove(output)
-    for kind in ("scores", "objects", "trying"):
+    for kind in KINDS:
         scratch.drop(kind, scratch.names(kind))
 
 
@@ -207,55 +209,40 @@ class _Run:
         )  # fmt: skip
 
     def _infer_and_commit(self, done: set[BlockKey]) -> None:
+        """Infer what has no answers in scratch yet; commit a block as soon as its neighbours are inferred too."""
         plan, crew = self._plan, self._crew
-        open_blocks = [key for key in plan.blocks if key not in done]
         around = {key: [key, *(n for n in key.neighbours() if n in plan.block_set)] for key in plan.blocks}
-        scores = {BlockKey(k.grid, k.time, k.row, k.col) for k in plan.blocks} & _keys(
-            plan, self._scratch.names("scores")
-        )
-        parts = _keys(plan, {name.removesuffix(".parquet") for name in self._scratch.names("objects")})
-        inferred = {key for key in scores if key in parts}
-        needed = {n for key in open_blocks for n in around[key]} | (plan.block_set - parts)
-        waiting = [key for key in plan.blocks if key in needed - inferred]
-        waiting.reverse()
-        queued: set[BlockKey] = set()
+        parts = {name.removesuffix(".parquet") for name in self._scratch.names("objects")}
+        inferred = _keys(plan, self._scratch.names("scores") & parts)
+        # A committed block's scores are dropped when no neighbour needs them; its parts are kept for `stitch`.
+        needed = {n for key in plan.block_set - done for n in around[key]} | (plan.block_set - _keys(plan, parts))
+        to_infer = [key for key in reversed(plan.blocks) if key in needed - inferred]
+        uncommitted = set(plan.block_set - done)
+        to_commit = [key for key in reversed(plan.blocks) if key in uncommitted and inferred.issuperset(around[key])]
+        uncommitted -= set(to_commit)
         failed = failed_tiles(self._root, plan)
         limit = plan.spec.engine.max_failed_fraction * max(plan.tile_count, 1)
-
-        def ready() -> Iterator[BlockKey]:
-            return (
-                key
-                for key in open_blocks
-                if key not in done and key not in queued and all(n in inferred for n in around[key])
-            )
-
-        for key in list(ready()):
-            queued.add(key)
-            crew.submit("commit", key)
-        while waiting or crew.busy:
-            while waiting and crew.has_room:
-                crew.submit("infer", waiting.pop())
-            for kind, key, result in crew.collect():
-                if kind == "infer":
-                    assert isinstance(result, BlockReport)
-                    inferred.add(key)
-                    self._tiles += result.done
-                    self._empty += result.empty
-                    self._failures = (self._failures + list(result.failures))[:10]
-                    failed += result.failed if key not in done else 0
-                    self._check_failures(failed, limit)
-                    for near in around[key]:
-                        if (
-                            near not in done
-                            and near not in queued
-                            and near in set(open_blocks)
-                            and all(n in inferred for n in around[near])
-                        ):
-                            queued.add(near)
-                            crew.submit("commit", near)
+        while to_infer or to_commit or crew.busy:
+            while (to_infer or to_commit) and crew.has_room:
+                if to_commit:
+                    crew.submit("commit", to_commit.pop())
                 else:
+                    crew.submit("infer", to_infer.pop())
+            for kind, key, result in crew.collect():
+                if kind == "commit":
                     done.add(key)
-                    self._scratch.drop("scores", [str(n) for n in around[key] if all(m in done for m in around[n])])
+                    self._scratch.drop_scores(n for n in around[key] if done.issuperset(around[n]))
+                else:
+                    report = cast("BlockReport", result)
+                    inferred.add(key)
+                    self._tiles += report.done
+                    self._empty += report.empty
+                    self._failures = (self._failures + list(report.failures))[:10]
+                    failed += report.failed if key not in done else 0
+                    self._check_failures(failed, limit)
+                    ready = [n for n in around[key] if n in uncommitted and inferred.issuperset(around[n])]
+                    uncommitted.difference_update(ready)
+                    to_commit += ready
                 self._tell(Progress("infer", len(done), len(plan.blocks), self._tiles))
 
     def _check_failures(self, failed: int, limit: float) -> None:
@@ -302,7 +289,7 @@ class Crew:
         """
         self._limit_s = limit_s
         engine = plan.spec.engine
-        resources = {"num_gpus": engine.gpus_per_replica, "num_cpus": 1}
+        resources = {"num_gpus": engine.gpus_per_replica, "num_cpus": 1, "runtime_env": {"env_vars": MALLOC}}
         # The engine replaces actors itself: Ray's own retries cannot tell a tile that kills from bad luck.
         self._remote = ray.remote(Replica).options(max_concurrency=IN_FLIGHT + 1, max_restarts=0, **resources)
         self._args = (ray.put(plan), output, token)

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from model.region import Mask
@@ -30,6 +32,10 @@ from pipeline.store import Status, array_at, block_of, group_at, group_path, ope
 
 SECOND_CHANCES = 1
 """How often a tile that failed alone is tried again before it is quarantined."""
+STRIP_PX = 256
+"""Rows of an overview made at once."""
+LAYERS = ("label", "score", "object_id", "status")
+"""Layers that have overviews."""
 DEATHS = 2
 """How often a tile must have been under way when its process died before it is quarantined."""
 
@@ -118,11 +124,11 @@ class Replica:
         failed = [tile for tile, record in records.items() if record.status == Status.QUARANTINED]
         status = self._status(grid, own, scene, failed)
         block = BlockScores(
-            scores=blend.sums.part(own).divided(), status=status, frame=tuple(blend.frame(own, grid.halo_px)),
+            scores=blend.sums.part(own).divided(), status=status,
             tiles=tuple(sorted(records.values(), key=lambda record: (record.row, record.col))),
         )  # fmt: skip
         check(self.scratch, self.token)
-        self.scratch.put_scores(key, block)
+        self.scratch.put_scores(key, block, blend.frame(own, grid.halo_px))
         sentences = [f"tile {t.row}/{t.col} of {key}: {records[t].error}" for t in failed]
         return BlockReport(
             key=key, done=len(inputs) - len(failed) + refused, empty=len(tiles) - len(inputs) - refused,
@@ -138,13 +144,12 @@ class Replica:
             piece
             for other in key.neighbours()
             if other in plan.block_set
-            for piece in self.scratch.get_scores(other).frame
+            for piece in self.scratch.get_frame(other, own)
         ]
-        scores = block.scores.copy()
-        for piece in block.frame:
+        scores = block.scores
+        for piece in self.scratch.get_frame(key, own):
             window = piece.window & own
-            if not window.empty:
-                scores[(slice(None), *window.within(own))] = piece.part(window).plus(around).divided()
+            scores[(slice(None), *window.within(own))] = piece.part(window).plus(around).divided()
         scores[:, block.status != Status.DONE] = 0
         group = group_at(self._root, group_path(plan, "raster", key.grid))
         best = scores.max(axis=0) if len(scores) else np.zeros(own.shape, np.uint8)
@@ -187,29 +192,14 @@ class Replica:
         base = group_path(self.plan, "raster", key.grid)
         above = group_path(self.plan, "overview", key.grid)
         source = group_at(self._root, base if factor == 2 else f"{above}/{factor // 2}")
-        rows, cols = slice(2 * target.y0, 2 * target.y1), slice(2 * target.x0, 2 * target.x1)
-        layers = {
-            name: array_at(source, name)[key.time, rows, cols] for name in ("label", "score", "object_id", "status")
-        }
-        pad = [(0, 2 * side - have) for side, have in zip(target.shape, layers["score"].shape, strict=True)]
-        cells = {
-            name: np.pad(layer, pad)
-            .reshape(target.shape[0], 2, target.shape[1], 2)
-            .swapaxes(1, 2)
-            .reshape(*target.shape, 4)
-            for name, layer in layers.items()
-        }
-        # Object first, then score, then whether it was answered at all.
-        worth = cells["score"].astype(np.int16) * 2 + (cells["object_id"] > 0) * 1024 + (cells["status"] == Status.DONE)
-        surest = worth.argmax(axis=-1)[..., None]
-        for name, cell in cells.items():
-            write(
-                group_at(self._root, f"{above}/{factor}"),
-                name,
-                key.time,
-                target,
-                np.take_along_axis(cell, surest, axis=-1)[..., 0],
-            )
+        layers = {name: np.zeros(target.shape, array_at(source, name).dtype) for name in LAYERS}
+        # By strips: four times a block's pixels at once would be the largest thing that a replica holds.
+        for y0 in range(target.y0, target.y1, STRIP_PX):
+            strip = Window(y0, target.x0, min(y0 + STRIP_PX, target.y1), target.x1)
+            for name, values in _surest(source, key.time, strip).items():
+                layers[name][strip.within(target)] = values
+        for name, values in layers.items():
+            write(group_at(self._root, f"{above}/{factor}"), name, key.time, target, values)
 
     def _input(self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]) -> TileInput:
         plan, at = self.plan, tile.window.within(scene.window)
@@ -320,6 +310,24 @@ class Replica:
             if kind is object:
                 values = values.astype(np.dtypes.StringDType())
             array_at(group, name)[key.time, row0 : row0 + rows, col0 : col0 + cols] = values
+
+
+def _surest(source: zarr.Group, time: int, window: Window) -> dict[str, NDArray[Any]]:
+    """Layers of a window of an overview: of each four pixels below, the one with an object or the best score."""
+    rows, cols = slice(2 * window.y0, 2 * window.y1), slice(2 * window.x0, 2 * window.x1)
+    below = {name: array_at(source, name)[time, rows, cols] for name in LAYERS}
+    pad = [(0, 2 * side - have) for side, have in zip(window.shape, below["score"].shape, strict=True)]
+    cells = {
+        name: np.pad(layer, pad)
+        .reshape(window.shape[0], 2, window.shape[1], 2)
+        .swapaxes(1, 2)
+        .reshape(*window.shape, 4)
+        for name, layer in below.items()
+    }
+    # Object first, then score, then whether it was answered at all.
+    worth = cells["score"].astype(np.int16) * 2 + (cells["object_id"] > 0) * 1024 + (cells["status"] == Status.DONE)
+    surest = worth.argmax(axis=-1)[..., None]
+    return {name: np.take_along_axis(cell, surest, axis=-1)[..., 0] for name, cell in cells.items()}
 
 
 def _batches(tiles: list[Tile], size: int) -> list[list[Tile]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pystac
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -20,13 +21,13 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 from shapely.geometry.base import BaseGeometry
 
 from catalogs.collections import Band, CollectionProfile, Mask
 from catalogs.stac_io import without_query
-from pipeline.assets import NativeGrid, gdal_options, open_asset, pick_asset
+from pipeline.assets import NativeGrid, gdal_options, header_grid, open_asset, pick_asset
 from pipeline.errors import SourceError
 from pipeline.grid import Grid, Window
 
@@ -123,8 +124,7 @@ def _read_item(
     raw: dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_]]] = {}
     for key, bands in wanted.items():
         indexes = [band.index for band in bands]
-        values, nodata = _read_asset(grid, part, item, key, indexes, profile.resampling)
-        nodata = profile.nodata if profile.nodata is not None else nodata
+        values, nodata = _read_asset(grid, part, item, key, indexes, profile.resampling, profile.nodata)
         for number, index in enumerate(indexes):
             raw[key, index] = values[number], _seen(values[number], nodata)
     channels = np.empty((3, *part.shape), np.uint8)
@@ -178,18 +178,23 @@ def _hidden(grid: Grid, part: Window, item: pystac.Item, mask: Mask) -> NDArray[
 
 
 def _read_asset(
-    grid: Grid, part: Window, item: pystac.Item, key: str, indexes: list[int], resampling: str
-) -> tuple[NDArray[Any], float | None]:
-    """Bands of an asset on a window of the grid, (B, h, w), and the value that means no data."""
+    grid: Grid, part: Window, item: pystac.Item, key: str, indexes: list[int], resampling: str,
+    nodata: float | None = None,
+) -> tuple[NDArray[Any], float | None]:  # fmt: skip
+    """Bands of an asset on a window of the grid, (B, h, w), and the value that means no data.
+
+    `nodata` takes the place of the file's own.
+    """
     with open_asset(item, key) as raster:
         if max(indexes) > raster.count:
             raise SourceError(
                 f"asset {key} of item {item.id} has {raster.count} bands, its collection's profile reads band "
                 f"{max(indexes)}; mend source.profiles"
             )
-        nodata = None if raster.nodata is None else float(raster.nodata)
+        if nodata is None and raster.nodata is not None:
+            nodata = float(raster.nodata)
         if raster.crs is None:
-            return _read_by_points(grid, part, raster, item, key, indexes, resampling), float("nan")
+            return _read_by_points(grid, part, raster, item, key, indexes, resampling, nodata), float("nan")
         offset = _offset(NativeGrid(raster.crs, raster.transform, raster.shape), grid)
         if offset is not None:
             return _read_straight(part, raster, offset, indexes, nodata)
@@ -236,21 +241,27 @@ def _read_straight(
 
 
 def _read_by_points(
-    grid: Grid, part: Window, raster: DatasetReader, item: pystac.Item, key: str, indexes: list[int], resampling: str
+    grid: Grid,
+    part: Window,
+    raster: DatasetReader,
+    item: pystac.Item,
+    key: str,
+    indexes: list[int],
+    resampling: str,
+    nodata: float | None,
 ) -> NDArray[np.float32]:
+    native = header_grid(raster, item, key)
     points, crs = raster.gcps
-    if not points or crs is None:
-        raise SourceError(
-            f"asset {key} of item {item.id} ({without_query(raster.name)}) has neither a CRS nor ground control "
-            "points; it cannot be placed on the Earth"
-        )
-    geobox = grid.geobox(part)
-    with WarpedVRT(
-        raster, src_crs=crs, crs=_crs(grid.crs), transform=geobox.affine, height=part.shape[0], width=part.shape[1],
-        resampling=Resampling[resampling], nodata=float("nan"), dtype="float32",
-    ) as warped:  # fmt: skip
-        read: NDArray[np.float32] = warped.read(indexes)
-    return read
+    values = np.full((len(indexes), *part.shape), np.nan, np.float32)
+    scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
+    # Not a WarpedVRT: given a target grid, that passes over the points. Exact and with a fixed scale, since
+    # GDAL's usual approximation (0.125 px) and its own scale would depend on where a block starts.
+    reproject(
+        rasterio.band(raster, indexes), values, gcps=points, src_crs=crs, src_nodata=nodata, dst_crs=_crs(grid.crs),
+        dst_transform=grid.geobox(part).affine, dst_nodata=float("nan"), resampling=Resampling[resampling], tolerance=0,
+        XSCALE=scale, YSCALE=scale,
+    )  # fmt: skip
+    return values
 
 
 def _read_by_odc(

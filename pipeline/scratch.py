@@ -46,9 +46,11 @@ class BlockScores:
     """(K, h, w), blended from the block's own tiles."""
     status: NDArray[np.uint8]
     """(h, w), a `pipeline.store.Status` per pixel."""
-    frame: tuple[Sums, ...]
-    """Around the block's border, inside and outside."""
     tiles: tuple[TileRecord, ...]
+
+
+KINDS = ("scores", "frames", "objects", "trying")
+"""What a run keeps; all of it goes when the output goes."""
 
 
 class Scratch:
@@ -109,21 +111,17 @@ class Scratch:
         if self.fs.exists(self.root):
             self.fs.rm(self.root, recursive=True)
 
-    def put_scores(self, key: BlockKey, block: BlockScores) -> None:
-        """Keep a block's scores."""
-        arrays: dict[str, NDArray[np.generic]] = {"scores": block.scores, "status": block.status}
-        for number, piece in enumerate(block.frame):
+    def put_scores(self, key: BlockKey, block: BlockScores, frame: Iterable[Sums]) -> None:
+        """Keep a block's scores, and the sums around its border that its neighbours need."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for number, piece in enumerate(frame):
             window = piece.window
             arrays[f"window{number}"] = np.array([window.y0, window.x0, window.y1, window.x1])
             arrays[f"sums{number}"], arrays[f"weights{number}"] = piece.scores, piece.weights
-        arrays["tiles"] = np.frombuffer(json.dumps([asdict(tile) for tile in block.tiles]).encode(), np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self.put(
-            "scores",
-            str(key),
-            numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(buffer.getvalue()),
-        )
+        self._put_arrays("frames", key, arrays)
+        tiles = np.frombuffer(json.dumps([asdict(tile) for tile in block.tiles]).encode(), np.uint8)
+        # Last: a block that has scores is inferred.
+        self._put_arrays("scores", key, {"scores": block.scores, "status": block.status, "tiles": tiles})
 
     def get_scores(self, key: BlockKey) -> BlockScores:
         """A block's scores.
@@ -131,21 +129,39 @@ class Scratch:
         Raises:
             FileNotFoundError: the block has none.
         """
-        with np.load(io.BytesIO(numcodecs.Blosc().decode(self.get("scores", str(key)))), allow_pickle=False) as arrays:
-            pieces = sum(name.startswith("window") for name in arrays.files)
-            return BlockScores(
-                scores=arrays["scores"],
-                status=arrays["status"],
-                frame=tuple(
-                    Sums(
-                        window=Window(*arrays[f"window{number}"].tolist()),
-                        scores=arrays[f"sums{number}"],
-                        weights=arrays[f"weights{number}"],
-                    )
-                    for number in range(pieces)
-                ),
-                tiles=tuple(TileRecord(**record) for record in json.loads(arrays["tiles"].tobytes())),
-            )
+        with self._arrays("scores", key) as arrays:
+            tiles = tuple(TileRecord(**record) for record in json.loads(arrays["tiles"].tobytes()))
+            return BlockScores(scores=arrays["scores"], status=arrays["status"], tiles=tiles)
+
+    def get_frame(self, key: BlockKey, own: Window) -> list[Sums]:
+        """The sums around a block's border, those pieces that meet a window.
+
+        Raises:
+            FileNotFoundError: the block has none.
+        """
+        found = []
+        with self._arrays("frames", key) as arrays:
+            for number in range(sum(name.startswith("window") for name in arrays.files)):
+                window = Window(*arrays[f"window{number}"].tolist())
+                if not (window & own).empty:
+                    sums, weights = arrays[f"sums{number}"], arrays[f"weights{number}"]
+                    found.append(Sums(window=window, scores=sums, weights=weights))
+        return found
+
+    def drop_scores(self, keys: Iterable[BlockKey]) -> None:
+        """Remove blocks' scores and frames."""
+        names = [str(key) for key in keys]
+        self.drop("scores", names)
+        self.drop("frames", names)
+
+    def _put_arrays(self, kind: str, key: BlockKey, arrays: dict[str, NDArray[Any]]) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        squeezed = numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(buffer.getbuffer())
+        self.put(kind, str(key), squeezed)
+
+    def _arrays(self, kind: str, key: BlockKey) -> Any:
+        return np.load(io.BytesIO(numcodecs.Blosc().decode(self.get(kind, str(key)))), allow_pickle=False)
 
     def put_parts(self, key: BlockKey, settled: list[Part], open_parts: list[Part]) -> None:
         """Keep a block's objects: those that are final, and parts that other blocks may go on with."""

@@ -96,7 +96,9 @@ def test_every_kind_of_catalog_gives_the_same_items(catalog: str, made: Archive)
 
 
 def test_an_item_without_the_property_does_not_pass_the_filter(catalog: str) -> None:
-    found = search(catalog, collections=("made",), aoi=WORLD, time=parse_interval("2026-01"), filter="eo:cloud_cover < 60")
+    found = search(
+        catalog, collections=("made",), aoi=WORLD, time=parse_interval("2026-01"), filter="eo:cloud_cover < 60"
+    )
     assert ids(found) == ["item-00"]
 
 
@@ -142,11 +144,10 @@ def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
         search(str(tmp_path / "items.parquet"), collections=("made",), aoi=WORLD, time=ALL)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13", "2026-03/2026-01"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-13", "2026-03/2026-01"])
 def test_a_time_that_is_no_interval_is_refused(text: str) -> None:
     with pytest.raises(CatalogError, match="time"):
-        if parse_interval(text) == ALL:
-            raise CatalogError("time: nothing given")
+        parse_interval(text)
 
 
 def test_an_api_that_is_down_is_named() -> None:
@@ -208,7 +209,15 @@ class Handler(BaseHTTPRequestHandler):
             ).to_dict()
             for n in range(count)
         ]  # fmt: skip
-        links = [{"rel": "next", "href": f"{self.server.url}/search", "method": "POST", "body": {"token": "2"}, "merge": True}]
+        links = [
+            {
+                "rel": "next",
+                "href": f"{self.server.url}/search",
+                "method": "POST",
+                "body": {"token": "2"},
+                "merge": True,
+            }
+        ]
         self._send(status, {"type": "FeatureCollection", "features": items, "links": links if more else []})
 
 
@@ -257,7 +266,9 @@ def test_real_answers_of_public_apis_survive_freezing(data: Path, tmp_path: Path
     features = document if isinstance(document, list) else document.get("features", [document])
     items = [pystac.Item.from_dict(feature) for feature in features]
     freeze(items, str(tmp_path / "items.parquet"))
-    after = search(str(tmp_path / "items.parquet"), collections=tuple({i.collection_id or "" for i in items}), aoi=WORLD, time=ALL)
+    after = search(
+        str(tmp_path / "items.parquet"), collections=tuple({i.collection_id or "" for i in items}), aoi=WORLD, time=ALL
+    )
     assert sorted(ids(after)) == sorted(set(ids(items)))
     assert all("?" not in asset.href for item in after for asset in item.assets.values())
 

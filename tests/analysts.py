@@ -1,0 +1,100 @@
+"""Analysts that misbehave. Each is CFAR until it sees the mark: a pixel of 201 in the middle of a tile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.analyst import AnalystTraits, TileInput, TileOutput
+from pipeline.cfar import Cfar
+
+MARK = 201
+LOG = "EARTHGPTX_TEST_LOG"
+
+
+def marked(tile: TileInput) -> bool:
+    return bool((tile.pixels[0, 64:-64, 64:-64] == MARK).any())
+
+
+class Slow(Cfar):
+    """Takes its time."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        time.sleep(0.15 * len(tiles))
+        return super().analyse(tiles)
+
+
+class Counting(Cfar):
+    """Notes every tile that it is asked about."""
+
+    @classmethod
+    def traits(cls) -> AnalystTraits:
+        return replace(Cfar.traits(), tiles_per_batch=3, name="counting")
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        with Path(os.environ[LOG]).open("a") as log:
+            for tile in tiles:
+                log.write(f"{hash(tile.pixels.tobytes())} {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {os.getpid()}\n")
+        return super().analyse(tiles)
+
+
+class Raising(Cfar):
+    """Raises on the mark."""
+
+    @classmethod
+    def traits(cls) -> AnalystTraits:
+        return replace(Cfar.traits(), tiles_per_batch=4, name="raising")
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        if any(marked(tile) for tile in tiles):
+            raise RuntimeError("this tile is too much for me")
+        return super().analyse(tiles)
+
+
+class WrongShape(Cfar):
+    """Answers another shape on the mark."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        return [
+            replace(answer, scores=np.zeros((1, 7, 7), np.uint8)) if marked(tile) else answer
+            for tile, answer in zip(tiles, super().analyse(tiles), strict=True)
+        ]
+
+
+class Silent(Cfar):
+    """Forgets an answer on the mark."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        answers = super().analyse(tiles)
+        return answers[:-1] if marked(tiles[0]) else answers
+
+
+class Killing(Cfar):
+    """Kills its process on the mark."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        if any(marked(tile) for tile in tiles):
+            os._exit(1)
+        return super().analyse(tiles)
+
+
+class Hanging(Cfar):
+    """Never comes back from the mark."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        if any(marked(tile) for tile in tiles):
+            time.sleep(3600)
+        return super().analyse(tiles)
+
+
+class Unloadable(Cfar):
+    """Cannot be loaded."""
+
+    @classmethod
+    def load(cls) -> Unloadable:
+        raise RuntimeError("no weights here")
