@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import pystac
 import rasterio
 from affine import Affine
@@ -33,7 +34,7 @@ def gdal_options() -> dict[str, Any]:
         "GDAL_HTTP_RETRY_DELAY": 1,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_CONNECTTIMEOUT": 15,
-        "GDAL_CACHEMAX": 64 * 2**20,
+        "GDAL_CACHEMAX": 32 * 2**20,
     }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
@@ -133,7 +134,12 @@ def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGri
     south, north = min(p.y for p in points), max(p.y for p in points)
     target = CRS.from_epsg(utm_epsg((west + east) / 2, (south + north) / 2)) if crs.is_geographic else crs
     transform, width, height = calculate_default_transform(crs, target, raster.width, raster.height, gcps=points)
-    return NativeGrid(target, transform, (height, width))
+    # To two digits and on the CRS's own multiples, so that neighbouring scenes of one orbit share a lattice.
+    step = float(f"{transform.a:.2g}")
+    west, north = np.floor(transform.c / step) * step, np.ceil(transform.f / step) * step
+    east, south = transform @ (width, height)
+    snapped = Affine(step, 0, west, 0, -step, north)
+    return NativeGrid(target, snapped, (int(np.ceil((north - south) / step)), int(np.ceil((east - west) / step))))
 
 
 def utm_epsg(lon: float, lat: float) -> int:

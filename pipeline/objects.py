@@ -15,6 +15,7 @@ from rasterio.features import shapes
 from scipy.spatial import cKDTree
 from shapely.geometry.base import BaseGeometry
 
+from model.region import Mask
 from pipeline.assemble import Part
 from pipeline.grid import Grid
 from pipeline.vectors import LONLAT
@@ -43,37 +44,42 @@ class GroundedObject:
     """The first Item of the mosaic that covers its middle."""
 
 
-def ground(part: Part, grid: Grid, time: int, slice_start: str) -> GroundedObject:
-    """Place and measure a merged part.
+def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> list[GroundedObject]:
+    """Place and measure merged parts of one grid and time slice.
 
     Lengths are metres on the WGS84 ellipsoid, by the radii of curvature at the object's middle.
     """
-    mask = part.mask
-    outline = [
-        shapely.geometry.shape(shape)
-        for shape, value in shapes(mask.to_array().astype(np.uint8), connectivity=4)
-        if value == 1
-    ]
-    pixels = shapely.MultiPolygon(outline) if len(outline) > 1 else outline[0]
+    outlines = np.array([_outline(part.mask, grid) for part in parts], object)
+    transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
+    geometries = shapely.transform(outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1])))
+    metres = _local_metres(geometries)
+    return [
+        GroundedObject(
+            object_id=_identify(part, grid, slice_start), grid=grid.name, time=time, part=part, geometry=geometry,
+            area_m2=area, length_m=length, width_m=width, orientation_deg=orientation,
+        )
+        for part, geometry, area, (length, width, orientation) in zip(
+            parts, geometries, shapely.area(metres).tolist(), _measure(metres), strict=True
+        )
+    ]  # fmt: skip
+
+
+def _outline(mask: Mask, grid: Grid) -> BaseGeometry:
+    """A mask's outline along pixel edges, in the grid's CRS."""
     to_crs = grid.affine @ Affine.translation(mask.x0, mask.y0)
-    transformer = _to_lonlat(grid.crs)
+    inside = mask.to_array().astype(np.uint8)
+    rings = [
+        shapely.geometry.shape(shape) for shape, value in shapes(inside, connectivity=4, transform=to_crs) if value == 1
+    ]
+    return shapely.MultiPolygon(rings) if len(rings) > 1 else rings[0]
 
-    def to_lonlat(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = to_crs @ points.T  # type: ignore[operator]  # an Affine takes arrays as it takes numbers
-        return np.column_stack(transformer.transform(x, y))
 
-    geometry = shapely.transform(pixels, to_lonlat)
-    metres = _local_metres(geometry)
-    area = float(metres.area)
-    length, width, orientation = _measure(metres)
+def _identify(part: Part, grid: Grid, slice_start: str) -> int:
+    mask = part.mask
     key = f"{grid.crs}|{slice_start}|{part.label}|{mask.y0 + grid.lattice[0]}|{mask.x0 + grid.lattice[1]}|{mask.height}|{mask.width}|{mask.runs}"
     if part.prompted:
         key += "|" + "|".join(part.prompt_ids)
-    object_id = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
-    return GroundedObject(
-        object_id=max(object_id, 1), grid=grid.name, time=time, part=part, geometry=geometry, area_m2=area,
-        length_m=length, width_m=width, orientation_deg=orientation,
-    )  # fmt: skip
+    return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1, 1)
 
 
 def measured_caption(found: GroundedObject, nearest_m: float | None) -> str:
@@ -106,36 +112,29 @@ def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
     return found
 
 
-_transformers: dict[str, pyproj.Transformer] = {}
-
-
-def _to_lonlat(crs: str) -> pyproj.Transformer:
-    if crs not in _transformers:
-        _transformers[crs] = pyproj.Transformer.from_crs(crs, LONLAT, always_xy=True)
-    return _transformers[crs]
-
-
-def _local_metres(geometry: BaseGeometry) -> BaseGeometry:
-    """A lon/lat geometry on the plane that touches the ellipsoid at its middle: x east, y north, metres.
+def _local_metres(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Lon/lat geometries, each on the plane that touches the ellipsoid at its middle: x east, y north, metres.
 
     Radii of curvature: Torge, Geodesy, eq. 4.16 and 4.17.
     """
-    middle = geometry.envelope.centroid
+    middle = shapely.get_coordinates(shapely.centroid(shapely.envelope(geometries)))
     a, e2 = 6378137.0, 0.00669437999014
-    sine = np.sin(np.deg2rad(middle.y))
-    normal = a / np.sqrt(1 - e2 * sine**2)
-    meridian = a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
-    scale = np.deg2rad(1.0) * np.array([normal * np.cos(np.deg2rad(middle.y)), meridian])
-    return shapely.transform(geometry, lambda points: (points - (middle.x, middle.y)) * scale)
+    latitude = np.deg2rad(middle[:, 1])
+    normal = a / np.sqrt(1 - e2 * np.sin(latitude) ** 2)
+    meridian = a * (1 - e2) / (1 - e2 * np.sin(latitude) ** 2) ** 1.5
+    scale = np.deg2rad(1.0) * np.column_stack([normal * np.cos(latitude), meridian])
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    moved: NDArray[np.object_] = shapely.set_coordinates(geometries.copy(), (points - middle[owner]) * scale[owner])
+    return moved
 
 
-def _measure(metres: BaseGeometry) -> tuple[float, float, float]:
-    """Length, width and orientation of the smallest rectangle around a geometry in local metres."""
-    rectangle = shapely.oriented_envelope(metres)
-    corners = shapely.get_coordinates(rectangle)
-    if len(corners) < 4:
-        return 0.0, 0.0, 0.0
-    sides = np.diff(corners[:3], axis=0)
-    lengths = np.hypot(*sides.T)
-    long = sides[int(np.argmax(lengths))]
-    return float(lengths.max()), float(lengths.min()), float(np.rad2deg(np.arctan2(long[0], long[1])) % 180.0)
+def _measure(metres: NDArray[np.object_]) -> list[tuple[float, float, float]]:
+    """Length, width and orientation of the smallest rectangle around each geometry in local metres."""
+    measured = []
+    for rectangle in shapely.oriented_envelope(metres):
+        sides = np.diff(shapely.get_coordinates(rectangle)[:3], axis=0)
+        lengths = np.hypot(*sides.T)
+        east, north = sides[int(np.argmax(lengths))]
+        angle = float(np.rad2deg(np.arctan2(east, north)) % 180.0)
+        measured.append((float(lengths.max()), float(lengths.min()), angle))
+    return measured

@@ -1,4 +1,4 @@
-"""A picture of a result: the scene, outlined objects with numbers, and what was said of them beside it."""
+"""A picture of a result: the scene with its objects outlined, and close-ups with what was said of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pyproj
 import shapely
-from affine import Affine
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -25,11 +25,14 @@ from pipeline.query import Result
 from pipeline.scene import read_scene
 from pipeline.vectors import LONLAT
 
-SIDE_PX = 1400
+SIDE_PX = 1800
 """A window of the scene of at most this side is drawn at full resolution; a larger one is thinned."""
-NAMED = 14
-"""How many objects get a number and their words."""
+NAMED = 12
+"""How many objects get a number, a close-up and their words."""
+WIDE = 1.4
+"""Width over height of a scene from which the close-ups stand below it and not beside it."""
 COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#c77dff")
+DARK, PALE = "#101418", "#9fb3c8"
 
 
 def draw(result: Result, png: str | Path, *, title: str = "") -> None:
@@ -44,30 +47,54 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     )
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
-    shown = objects[(objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))]
+    shown = objects[(objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))].reset_index(drop=True)
     window = _window(grid, shown)
-    scene = _pixels(job, grid, time, window)
-    outlines = [_to_pixels(grid, window, shape) for shape in shown.geometry]
-
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5}):
-        figure = Figure(figsize=(13.5, 8.2), facecolor="#101418", layout="constrained")
-        left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(2.1, 1)))
-        axes, words = left.subplots(), right.subplots()
-        axes.imshow(scene, interpolation="nearest", extent=(0, window.shape[1], window.shape[0], 0))
-        axes.set_axis_off()
-        words.set_axis_off()
-        for part in (left, right):
-            part.set_facecolor("#101418")
-        labels = sorted(set(shown["label"]))
-        colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(labels)}
-        _outline(axes, outlines, [colours[label] for label in shown["label"]])
-        _describe(axes, words, shown, outlines, colours)
+    outlines = [_to_pixels(grid, shape) for shape in shown.geometry]
+    colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(sorted(set(shown["label"])))}
+    surest = np.lexsort([-shown["area_m2"], -shown["score"]])[:NAMED].tolist()
+    named = sorted(surest, key=lambda at: outlines[at].bounds[:2])
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "text.color": "white"}):
+        figure, axes, closeups = _layout(window, len(named))
+        axes.imshow(_pixels(job, grid, time, window), interpolation="nearest", extent=_extent(window))
+        _outline(axes, outlines, [colours[label] for label in shown["label"]], width=1.0)
+        for number, at in enumerate(named, start=1):
+            row, outline = shown.iloc[at], outlines[at]
+            _badge(axes, number, outline, colours[row["label"]])
+            crop = _closeup(grid, outline)
+            closeups[number - 1].imshow(_pixels(job, grid, time, crop), interpolation="nearest", extent=_extent(crop))
+            _outline(closeups[number - 1], [outline], [colours[row["label"]]], width=1.6)
+            _caption(closeups[number - 1], number, row, colours[row["label"]])
         name = title or f"{result.attrs['job']['name']}: {', '.join(result.attrs['job']['tasks']['find']) or 'prompts'}"
-        words.text(0, 1.0, name, color="white", fontsize=13, weight="bold", va="top", transform=words.transAxes)
         found = f"{len(shown)} objects, {moment:%Y-%m-%d}, {job.modality}, model {job.traits.name}"
-        words.text(0, 0.955, found, color="#9fb3c8", va="top", transform=words.transAxes)
+        axes.set_title(name, loc="left", color="white", fontsize=13, weight="bold")
+        axes.set_title(found, loc="right", color=PALE, fontsize=9)
         _scale_bar(axes, grid, window)
-        figure.savefig(png, dpi=110)
+        figure.set_layout_engine("constrained", h_pad=0.1)
+        figure.savefig(png, dpi=120)
+
+
+def _layout(window: Window, closeups: int) -> tuple[Figure, mpl.axes.Axes, list[mpl.axes.Axes]]:
+    """A figure with room for the scene, and for close-ups below it or beside it."""
+    aspect = window.shape[1] / window.shape[0]
+    columns = 6 if aspect >= WIDE else 3
+    rows = max(-(-closeups // columns), 1)
+    if aspect >= WIDE:
+        scene, below = max(15 / aspect, 2.5) + 0.4, 3.0 * rows
+        figure = Figure(figsize=(15, scene + below), facecolor=DARK, layout="constrained")
+        parts = figure.subfigures(2, 1, height_ratios=(scene, below))
+    else:
+        scene = 9 * aspect
+        figure = Figure(figsize=(scene + 7.2, 9.4), facecolor=DARK, layout="constrained")
+        parts = figure.subfigures(1, 2, width_ratios=(scene, 7.2))
+    upper, lower = np.asarray(parts).tolist()
+    axes, small = upper.subplots(), np.atleast_1d(lower.subplots(rows, columns)).ravel().tolist()
+    for part in (upper, lower):
+        part.set_facecolor(DARK)
+    for each in (axes, *small):
+        # Not `set_axis_off`: the layout leaves room for the words below a close-up only where there is an axis.
+        each.set(xticks=[], yticks=[], facecolor=DARK)
+        each.spines[:].set_visible(False)
+    return figure, axes, small
 
 
 def _fullest(job: Plan, objects: gpd.GeoDataFrame) -> tuple[Grid, int]:
@@ -88,10 +115,23 @@ def _window(grid: Grid, shown: gpd.GeoDataFrame) -> Window:
     """Pixels around the objects; the whole grid where there are none."""
     if shown.empty:
         return grid.window
-    moved = [_to_pixels(grid, grid.window, shape) for shape in shown.geometry]
-    x0, y0, x1, y1 = shapely.total_bounds(np.array(moved, object))
+    x0, y0, x1, y1 = shapely.total_bounds(np.array([_to_pixels(grid, shape) for shape in shown.geometry], object))
     margin = int(0.06 * max(x1 - x0, y1 - y0)) + 24
     return Window(int(y0), int(x0), int(y1) + 1, int(x1) + 1).grown(margin) & grid.window
+
+
+def _closeup(grid: Grid, outline: shapely.Geometry) -> Window:
+    """A square around an object, at least 48 px wide, moved into the grid."""
+    x0, y0, x1, y1 = outline.bounds
+    half = max(24, int(0.9 * max(x1 - x0, y1 - y0)))
+    height, width = grid.shape
+    top = max(min(int((y0 + y1) / 2) - half, height - 2 * half), 0)
+    left = max(min(int((x0 + x1) / 2) - half, width - 2 * half), 0)
+    return Window(top, left, top + 2 * half, left + 2 * half) & grid.window
+
+
+def _extent(window: Window) -> tuple[float, float, float, float]:
+    return window.x0, window.x1, window.y1, window.y0
 
 
 def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint8]:
@@ -107,76 +147,49 @@ def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint
     return np.moveaxis(np.concatenate(strips, axis=1), 0, -1)
 
 
-def _to_pixels(grid: Grid, window: Window, shape: shapely.Geometry) -> shapely.Geometry:
+def _to_pixels(grid: Grid, shape: shapely.Geometry) -> shapely.Geometry:
     transformer = pyproj.Transformer.from_crs(LONLAT, grid.crs, always_xy=True)
-    inverse = ~(grid.affine @ Affine.translation(window.x0, window.y0))
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(inverse @ transformer.transform(points[:, 0], points[:, 1]))
+        return np.column_stack(~grid.affine @ transformer.transform(points[:, 0], points[:, 1]))
 
     return shapely.transform(shape, move)
 
 
-def _outline(axes: mpl.axes.Axes, outlines: list[shapely.Geometry], colours: list[str]) -> None:
+def _outline(axes: mpl.axes.Axes, outlines: list[shapely.Geometry], colours: list[str], *, width: float) -> None:
     lines, shades = [], []
     for shape, colour in zip(outlines, colours, strict=True):
         for polygon in getattr(shape, "geoms", [shape]):
             lines.append(shapely.get_coordinates(polygon.exterior))
             shades.append(colour)
-    axes.add_collection(LineCollection(lines, colors=shades, linewidths=1.3))
+    axes.add_collection(LineCollection(lines, colors=shades, linewidths=width), autolim=False)
 
 
-def _describe(
-    axes: mpl.axes.Axes, words: mpl.axes.Axes, shown: gpd.GeoDataFrame,
-    outlines: list[shapely.Geometry], colours: dict[str, str],
-) -> None:  # fmt: skip
-    """Numbers at the largest objects, and their captions in a column."""
-    order = np.argsort(-shown["area_m2"].to_numpy(), kind="stable")[:NAMED]
-    numbered = sorted(order.tolist(), key=lambda at: (outlines[at].bounds[1], outlines[at].bounds[0]))
-    y = 0.91
-    for number, at in enumerate(numbered, start=1):
-        row = shown.iloc[at]
-        x0, y0, x1, _ = outlines[at].bounds
-        colour = colours[row["label"]]
-        axes.add_patch(
-            mpl.patches.Rectangle(
-                (x0 - 3, y0 - 3), x1 - x0 + 6, outlines[at].bounds[3] - y0 + 6, fill=False, ec=colour, lw=0.5, alpha=0.6
-            )
-        )
-        axes.text(
-            x1 + 5, y0, str(number), color="#101418", fontsize=8, weight="bold", va="bottom",
-            bbox={"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"}, clip_on=True,
-        )  # fmt: skip
-        text = textwrap.fill(row["caption"], 52)
-        words.text(0, y, f"{number}", color=colour, weight="bold", va="top", transform=words.transAxes)
-        words.text(0.07, y, text, color="white", va="top", transform=words.transAxes)
-        y -= 0.024 * (text.count("\n") + 1)
-        words.text(
-            0.07,
-            y,
-            f"{row['label']}  {row['score']:.2f}",
-            color="#9fb3c8",
-            fontsize=7.5,
-            va="top",
-            transform=words.transAxes,
-        )
-        y -= 0.032
+def _badge(axes: mpl.axes.Axes, number: int, outline: shapely.Geometry, colour: str) -> None:
+    x0, y0, x1, y1 = outline.bounds
+    box = mpl.patches.Rectangle((x0 - 3, y0 - 3), x1 - x0 + 6, y1 - y0 + 6, fill=False, ec=colour, lw=0.6, alpha=0.8)
+    axes.add_patch(box)
+    axes.text(
+        x1 + 5, y0, str(number), color=DARK, fontsize=7.5, weight="bold", va="bottom", clip_on=True,
+        bbox={"boxstyle": "round,pad=0.15", "fc": colour, "ec": "none"},
+    )  # fmt: skip
+
+
+def _caption(axes: mpl.axes.Axes, number: int, row: pd.Series, colour: str) -> None:
+    axes.set_title(f"{number}  {row['label']}  {row['score']:.2f}", loc="left", color=colour, fontsize=8.5, pad=3)
+    # Text from a model or a file: never read as mathematics.
+    axes.set_xlabel(textwrap.fill(row["caption"], 38), loc="left", color="white", fontsize=7.5, parse_math=False)
 
 
 def _scale_bar(axes: mpl.axes.Axes, grid: Grid, window: Window) -> None:
     middle = grid.geobox(window).extent.to_crs("EPSG:4326").geom.centroid
-    one = _to_pixels(grid, window, shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)]))
+    one = _to_pixels(grid, shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)]))
     per_metre = one.length / (0.001 * 110_574)
-    metres = max(
-        (m for m in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if m * per_metre < window.shape[1] / 4),
-        default=50,
-    )
-    x, y = window.shape[1] * 0.03, window.shape[0] * 0.97
+    sides = [
+        m for m in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if m * per_metre < window.shape[1] / 4
+    ]
+    metres = max(sides, default=10)
+    x, y = window.x0 + window.shape[1] * 0.03, window.y0 + window.shape[0] * 0.97
     axes.plot([x, x + metres * per_metre], [y, y], color="white", lw=2.5)
-    axes.text(
-        x,
-        y - window.shape[0] * 0.01,
-        f"{metres} m" if metres < 1000 else f"{metres // 1000} km",
-        color="white",
-        va="bottom",
-    )
+    text = f"{metres} m" if metres < 1000 else f"{metres // 1000} km"
+    axes.text(x, y - window.shape[0] * 0.015, text, va="bottom")

@@ -93,10 +93,11 @@ class Replica:
         scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window))
         asked = inside(grid.asked, grid, window)
         tiles = grid.tiles(key)
+        answerable = asked & scene.valid & ~scene.broken
         inputs = {
             tile: self._input(grid, key, tile, scene, asked)
             for tile in tiles
-            if (asked & scene.valid & ~scene.broken)[tile.core.within(window)].any()
+            if answerable[tile.core.within(window)].any()
         }
         phrases = len(plan.spec.tasks.find)
         blend = Blend(window, phrases, grid.tile_px, plan.traits.context_px)
@@ -317,17 +318,23 @@ def _surest(source: zarr.Group, time: int, window: Window) -> dict[str, NDArray[
     rows, cols = slice(2 * window.y0, 2 * window.y1), slice(2 * window.x0, 2 * window.x1)
     below = {name: array_at(source, name)[time, rows, cols] for name in LAYERS}
     pad = [(0, 2 * side - have) for side, have in zip(window.shape, below["score"].shape, strict=True)]
-    cells = {
-        name: np.pad(layer, pad)
-        .reshape(window.shape[0], 2, window.shape[1], 2)
-        .swapaxes(1, 2)
-        .reshape(*window.shape, 4)
-        for name, layer in below.items()
-    }
+    if any(after for _, after in pad):
+        below = {name: np.pad(layer, pad) for name, layer in below.items()}
     # Object first, then score, then whether it was answered at all.
-    worth = cells["score"].astype(np.int16) * 2 + (cells["object_id"] > 0) * 1024 + (cells["status"] == Status.DONE)
-    surest = worth.argmax(axis=-1)[..., None]
-    return {name: np.take_along_axis(cell, surest, axis=-1)[..., 0] for name, cell in cells.items()}
+    worth = below["score"].astype(np.int16) * 2
+    worth[below["object_id"] > 0] += 1024
+    worth += below["status"] == Status.DONE
+    best, chosen = worth[::2, ::2].copy(), {name: layer[::2, ::2].copy() for name, layer in below.items()}
+    for quarter in (
+        (slice(0, None, 2), slice(1, None, 2)),
+        (slice(1, None, 2), slice(0, None, 2)),
+        (slice(1, None, 2),) * 2,
+    ):
+        better = worth[quarter] > best
+        np.copyto(best, worth[quarter], where=better)
+        for name, layer in below.items():
+            np.copyto(chosen[name], layer[quarter], where=better)
+    return chosen
 
 
 def _batches(tiles: list[Tile], size: int) -> list[list[Tile]]:

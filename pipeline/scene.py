@@ -31,6 +31,9 @@ from pipeline.assets import NativeGrid, gdal_options, header_grid, open_asset, p
 from pipeline.errors import SourceError
 from pipeline.grid import Grid, Window
 
+CELL_PX = 512
+"""What is warped is warped in cells of this side that count from the grid's corner: GDAL's warped pixels depend on
+the window that is asked for, and a result must not depend on where a block starts."""
 ALIGNED_PX = 0.01
 """A grid whose pixels differ by less than this from the target's, over the whole asset, is the target's."""
 
@@ -252,16 +255,29 @@ def _read_by_points(
 ) -> NDArray[np.float32]:
     native = header_grid(raster, item, key)
     points, crs = raster.gcps
-    values = np.full((len(indexes), *part.shape), np.nan, np.float32)
     scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
-    # Not a WarpedVRT: given a target grid, that passes over the points. Exact and with a fixed scale, since
-    # GDAL's usual approximation (0.125 px) and its own scale would depend on where a block starts.
-    reproject(
-        rasterio.band(raster, indexes), values, gcps=points, src_crs=crs, src_nodata=nodata, dst_crs=_crs(grid.crs),
-        dst_transform=grid.geobox(part).affine, dst_nodata=float("nan"), resampling=Resampling[resampling], tolerance=0,
-        XSCALE=scale, YSCALE=scale,
-    )  # fmt: skip
+    values = np.full((len(indexes), *part.shape), np.nan, np.float32)
+    whole = _cells_around(part)
+    for y0 in range(whole.y0, whole.y1, CELL_PX):
+        for x0 in range(whole.x0, whole.x1, CELL_PX):
+            cell = Window(y0, x0, y0 + CELL_PX, x0 + CELL_PX)
+            warped = np.full((len(indexes), CELL_PX, CELL_PX), np.nan, np.float32)
+            # Not a WarpedVRT: given a target grid, that passes over the points. Exact, since GDAL's usual
+            # approximation (0.125 px) shows where two cells meet.
+            reproject(
+                rasterio.band(raster, indexes), warped, gcps=points, src_crs=crs, src_nodata=nodata,
+                dst_crs=_crs(grid.crs), dst_transform=grid.geobox(cell).affine, dst_nodata=float("nan"),
+                resampling=Resampling[resampling], tolerance=0, XSCALE=scale, YSCALE=scale,
+            )  # fmt: skip
+            here = cell & part
+            values[(slice(None), *here.within(part))] = warped[(slice(None), *here.within(cell))]
     return values
+
+
+def _cells_around(part: Window) -> Window:
+    """The whole cells of the grid that hold a window."""
+    y0, x0 = part.y0 // CELL_PX * CELL_PX, part.x0 // CELL_PX * CELL_PX
+    return Window(y0, x0, -(-part.y1 // CELL_PX) * CELL_PX, -(-part.x1 // CELL_PX) * CELL_PX)
 
 
 def _read_by_odc(
@@ -285,16 +301,17 @@ def _read_by_odc(
     )
     wanted = [names[index - 1] for index in indexes]
     odc.stac.configure_rio(**gdal_options())
+    whole = _cells_around(part)
     try:
         lazy = odc.stac.load(
-            [bare], bands=wanted, geobox=grid.geobox(part), chunks={"x": 2048, "y": 2048}, resampling=resampling,
+            [bare], bands=wanted, geobox=grid.geobox(whole), chunks={"x": CELL_PX, "y": CELL_PX}, resampling=resampling,
             dtype="float32", nodata=float("nan"), stac_cfg={"*": {"assets": {"*": declared}}},
         )  # fmt: skip
         loaded = lazy.isel(time=0).compute(scheduler="synchronous")
     except (RasterioError, OSError, ValueError) as error:
         where = f"asset {key} of item {item.id} ({without_query(item.assets[key].href)})"
         raise SourceError(f"{where} cannot be read: {without_query(str(error))}") from error
-    return np.stack([loaded[name].values for name in wanted])
+    return np.stack([loaded[name].values[part.within(whole)] for name in wanted])
 
 
 def _pixel_bounds(grid: Grid, geometry: BaseGeometry) -> Window:

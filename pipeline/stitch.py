@@ -41,8 +41,7 @@ def stitch(plan: Plan, scratch: Scratch) -> list[GroundedObject]:
         parts = whole[place] + [part for part in merged if part is not None]
         name, time = place
         grid, start = plan.grids[name], plan.slices[time].start.isoformat()
-        placed = [ground(part, grid, time, start) for part in parts]
-        found += [each for each in placed if _owned(each, grid)]
+        found += [each for each in ground(parts, grid, time, start) if _owned(each, grid)]
     if len(plan.grids) > 1:
         found = _once_across_zones(found)
     found.sort(key=lambda each: (each.time, each.grid, each.part.mask.y0, each.part.mask.x0, each.object_id))

@@ -6,7 +6,8 @@ import shapely
 from model.region import Mask
 from pipeline.assemble import Part
 from pipeline.grid import Grid, Window
-from pipeline.objects import GroundedObject, ground, measured_caption, nearest_neighbours
+from pipeline.objects import GroundedObject, measured_caption, nearest_neighbours
+from pipeline.objects import ground as ground_all
 
 AREA = shapely.box(0, 0, 1, 1)
 
@@ -28,6 +29,11 @@ def part(mask: Mask, label: str = "ship", **more: object) -> Part:
 
 def box(height: int, width: int, y0: int = 100, x0: int = 100) -> Mask:
     return Mask.from_array(np.ones((height, width), bool), y0=y0, x0=x0)
+
+
+def ground(one: Part, where: Grid, time: int, start: str) -> GroundedObject:
+    [found] = ground_all([one], where, time, start)
+    return found
 
 
 @pytest.mark.parametrize(("height", "width", "orientation"), [(4, 20, 90), (20, 4, 0)])
