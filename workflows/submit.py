@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from pipeline.errors import JobError, OutputError, RunFailed
+from pipeline.errors import OutputError, RunFailed
 from pipeline.job import JobSpec
 
 
 def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None]) -> int:
-    """Submit a job file; its folder travels with it.
+    """Submit a job file; the cluster's machines have this package installed.
 
     Catalogs, AOIs and outputs that are local paths must be reachable from the cluster.
 
@@ -42,7 +43,7 @@ def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None
             runtime_env={"env_vars": {"EARTHGPTX_JOB": document}},
             metadata={"name": spec.name},
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())
         raise OutputError(f"the Ray job server at {address} does not take the job: {reason}") from error
     say(f"submitted {job_id}\n")
@@ -61,6 +62,3 @@ def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None
     if info.status == JobStatus.SUCCEEDED:
         return 0
     return info.driver_exit_code or 1
-
-
-__all__ = ["JobError", "submit_job"]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 
 from pipeline import open_result
@@ -44,25 +44,24 @@ def server(environment: dict[str, str]) -> Iterator[str]:
     ray = str(Path(sys.executable).parent / "ray")
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}",
+         f"--dashboard-agent-listen-port={free_port()}",
          "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--temp-dir={folder}",
          "--include-dashboard=true", "--disable-usage-stats"],
-        env={key: value for key, value in environment.items() if key != "RAY_ADDRESS"}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={key: value for key, value in environment.items() if key != "RAY_ADDRESS"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
-    limit = time.monotonic() + 90
-    while time.monotonic() < limit:
-        try:
-            if requests.get(f"{address}/api/version", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=2).ok:
-                break
-        except requests.RequestException:
-            time.sleep(0.5)
+    # The server answers before the node's agent has registered, and takes no job until then.
+    ready = "from ray.job_submission import JobSubmissionClient as C; import sys; C(sys.argv[1]).submit_job(entrypoint='true')"
+    for _ in range(10):
+        if not subprocess.run(
+            [sys.executable, "-c", ready, address], env=environment, capture_output=True, check=False
+        ).returncode:
+            break
+        time.sleep(0.5)
     yield address
-    os.killpg(head.pid, 15)
-    try:
-        head.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(head.pid, 9)
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
 
