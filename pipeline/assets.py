@@ -74,7 +74,7 @@ def pick_asset(item: pystac.Item, keys: tuple[str, ...]) -> str:
             return key
     raise SourceError(
         f"item {item.id} has no asset {' or '.join(keys)}; it has {', '.join(sorted(item.assets))}. "
-        "Describe the collection under source.profiles"
+        "Describe the collection under source.profiles, or leave such items out by source.filter"
     )
 
 

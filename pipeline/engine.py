@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -51,7 +51,7 @@ class Progress:
     """How far a run is."""
 
     stage: str
-    """infer, stitch, overview or done."""
+    """infer, stitch, blank, overview or done."""
     done: int
     total: int
     tiles: int
@@ -192,6 +192,7 @@ class _Run:
             self._tell(Progress("stitch", 0, 1, self._tiles))
             objects = stitch(plan, self._scratch)
             self._paint(painted(plan, objects))
+            self._each([("blank", key, ()) for key in plan.unasked()], "blank")
             self._overviews()
             frame = to_frame(plan, objects)
             base = plan.spec.output.removesuffix(".zarr")
@@ -260,16 +261,19 @@ class _Run:
     def _overviews(self) -> None:
         plan = self._plan
         for factor in sorted({factor for grid in plan.grids.values() for factor in store.overview_factors(grid)}):
-            keys = {
-                key for key in plan.blocks
-                if factor in store.overview_factors(plan.grids[key.grid])
-            }  # fmt: skip
-            shards = {BlockKey(k.grid, k.time, k.row // factor, k.col // factor) for k in keys}
-            self._each([("overview", key, (factor,)) for key in sorted(shards)], "overview")
+            shards = [
+                ("overview", BlockKey(name, time, row, col), (factor,))
+                for name, grid in plan.grids.items()
+                if factor in store.overview_factors(grid)
+                for time in range(len(plan.slices))
+                for row in range(-(-grid.blocks_shape[0] // factor))
+                for col in range(-(-grid.blocks_shape[1] // factor))
+            ]
+            self._each(shards, "overview")
 
-    def _each(self, tasks: list[tuple[str, BlockKey, tuple[object, ...]]], stage: str) -> None:
+    def _each(self, tasks: Sequence[tuple[str, BlockKey, tuple[object, ...]]], stage: str) -> None:
         total, done = len(tasks), 0
-        tasks = tasks[::-1]
+        tasks = list(reversed(tasks))
         while tasks or self._crew.busy:
             while tasks and self._crew.has_room:
                 kind, key, args = tasks.pop()

@@ -90,6 +90,17 @@ class Plan:
         """The blocks, to look up."""
         return frozenset(self.blocks)
 
+    def unasked(self) -> list[BlockKey]:
+        """Blocks of the grids' extents that are not in the plan: no part of the AOI that an Item shows is in them."""
+        everywhere = (
+            BlockKey(name, time, row, col)
+            for name, grid in self.grids.items()
+            for time in range(len(self.slices))
+            for row in range(grid.blocks_shape[0])
+            for col in range(grid.blocks_shape[1])
+        )
+        return [key for key in everywhere if key not in self.block_set]
+
     def scene_items(self, name: str, time: int, window: Window) -> list[SceneItem]:
         """Items that may show a window of a grid in a time slice, in the order of the mosaic."""
         box = self.grids[name].geobox(window).extent.geom

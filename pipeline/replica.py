@@ -1,6 +1,6 @@
-"""What one worker does: infer a block, commit it, paint its objects, make overviews.
+"""What one worker does: infer a block, commit it, paint its objects, blank what is not asked for, make overviews.
 
-Each of the four is idempotent: done again, by whomever, it leaves the same bytes. Knows nothing of
+Each of the five is idempotent: done again, by whomever, it leaves the same bytes. Knows nothing of
 Ray; the engine hosts it in an actor, whose threads read the next block and write the last one while
 one block is being inferred.
 """
@@ -166,6 +166,15 @@ class Replica:
         self._write_tiles(key, block)
         failed = sum(tile.status == Status.QUARANTINED for tile in block.tiles)
         commit(self._root, plan, key, self.scratch, self.token, tiles=len(block.tiles), failed=failed)
+
+    def blank(self, key: BlockKey) -> None:
+        """Say of a block that no tile of it was asked about, and why: nothing of it is in the AOI, or no Item shows it."""
+        grid = self.plan.grids[key.grid]
+        own = grid.block_window(key)
+        status = np.full(own.shape, Status.NO_SOURCE_DATA, np.uint8)
+        status[~inside(grid.owned, grid, own)] = Status.OUTSIDE_AOI
+        check(self.scratch, self.token)
+        write(group_at(self._root, group_path(self.plan, "raster", key.grid)), "status", key.time, own, status)
 
     def paint(self, key: BlockKey, masks: Sequence[tuple[int, Mask]]) -> None:
         """Write the object layer of a block; where objects overlap, the last one shows.

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -372,10 +371,9 @@ def test_only_masked_nodata_and_outside_ground_gives_a_valid_result(
     assert answer.status == "no source data"
 
 
-def test_memory_of_the_driver_holds_no_pixels(scene: Archive, tmp_path: Path) -> None:
+def test_progress_goes_through_the_stages_in_order(scene: Archive, tmp_path: Path) -> None:
     seen: list[Progress] = []
     done(scene.job(tmp_path / "a.zarr"), on_progress=seen.append)
     stages = [progress.stage for progress in seen]
-    assert sorted(set(stages), key=stages.index) == ["infer", "stitch", "overview", "done"]
+    assert sorted(set(stages), key=stages.index) == ["infer", "stitch", "overview", "done"], stages
     assert all(progress.done <= progress.total for progress in seen)
-    assert threading.active_count() < 50
