@@ -7,6 +7,7 @@ one block is being inferred.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 import time
@@ -88,6 +89,7 @@ class Replica:
             key: which block.
             careful: after a process died on this block: one tile at a time, each named before it is tried.
         """
+        _give_back_memory()
         plan, grid = self.plan, self.plan.grids[key.grid]
         window = grid.read_window(key)
         scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window))
@@ -138,6 +140,7 @@ class Replica:
 
     def commit(self, key: BlockKey) -> None:
         """Blend a block with its neighbours' borders, write its shards, then its ledger entry."""
+        _give_back_memory()
         plan = self.plan
         block = self.scratch.get_scores(key)
         own = plan.grids[key.grid].block_window(key)
@@ -197,6 +200,7 @@ class Replica:
 
     def overview(self, key: BlockKey, factor: int) -> None:
         """Write one shard of an overview from the level below: of four pixels the surest one stays."""
+        _give_back_memory()
         grid = self.plan.grids[key.grid]
         target = block_of(grid, key, factor)
         base = group_path(self.plan, "raster", key.grid)
@@ -320,6 +324,13 @@ class Replica:
             if kind is object:
                 values = values.astype(np.dtypes.StringDType())
             array_at(group, name)[key.time, row0 : row0 + rows, col0 : col0 + cols] = values
+
+
+def _give_back_memory() -> None:
+    """Return what the last task freed to the system; glibc keeps it, and a replica would grow by a fifth over a long run."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _surest(source: zarr.Group, time: int, window: Window) -> dict[str, NDArray[Any]]:

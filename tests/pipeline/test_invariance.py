@@ -84,6 +84,7 @@ def tilings(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "grid": {"tile_px": core + 2 * halo, "halo_px": halo, "block_px": core * per_block},
         "engine": {"replicas": draw(st.integers(1, 3))},
+        "model": draw(st.sampled_from(["cfar", "tests.analysts:Dawdling"])),
         "cuts": draw(st.lists(st.integers(1, SHAPE[1] - 1), max_size=3)),
     }
 
