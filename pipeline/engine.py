@@ -159,12 +159,18 @@ def _prepare(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> N
 def _difference(there: dict[str, Any], plan: Plan) -> str:
     """What differs between a store's job and a plan, in a few words."""
     job = plan.spec.model_dump(mode="json", by_alias=True)
-    keys = [
-        key for key in ("source", "slices", "grid", "prompts", "tasks", "model") if there["job"].get(key) != job[key]
+    keys = [key for key in ("slices", "grid", "prompts", "tasks", "model") if there["job"].get(key) != job[key]]
+    keys += [
+        f"source.{key}"
+        for key in ("collections", "aoi", "time", "filter", "profiles")
+        if there["job"]["source"].get(key) != job["source"][key]
     ]
     items = {f"{item.collection_id}/{item.id}" for item in plan.items}
     if set(there["items"]) != items:
-        keys.append(f"items ({len(there['items'])} then, {len(items)} now)")
+        frozen = plan.spec.output.removesuffix(".zarr") + ".items.parquet"
+        keys.append(
+            f"items ({len(there['items'])} then, {len(items)} now; to go on with those of then, set source.catalog to {frozen})"
+        )
     if there["model"]["digest"] != plan.traits.digest:
         keys.append("the model's version")
     return "differs in " + ", ".join(keys or ["a file that it reads, or the version of the code"])
@@ -188,6 +194,9 @@ class _Run:
             count = int(store.array_at(root, "objects/object_id").shape[0])
         else:
             store.finish(root, "running", failed_tiles(root, plan))
+            base = plan.spec.output.removesuffix(".zarr")
+            # First, so that a run that is broken off can go on when the catalog has changed meanwhile.
+            freeze(plan.items, f"{base}.items.parquet")
             self._infer_and_commit(set(before))
             self._tell(Progress("stitch", 0, 1, self._tiles))
             objects = stitch(plan, self._scratch)
@@ -195,9 +204,7 @@ class _Run:
             self._each([("blank", key, ()) for key in plan.unasked()], "blank")
             self._overviews()
             frame = to_frame(plan, objects)
-            base = plan.spec.output.removesuffix(".zarr")
             write_objects(root, frame, f"{base}.objects.parquet")
-            freeze(plan.items, f"{base}.items.parquet")
             failed = failed_tiles(root, plan)
             store.finish(root, "finished", failed)
             _publish(plan, base, store.mark_of(root)["software"])

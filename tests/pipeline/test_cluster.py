@@ -56,7 +56,9 @@ def alone(script: str, job: JobSpec, **env: str) -> dict[str, Any]:
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    # Ray prints of dying nodes on standard output, too.
+    [said] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, Any] = json.loads(said)
     return found
 
 

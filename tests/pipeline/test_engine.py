@@ -266,6 +266,24 @@ def test_running_again_changes_nothing_and_another_plan_is_refused(scene: Archiv
     assert open_result(str(out)).attrs["job"]["tasks"]["find"] == ["other"]
 
 
+def test_a_run_goes_on_with_its_frozen_items_when_the_catalog_has_changed(scene: Archive, tmp_path: Path) -> None:
+    out = tmp_path / "a.zarr"
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "infer" and progress.done == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunFailed, match="interrupted"):
+        done(scene.job(out), on_progress=stop)
+    scene.add("late", targets(6)[:300, :300], col=900, nodata=None)
+    scene.save()
+    with pytest.raises(OutputError, match=r"items \(1 then, 2 now; .*source.catalog to .*a.items.parquet"):
+        done(scene.job(out))
+    report = done(scene.job(out, source={"catalog": str(tmp_path / "a.items.parquet")}))
+    assert report.blocks == 4
+    assert open_result(str(out)).state == "finished"
+
+
 def test_what_is_not_ours_is_never_overwritten(scene: Archive, tmp_path: Path) -> None:
     precious = tmp_path / "precious.zarr"
     zarr.create_group(precious, attributes={"mine": True})
