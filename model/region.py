@@ -1,4 +1,4 @@
-"""Places in an image: a point, a box, a mask. Pixels of one tile, y down, x right.
+"""Places in an image: a point, a box, a scribble, a mask. Pixels of one tile, y down, x right.
 
 Knows nothing of geography, prompts or answers; all three are plain values that
 compare, hash and pickle.
@@ -58,6 +58,44 @@ class Box:
     def moved(self, *, dx: int, dy: int) -> Box:
         """The same box seen from an origin that lies (dx, dy) pixels up-left."""
         return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+
+@dataclass(frozen=True, slots=True)
+class Scribble:
+    """A stroke through points, in pixels.
+
+    Raises:
+        RegionError: it has no point, or no width.
+    """
+
+    points: tuple[Point, ...]
+    width: float
+    """Of the stroke."""
+
+    def __post_init__(self) -> None:
+        if not self.points or not self.width > 0:
+            raise RegionError(f"a scribble of {len(self.points)} points and width {self.width} marks nothing")
+
+    @property
+    def centre(self) -> Point:
+        """Middle of its bounding box."""
+        xs, ys = [point.x for point in self.points], [point.y for point in self.points]
+        return Point((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2)
+
+    def moved(self, *, dx: int, dy: int) -> Scribble:
+        """The same scribble seen from an origin that lies (dx, dy) pixels up-left."""
+        return Scribble(tuple(point.moved(dx=dx, dy=dy) for point in self.points), self.width)
+
+    def drawn(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Pixels whose centres lie within half a width of the stroke, (height, width) bool."""
+        y, x = np.mgrid[:height, :width] + 0.5
+        inside = np.zeros((height, width), bool)
+        for start, end in zip(self.points, (*self.points[1:], self.points[-1]), strict=True):
+            along_x, along_y = end.x - start.x, end.y - start.y
+            length = along_x**2 + along_y**2
+            t = np.clip(((x - start.x) * along_x + (y - start.y) * along_y) / length, 0, 1) if length else 0.0
+            inside |= np.hypot(x - start.x - t * along_x, y - start.y - t * along_y) <= self.width / 2
+        return inside
 
 
 @dataclass(frozen=True, slots=True)

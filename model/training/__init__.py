@@ -1,1 +1,1 @@
-"""What EarthGPT-X learns from. The renderer also makes the sample archive."""
+"""What EarthGPT-X learns from, and how. The renderer also makes the sample archive."""

@@ -1,0 +1,145 @@
+"""What a model is made of, at every scale. Torch-free; the same file stands in every folder of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from model.errors import ConfigError
+
+Preset = Literal["tiny", "nano", "base"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConvConfig(_Part):
+    """The convolutional encoder: features at strides 4, 8, 16 and 32."""
+
+    kind: Literal["convnext", "efficientnet-lite0"]
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int] = (1, 1, 1, 1)
+    """Blocks of each stage; of ConvNeXt only."""
+
+
+class VitConfig(_Part):
+    """The transformer encoder, a DINOv2: features at stride `patch`."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int = 16
+
+
+class LanguageConfig(_Part):
+    """The language model, a Llama."""
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    vocabulary: int
+    """Tokens, marks included."""
+
+
+class ModelConfig(_Part):
+    """A whole model."""
+
+    image_px: int = 512
+    """Side of the images that it is trained on; others work where they are whole cells."""
+    conv: ConvConfig
+    vit: VitConfig
+    hybrid_width: int
+    """Channels of the hybrid block and of the spatial-aware prompt encoder."""
+    hybrid_heads: int
+    prompt_layers: int
+    """Of the spatial-aware prompt encoder."""
+    token_px: int = 64
+    """Side of the ground that one image token of the language model stands for."""
+    mask_width: int
+    """Channels of the features at stride 4 that masks are made of."""
+    mask_heads: int
+    language: LanguageConfig
+    max_prompts: int = 64
+    """Prompts of one image that are read together; more are asked in several turns."""
+
+    @property
+    def cell_px(self) -> int:
+        """Side of the cells that both encoders' features are aligned on."""
+        return self.vit.patch
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        for part, width, heads in (
+            ("vit", self.vit.width, self.vit.heads), ("hybrid", self.hybrid_width, self.hybrid_heads),
+            ("language", self.language.width, self.language.heads), ("mask", self.mask_width, self.mask_heads),
+        ):  # fmt: skip
+            if width % heads:
+                raise ValueError(f"{part}: a width of {width} is not whole heads of {heads}")
+        if self.language.heads % self.language.kv_heads:
+            raise ValueError(
+                f"language: {self.language.heads} heads do not share {self.language.kv_heads} kv_heads evenly"
+            )
+        if self.token_px % self.cell_px or self.image_px % self.token_px:
+            raise ValueError(
+                f"cells of {self.cell_px} px, tokens of {self.token_px} px and images of {self.image_px} px do not fit into "
+                "one another"
+            )
+        return self
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> ModelConfig:
+        """A config from plain values.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or the parts do not fit.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            found = error.errors()[0]
+            place = ".".join(str(part) for part in found["loc"]) or "config"
+            raise ConfigError(f"config.json, {place}: {found['msg'].removeprefix('Value error, ')}") from error
+
+
+_TINY = ModelConfig(
+    image_px=128, conv=ConvConfig(kind="convnext", widths=(16, 32, 48, 64)), vit=VitConfig(width=48, layers=2, heads=4),
+    hybrid_width=64, hybrid_heads=4, prompt_layers=1, token_px=32, mask_width=32, mask_heads=4,
+    language=LanguageConfig(width=64, layers=2, heads=4, kv_heads=2, mlp=128, vocabulary=1100),
+)  # fmt: skip
+_NANO = ModelConfig(
+    conv=ConvConfig(kind="efficientnet-lite0", widths=(24, 40, 112, 320)), vit=VitConfig(width=256, layers=4, heads=8),
+    hybrid_width=256, hybrid_heads=8, prompt_layers=2, mask_width=96, mask_heads=4,
+    language=LanguageConfig(width=256, layers=6, heads=8, kv_heads=4, mlp=768, vocabulary=5632),
+)  # fmt: skip
+_BASE = ModelConfig(
+    conv=ConvConfig(kind="convnext", widths=(192, 384, 768, 1536), depths=(3, 3, 27, 3)),
+    vit=VitConfig(width=1024, layers=24, heads=16, patch=16), hybrid_width=1024, hybrid_heads=16, prompt_layers=6,
+    token_px=32, mask_width=256, mask_heads=8,
+    language=LanguageConfig(width=4096, layers=32, heads=32, kv_heads=32, mlp=11008, vocabulary=32768),
+)  # fmt: skip
+
+
+def preset(name: str) -> ModelConfig:
+    """The config of a scale by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    presets = {"tiny": _TINY, "nano": _NANO, "base": _BASE}
+    if name not in presets:
+        raise ConfigError(f"no scale '{name}'; there are {', '.join(get_args(Preset))}")
+    return presets[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Most tokens that an answer may take, by task; one that reaches its budget says so."""
+
+    caption: int = 32
+    scene: int = 64
+    answer: int = 48

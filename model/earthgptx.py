@@ -1,0 +1,209 @@
+"""EarthGPT-X: images, visual prompts and words in; words, boxes and masks out. One model for every sensor.
+
+An image with all its prompts is encoded once. Every question about it is a branch that goes on from the image's own
+tokens:
+
+    <optical> t t t t ...                                  the image, once
+      <find> words <segs>                                  every object that fits the words
+      <refer> <mark> r r <seg> label <sep> caption <eos>   a prompt
+      <describe> words <p>words</p><seg> words <eos>       the scene, grounded
+      <ask> words <sep> words <eos>                        a question
+
+`t` are tokens of the hybrid block, `r` the two tokens of a region. Hidden states at `<seg>` and `<segs>` become masks.
+"""
+
+# B images, P prompts of an image, W width of the language model
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.errors import ConfigError, ModelError
+from model.hybrid import HybridBlock
+from model.language import Language
+from model.perception import Perception
+from model.prompt import VisualPrompt, rasterise
+from model.spatial_encoder import SpatialEncoder
+from model.tokens import MODALITIES, Vocabulary
+from model.vision import MixedEncoders
+
+REGION_TOKENS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch of images, looked at once; every question goes on from here."""
+
+    prefix: Tensor
+    """(B, 1 + T, W) what the language model reads of each image."""
+    pixels: Tensor
+    """(B, C, Y, X) at stride 4, for masks."""
+    looked: Tensor
+    """(B, C, rows, cols) for queries to look at."""
+    regions: tuple[dict[str, Tensor], ...]
+    """Per image, the tokens (2, W) of each prompt by its id."""
+    size: tuple[int, int]
+    """Rows and columns of the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A question about one image: tokens, and the regions that stand among them."""
+
+    image: int
+    tokens: tuple[int, ...]
+    regions: tuple[tuple[int, str], ...] = ()
+    """Before which token the tokens of which prompt stand, in order."""
+
+
+class EarthGPTX(nn.Module):
+    """The composition."""
+
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
+        """Build it with random weights.
+
+        Raises:
+            ConfigError: the vocabulary is larger than the language model's.
+        """
+        super().__init__()
+        if len(vocabulary) > config.language.vocabulary:
+            raise ConfigError(
+                f"the tokenizer has {len(vocabulary)} tokens, config.json, language.vocabulary says {config.language.vocabulary}"
+            )
+        self.config, self.vocabulary = config, vocabulary
+        self.encoders = MixedEncoders(config)
+        self.spatial = SpatialEncoder(config)
+        self.hybrid = HybridBlock(config, self.encoders.width)
+        self.region = nn.Sequential(
+            nn.Linear(2 * config.hybrid_width, config.language.width), nn.GELU(),
+            nn.Linear(config.language.width, REGION_TOKENS * config.language.width),
+        )  # fmt: skip
+        self.language = Language(config.language)
+        self.perception = Perception(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def encode(
+        self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]] = ()
+    ) -> Encoded:
+        """Look at images and their prompts.
+
+        Args:
+            pixels: (B, 3, rows, cols) uint8.
+            modalities: of each image: optical, sar or infrared.
+            prompts: of each image, at most `max_prompts`, in its pixels; empty for none at all.
+
+        Raises:
+            ImageError: the images have another dtype or shape.
+            ModelError: modalities or prompts do not fit the images.
+            RegionError: a prompt covers nothing of its image.
+        """
+        prompts = prompts or [() for _ in pixels]
+        self._check(pixels, modalities, prompts)
+        features = self.encoders(pixels.to(self.device))
+        rows, cols = pixels.shape[-2:]
+        canvas, boxes, present = self._canvas(prompts, rows, cols, features.image.dtype)
+        encoded = torch.zeros(
+            (*present.shape, 17, self.config.hybrid_width), device=self.device, dtype=features.image.dtype
+        )
+        if present.any():
+            encoded[present] = self.spatial(canvas[present], boxes[present]).to(encoded.dtype)
+        keys = encoded.flatten(1, 2)
+        fused, tokens = self.hybrid(features.image, keys, present.repeat_interleave(17, dim=1))
+        marks = torch.tensor([[self.vocabulary.mark(name)] for name in modalities], device=self.device)
+        pixel_features, looked = self.perception.pixels(features.conv, fused)
+        return Encoded(
+            prefix=torch.cat([self.language.embed(marks), tokens], dim=1), pixels=pixel_features, looked=looked,
+            regions=self._regions(prompts, canvas, encoded[:, :, 0], fused), size=(rows, cols),
+        )  # fmt: skip
+
+    def embed(self, encoded: Encoded, branch: Branch) -> Tensor:
+        """A branch as embeddings, (Q, W)."""
+        tokens = torch.tensor(branch.tokens, dtype=torch.long, device=self.device)
+        embedded = self.language.embed(tokens)
+        pieces, start = [], 0
+        for at, name in branch.regions:
+            pieces += [embedded[start:at], encoded.regions[branch.image][name]]
+            start = at
+        return torch.cat([*pieces, embedded[start:]])
+
+    def places(self, branch: Branch) -> list[int]:
+        """Where each token of a branch stands among its embeddings."""
+        before = [REGION_TOKENS * sum(at <= place for at, _ in branch.regions) for place in range(len(branch.tokens))]
+        return [place + shift for place, shift in enumerate(before)]
+
+    def find(self, image: int, phrase: str) -> Branch:
+        """The branch that looks for all that fits a phrase."""
+        mark = self.vocabulary.mark
+        return Branch(image, (mark("find"), *self.vocabulary.encode(phrase), mark("segs")))
+
+    def refer(self, image: int, prompt_id: str) -> Branch:
+        """The branch that says what a prompt points at."""
+        mark = self.vocabulary.mark
+        return Branch(image, (mark("refer"), mark("mark"), mark("seg")), regions=((2, prompt_id),))
+
+    def describe(self, image: int) -> Branch:
+        """The branch that describes the scene."""
+        return Branch(image, (self.vocabulary.mark("describe"),))
+
+    def ask(self, image: int, question: str, prompt_ids: Sequence[str] = ()) -> Branch:
+        """The branch that answers a question, about prompts where they are named."""
+        mark = self.vocabulary.mark
+        tokens, regions = [mark("ask"), *self.vocabulary.encode(question)], []
+        for name in prompt_ids:
+            tokens.append(mark("mark"))
+            regions.append((len(tokens), name))
+        return Branch(image, (*tokens, mark("sep")), tuple(regions))
+
+    def _canvas(
+        self, prompts: Sequence[Sequence[VisualPrompt]], rows: int, cols: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        most, cell = max((len(each) for each in prompts), default=0), self.config.cell_px
+        canvas = torch.zeros((len(prompts), most, 2, rows // cell, cols // cell), dtype=dtype)
+        boxes, present = (
+            torch.zeros((len(prompts), most, 4), dtype=dtype),
+            torch.zeros((len(prompts), most), dtype=torch.bool),
+        )
+        for image, each in enumerate(prompts):
+            if each:
+                canvas[image, : len(each)] = torch.from_numpy(rasterise(each, rows, cols, cell)).to(dtype)
+                found = [prompt.box(rows, cols) for prompt in each]
+                boxes[image, : len(each)] = torch.tensor(
+                    [[b.x0 / cols, b.y0 / rows, b.x1 / cols, b.y1 / rows] for b in found], dtype=dtype
+                )
+                present[image, : len(each)] = True
+        return canvas.to(self.device), boxes.to(self.device), present.to(self.device)
+
+    def _regions(
+        self, prompts: Sequence[Sequence[VisualPrompt]], canvas: Tensor, codes: Tensor, fused: Tensor
+    ) -> tuple[dict[str, Tensor], ...]:
+        """Tokens of each prompt: what the image has where it lies, and its own code."""
+        weights = canvas[:, :, 0] + 0.05 * canvas[:, :, 1]
+        weights = weights / weights.sum(dim=(-1, -2), keepdim=True).clamp(min=1e-6)
+        pooled = torch.einsum("bpyx,bdyx->bpd", weights, fused)
+        tokens = self.region(torch.cat([pooled, codes], dim=-1)).unflatten(-1, (REGION_TOKENS, -1))
+        return tuple(
+            {prompt.id: tokens[image, number] for number, prompt in enumerate(each)}
+            for image, each in enumerate(prompts)
+        )
+
+    def _check(self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]]) -> None:
+        if not len(pixels) == len(modalities) == len(prompts):
+            raise ModelError(
+                f"{len(pixels)} images, {len(modalities)} modalities and {len(prompts)} lists of prompts were given"
+            )
+        if odd := sorted(set(modalities) - set(MODALITIES)):
+            raise ModelError(f"modality '{odd[0]}' is not known; there are {', '.join(MODALITIES)}")
+        most = max((len(each) for each in prompts), default=0)
+        if most > self.config.max_prompts:
+            raise ModelError(
+                f"{most} prompts of one image, at most {self.config.max_prompts} are read together; split them"
+            )

@@ -1,0 +1,151 @@
+"""The pixel perception module: hidden states of the language model become masks, centres and boxes.
+
+A query from `<seg>`, from a phrase or from a prompt looks at the features twice and is then compared with every
+pixel at stride 4. Referring (prompt in, mask out) and grounding (words in, masks out) are this one path. For a group
+(`<segs>`) a heat map of centres tells its instances apart: each peak, joined with the query, makes a mask of its own.
+The paper does not say what is inside its module; this follows LISA (query to mask) and CenterNet (peaks).
+"""
+
+# B images, M queries of all images, C channels, Y X cells at stride 4, N instances
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import ModelConfig
+from model.hybrid import Attention
+
+STRIDE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Perceived:
+    """What M queries see, each on the image it asks about."""
+
+    masks: Tensor
+    """(M, Y, X) log-odds at stride 4."""
+    presence: Tensor
+    """(M) log-odds that there is anything."""
+    quality: Tensor
+    """(M) log-odds of the mask's own IoU."""
+    centres: Tensor
+    """(M, Y, X) log-odds that an instance has its middle there."""
+    queries: Tensor
+    """(M, C) for `Perception.instances`."""
+
+
+class Perception(nn.Module):
+    """Multi-scale features from top to bottom, and the queries' heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build it with random weights."""
+        super().__init__()
+        width = config.mask_width
+        self.sides = nn.ModuleList([nn.Conv2d(channels, width, 1) for channels in config.conv.widths])
+        self.fused = nn.Conv2d(config.hybrid_width, width, 1)
+        self.smooth = nn.ModuleList([_refine(width) for _ in config.conv.widths[:-1]])
+        self.ask = nn.Sequential(nn.Linear(config.language.width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
+        self.looks = nn.ModuleList([Attention(width, config.mask_heads) for _ in range(2)])
+        self.mask_query, self.centre_query = (_mlp(width, width) for _ in range(2))
+        self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
+        self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
+        # Few pixels are an instance's middle: start from that, as focal loss wants it (Lin et al. 2017).
+        self.centre_bias = nn.Parameter(torch.tensor(-4.0))
+
+    def pixels(self, conv: tuple[Tensor, ...], fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Features to compare queries with.
+
+        Args:
+            conv: of the convolutional encoder, at strides 4, 8, 16 and 32.
+            fused: (B, D, rows, cols) of the hybrid block.
+
+        Returns:
+            (B, C, Y, X) at stride 4, and (B, C, rows, cols) on the hybrid block's cells, to look at.
+        """
+        top = self.sides[-1](conv[-1])
+        looked = self.fused(fused)
+        for level in range(len(conv) - 2, -1, -1):
+            top = functional.interpolate(top, conv[level].shape[-2:], mode="bilinear", align_corners=False)
+            top = top + self.sides[level](conv[level])
+            if level == 2:
+                top = top + functional.interpolate(looked, top.shape[-2:], mode="bilinear", align_corners=False)
+            top = self.smooth[level](top)
+        return top, looked
+
+    def forward(self, hidden: Tensor, of_image: Tensor, pixels: Tensor, looked: Tensor) -> Perceived:
+        """Look.
+
+        Args:
+            hidden: (M, W) of the language model.
+            of_image: (M) long, which image each query asks about.
+            pixels: (B, C, Y, X), see `pixels`.
+            looked: (B, C, rows, cols), see `pixels`.
+        """
+        queries = self.ask(hidden)
+        ground = looked.flatten(2).transpose(1, 2)
+        for norm, look in zip(self.norms, self.looks, strict=True):
+            seen = torch.zeros_like(queries)
+            for image in of_image.unique().tolist():
+                mine = of_image == image
+                # Queries of one image share its keys; they do not see one another.
+                seen[mine] = look(norm(queries[mine])[None], ground[image : image + 1])[0].to(seen.dtype)
+            queries = queries + seen
+        return Perceived(
+            masks=_compare(self.mask_query(queries), pixels, of_image),
+            presence=self.presence(queries)[:, 0].float(),
+            quality=self.quality(queries)[:, 0].float(),
+            centres=_compare(self.centre_query(queries), pixels, of_image) + self.centre_bias,
+            queries=queries,
+        )
+
+    def instances(self, queries: Tensor, of_image: Tensor, peaks: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks and boxes of single instances.
+
+        Args:
+            queries: (N, C) of the groups, from `Perceived`.
+            of_image: (N) long.
+            peaks: (N, 2) long, row and column of each instance's middle at stride 4.
+            pixels: (B, C, Y, X).
+
+        Returns:
+            (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 4.
+        """
+        there = pixels[of_image, :, peaks[:, 0], peaks[:, 1]]
+        both = torch.cat([queries, there.to(queries.dtype)], dim=-1)
+        masks = _compare(self.instance_query(both), pixels, of_image)
+        reach = self.instance_box(both).float().clamp(max=8).exp()
+        middle = peaks.flip(-1).float() + 0.5
+        boxes = torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], dim=-1)
+        # An instance ends at its box: alike neighbours look alike to its query.
+        rows, cols = masks.shape[-2:]
+        y = torch.arange(rows, device=masks.device)[None, :, None] + 0.5
+        x = torch.arange(cols, device=masks.device)[None, None, :] + 0.5
+        x0, y0, x1, y1 = (edge[:, None, None] for edge in boxes.unbind(-1))
+        inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
+        return masks.masked_fill(~inside, -20.0), boxes
+
+
+def _compare(queries: Tensor, pixels: Tensor, of_image: Tensor) -> Tensor:
+    """Dot product of each query (M, C) with every pixel of its image, (M, Y, X) float32."""
+    compared = [torch.einsum("mc,cyx->myx", queries[of_image == image], pixels[image]) for image in range(len(pixels))]
+    order = torch.cat([torch.nonzero(of_image == image)[:, 0] for image in range(len(pixels))])
+    together = torch.cat(compared).float()
+    return together[order.argsort()] / queries.shape[-1] ** 0.5
+
+
+def _refine(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width),
+        nn.Conv2d(width, width, 1),
+        nn.GroupNorm(4, width),
+        nn.GELU(),
+    )
+
+
+def _mlp(before: int, after: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(before, before), nn.GELU(), nn.Linear(before, after))

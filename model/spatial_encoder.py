@@ -1,0 +1,59 @@
+"""The spatial-aware prompt encoder: a ViT over rasterised prompts. E_prompt = SAE(V_p) of the paper."""
+
+# N prompts, D channels, K tokens of a prompt, Y X cells
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+
+PATCHES = 4
+"""A prompt's canvas is cut into this many patches on each side: it then has 16 tokens and one for the whole."""
+WAVES = 8
+"""Frequencies of the box's place and size: objects smaller than a cell keep both."""
+
+
+class SpatialEncoder(nn.Module):
+    """Each prompt by itself, in one batch: what is said of one does not depend on the others."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build it with random weights."""
+        super().__init__()
+        width = config.hybrid_width
+        self.patches = nn.Conv2d(2, width, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(PATCHES)
+        self.place = nn.Parameter(torch.randn(1, PATCHES**2, width) * 0.02)
+        self.whole = nn.Linear(4 * 2 * WAVES, width)
+        layer = nn.TransformerEncoderLayer(
+            width, config.hybrid_heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, config.prompt_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, canvas: Tensor, boxes: Tensor) -> Tensor:
+        """Encode prompts.
+
+        Args:
+            canvas: (N, 2, Y, X), as `model.prompt.rasterise` draws them.
+            boxes: (N, 4) xyxy in 0..1 of the image's sides.
+
+        Returns:
+            (N, 17, D): a token for the whole prompt, then its canvas from the top-left corner.
+        """
+        # A patch of a canvas that is mostly empty: its sum says how much is there, whatever the canvas's size.
+        drawn = self.pool(nn.functional.gelu(self.patches(canvas)))
+        tokens = drawn.flatten(2).transpose(1, 2) + self.place
+        whole = self.whole(waves(boxes))[:, None]
+        encoded: Tensor = self.norm(self.layers(torch.cat([whole, tokens], dim=1)))
+        return encoded
+
+
+def waves(values: Tensor) -> Tensor:
+    """Sines and cosines of values in 0..1 at octaves, (N, M) to (N, M * 16); Tancik et al. (2020), positional form."""
+    octaves = 2.0 ** torch.arange(WAVES, device=values.device, dtype=values.dtype) * math.pi
+    angles = (values[..., None] * octaves).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

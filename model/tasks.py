@@ -1,0 +1,223 @@
+"""What is asked of a model, in its users' words: find, refer, describe, answer; for batches of images of all sensors."""
+
+# B images, K phrases, M queries, Y X pixels
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model.config import Budget
+from model.earthgptx import Branch, EarthGPTX, Encoded
+from model.generate import Said, decode, likelihoods, read, remember
+from model.language import Slots
+from model.perception import Perceived
+from model.prompt import VisualPrompt
+from model.region import Mask
+
+MOST_INSTANCES = 256
+"""Peaks of one phrase in one image that become instances, the surest first."""
+SURE = 0.3
+"""Least height of a peak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One object, or the ground of one phrase."""
+
+    mask: Mask | None
+    """None where there is nothing: see `presence`."""
+    score: float
+    """0..1: presence times the mask's own quality, or the height of its peak."""
+    presence: float
+    """0..1, that there is anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What fits one phrase in one image."""
+
+    scores: NDArray[np.uint8]
+    """(Y, X) uint8, 255 is sure."""
+    presence: float
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Referred:
+    """What a prompt points at."""
+
+    prompt_id: str
+    label: str
+    labels: dict[str, float]
+    """How sure of each given name, 1 together; empty where none were given."""
+    caption: str
+    cut: bool
+    """Whether the caption hit its budget."""
+    seen: Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A scene in words."""
+
+    caption: str
+    cut: bool
+    phrases: tuple[tuple[str, Instance], ...]
+    """Words of the caption that have a mask."""
+
+
+class Asked:
+    """A batch of images, encoded; ask as often as you like."""
+
+    def __init__(
+        self, model: EarthGPTX, pixels: Tensor, modalities: Sequence[str],
+        prompts: Sequence[Sequence[VisualPrompt]] = (), budget: Budget = Budget(),  # noqa: B008  frozen
+    ) -> None:  # fmt: skip
+        """Look at the images; see `EarthGPTX.encode`."""
+        self._model, self._budget = model, budget
+        self._prompts = prompts or [() for _ in pixels]
+        with torch.inference_mode():
+            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts)
+        self._past: Slots = remember(model, self._encoded)
+
+    @torch.inference_mode()
+    def find(self, phrases: Sequence[Sequence[str]]) -> list[list[Found]]:
+        """All that fits each phrase, of each image its own phrases."""
+        branches = [self._model.find(image, phrase) for image, each in enumerate(phrases) for phrase in each]
+        if not branches:
+            return [[] for _ in phrases]
+        states, _ = read(self._model, self._encoded, self._past, branches)
+        mark = self._model.vocabulary.mark
+        said = self._model.language.logits(torch.stack([state[-2] for state in states]))
+        presence = (said[:, mark("segs")] - said[:, mark("none")]).sigmoid()
+        perceived, of_image = self._perceive([state[-1] for state in states], [branch.image for branch in branches])
+        dense = self._upsampled(perceived.masks).sigmoid() * presence[:, None, None]
+        answers = [
+            Found(
+                scores=(dense[number] * 255).round().to(torch.uint8).cpu().numpy(), presence=float(presence[number]),
+                instances=self._instances(perceived, number, of_image, float(presence[number])),
+            )
+            for number in range(len(branches))
+        ]  # fmt: skip
+        return _split(answers, [len(each) for each in phrases])
+
+    @torch.inference_mode()
+    def refer(self, names: Sequence[str] = ()) -> list[list[Referred]]:
+        """What each prompt of each image points at; the label is one of the names where names are given."""
+        model, sep = self._model, self._model.vocabulary.mark("sep")
+        where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
+        branches = [model.refer(image, name) for image, name in where]
+        if not branches:
+            return [[] for _ in self._prompts]
+        states, _ = read(model, self._encoded, self._past, branches)
+        perceived, _ = self._perceive([state[-1] for state in states], [image for image, _ in where])
+        seen = [self._single(perceived, number) for number in range(len(where))]
+        if names:
+            shares = likelihoods(model, self._encoded, self._past, branches, names).softmax(dim=1).cpu().tolist()
+            chosen = [names[int(np.argmax(share))] for share in shares]
+            branches = [
+                Branch(b.image, (*b.tokens, *model.vocabulary.encode(label), sep), b.regions)
+                for b, label in zip(branches, chosen, strict=True)
+            ]
+        said = decode(model, self._encoded, self._past, branches, self._budget.caption)
+        answers = []
+        for number, (_, name) in enumerate(where):
+            label, words = (chosen[number], said[number].tokens) if names else self._label_and_words(said[number])
+            answers.append(
+                Referred(
+                    prompt_id=name, label=label, labels=dict(zip(names, shares[number], strict=True)) if names else {},
+                    caption=model.vocabulary.decode(words), cut=said[number].cut, seen=seen[number],
+                )
+            )  # fmt: skip
+        return _split(answers, [len(each) for each in self._prompts])
+
+    @torch.inference_mode()
+    def describe(self) -> list[Described]:
+        """Each image in words, with masks for the words that have one."""
+        model = self._model
+        branches = [model.describe(image) for image in range(len(self._prompts))]
+        said = decode(model, self._encoded, self._past, branches, self._budget.scene)
+        answers = []
+        for image, one in enumerate(said):
+            phrases, states, start = [], [], 0
+            for at, token in enumerate(one.tokens):
+                if token == model.vocabulary.mark("p"):
+                    start = at
+                elif token == model.vocabulary.mark("seg"):
+                    phrases.append(model.vocabulary.decode(one.tokens[start:at]))
+                    states.append(one.hidden[at])
+            grounded: list[tuple[str, Instance]] = []
+            if states:
+                perceived, _ = self._perceive(states, [image] * len(states))
+                grounded = [(phrase, self._single(perceived, number)) for number, phrase in enumerate(phrases)]
+            answers.append(Described(caption=model.vocabulary.decode(one.tokens), cut=one.cut, phrases=tuple(grounded)))
+        return answers
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[tuple[int, str, Sequence[str]]]) -> list[tuple[str, bool]]:
+        """Free text for questions, each (image, question, prompt ids): the answer, and whether its budget cut it."""
+        branches = [self._model.ask(image, question, names) for image, question, names in questions]
+        said = decode(self._model, self._encoded, self._past, branches, self._budget.answer)
+        return [(self._model.vocabulary.decode(one.tokens), one.cut) for one in said]
+
+    def _label_and_words(self, said: Said) -> tuple[str, list[int]]:
+        words, sep = self._model.vocabulary, self._model.vocabulary.mark("sep")
+        at = said.tokens.index(sep) if sep in said.tokens else len(said.tokens)
+        return words.decode(said.tokens[:at]), said.tokens[at + 1 :]
+
+    def _perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> tuple[Perceived, Tensor]:
+        of_image = torch.tensor(list(images), device=self._model.device)
+        return self._model.perception(
+            torch.stack(list(states)), of_image, self._encoded.pixels, self._encoded.looked
+        ), of_image
+
+    def _upsampled(self, masks: Tensor) -> Tensor:
+        return functional.interpolate(masks[:, None], self._encoded.size, mode="bilinear", align_corners=False)[:, 0]
+
+    def _single(self, perceived: Perceived, number: int) -> Instance:
+        inside = (self._upsampled(perceived.masks[number : number + 1])[0] > 0).cpu().numpy()
+        presence = float(perceived.presence[number].sigmoid())
+        quality = float(perceived.quality[number].sigmoid())
+        # An empty mask is not silent: it is None, with the presence beside it.
+        return Instance(
+            mask=Mask.from_array(inside) if inside.any() else None, score=presence * quality, presence=presence
+        )
+
+    def _instances(self, perceived: Perceived, number: int, of_image: Tensor, presence: float) -> tuple[Instance, ...]:
+        heat = perceived.centres[number].sigmoid()
+        highest = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
+        rows, cols = torch.nonzero((heat == highest) & (heat >= SURE), as_tuple=True)
+        if not len(rows):
+            return ()
+        heights = heat[rows, cols]
+        order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
+        peaks = torch.stack([rows[order], cols[order]], dim=1)
+        image = of_image[number].expand(len(order))
+        masks, _ = self._model.perception.instances(
+            perceived.queries[number].expand(len(order), -1), image, peaks, self._encoded.pixels
+        )
+        inside = (self._upsampled(masks) > 0).cpu().numpy()
+        return tuple(
+            Instance(mask=Mask.from_array(each), score=float(height) * presence, presence=presence)
+            for each, height in zip(inside, heights[order].tolist(), strict=True)
+            if each.any()
+        )
+
+
+Answer = TypeVar("Answer")
+
+
+def _split(answers: Sequence[Answer], counts: Sequence[int]) -> list[list[Answer]]:
+    split, start = [], 0
+    for count in counts:
+        split.append(list(answers[start : start + count]))
+        start += count
+    return split

@@ -1,0 +1,59 @@
+"""What a model learns from: an image and what is to be said of it. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.prompt import VisualPrompt
+from model.region import Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Every object that fits a phrase; none of them says that there is none."""
+
+    phrase: str
+    masks: tuple[Mask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refer:
+    """What a prompt of the image points at."""
+
+    prompt_id: str
+    label: str
+    caption: str
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """The scene in words; pieces that have a mask are grounded."""
+
+    pieces: tuple[tuple[str, Mask | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question, about prompts where they are named, and its answer."""
+
+    question: str
+    answer: str
+    prompt_ids: tuple[str, ...] = ()
+
+
+Lesson = Find | Refer | Describe | Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image with its lessons: the image is encoded once for all of them."""
+
+    pixels: NDArray[np.uint8]
+    """(3, H, W) uint8."""
+    modality: str
+    prompts: tuple[VisualPrompt, ...]
+    lessons: tuple[Lesson, ...]

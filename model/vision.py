@@ -1,0 +1,104 @@
+"""Mixed visual encoders: a convolutional and a transformer encoder, aligned and concatenated over channels.
+
+V_img = Concat(MVE(I)) of the paper. The convolutional features at every stride are kept for masks.
+"""
+
+# B images, C channels, Y X pixels or cells
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model
+
+from model.config import ConvConfig, ModelConfig
+from model.efficientnet import EfficientNetLite0
+from model.errors import ImageError
+
+MEAN, DEVIATION = 0.45, 0.225
+"""Of pixels in 0..1: ImageNet's, one value for all channels, since SAR and infrared have no colours."""
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the encoders see of a batch of images."""
+
+    image: Tensor
+    """(B, D, Y, X) both encoders' features on common cells, concatenated over channels."""
+    conv: tuple[Tensor, Tensor, Tensor, Tensor]
+    """The convolutional encoder's, (B, C_i, Y_i, X_i), at strides 4, 8, 16 and 32."""
+
+
+class MixedEncoders(nn.Module):
+    """Both encoders."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build them with random weights."""
+        super().__init__()
+        self.cell_px, self.token_px = config.cell_px, config.token_px
+        self.conv = _conv(config.conv)
+        vit = config.vit
+        self.vit = Dinov2Model(
+            Dinov2Config(
+                hidden_size=vit.width, num_hidden_layers=vit.layers, num_attention_heads=vit.heads, patch_size=vit.patch,
+                image_size=config.image_px, mlp_ratio=4,
+            )
+        )  # fmt: skip
+        self.width = config.conv.widths[2] + config.conv.widths[3] + vit.width
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Encode images.
+
+        Args:
+            pixels: (B, 3, Y, X) uint8; sides are whole multiples of a language token's ground.
+
+        Raises:
+            ImageError: another dtype or shape.
+        """
+        check_images(pixels, self.token_px)
+        weight = next(self.parameters())
+        images = (pixels.to(weight.dtype) / 255 - MEAN) / DEVIATION
+        conv = self.conv(images)
+        rows, cols = images.shape[-2] // self.cell_px, images.shape[-1] // self.cell_px
+        patches = self.vit(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state[:, 1:]
+        vit = patches.transpose(1, 2).reshape(len(images), -1, rows, cols)
+        coarse = [functional.interpolate(each, (rows, cols), mode="bilinear", align_corners=False) for each in conv[2:]]
+        return Features(image=torch.cat([*coarse, vit], dim=1), conv=conv)
+
+
+class ConvNext(nn.Module):
+    """ConvNeXt of transformers, with the features of all stages."""
+
+    def __init__(self, config: ConvConfig) -> None:
+        """Build it with random weights."""
+        super().__init__()
+        self.model = ConvNextModel(ConvNextConfig(hidden_sizes=list(config.widths), depths=list(config.depths)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features at strides 4, 8, 16 and 32."""
+        states = self.model(images, output_hidden_states=True).hidden_states
+        return cast("tuple[Tensor, Tensor, Tensor, Tensor]", tuple(states[-4:]))
+
+
+def check_images(pixels: Tensor, step: int) -> None:
+    """Refuse what is no batch of images for the model.
+
+    Raises:
+        ImageError: another dtype, shape or side.
+    """
+    if pixels.dtype != torch.uint8:
+        raise ImageError(f"images are {str(pixels.dtype).removeprefix('torch.')}, expected uint8 scaled by collection")
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.shape[0]:
+        raise ImageError(f"images have the shape {tuple(pixels.shape)}, expected (B, 3, rows, columns) with B > 0")
+    rows, cols = pixels.shape[-2:]
+    if not rows or not cols or rows % step or cols % step:
+        raise ImageError(f"images of {rows} x {cols} px are not whole multiples of {step} px; pad them")
+
+
+def _conv(config: ConvConfig) -> nn.Module:
+    return EfficientNetLite0(config.widths) if config.kind == "efficientnet-lite0" else ConvNext(config)

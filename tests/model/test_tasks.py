@@ -1,0 +1,132 @@
+"""It can learn: a tiny model says exactly what it was taught, and outlines it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from model.earthgptx import EarthGPTX
+from model.region import Mask
+from model.tasks import Asked
+from model.training.objective import losses
+from model.training.samples import Describe, Find, Refer, Sample
+from tests.model.lessons import ABSENT, NAMES, SIDE, samples
+
+
+def iou(found: Mask | None, truth: Mask) -> float:
+    if found is None:
+        return 0.0
+    one, other = (mask.window(0, 0, SIDE, SIDE) for mask in (found, truth))
+    return float((one & other).sum() / (one | other).sum())
+
+
+def ask(model: EarthGPTX, batch: list[Sample]) -> Asked:
+    pixels = torch.stack([torch.from_numpy(sample.pixels) for sample in batch])
+    return Asked(model, pixels, [sample.modality for sample in batch], [sample.prompts for sample in batch])
+
+
+@pytest.fixture(scope="module")
+def asked(taught: EarthGPTX) -> Asked:
+    return ask(taught, samples())
+
+
+def test_it_is_small(taught: EarthGPTX) -> None:
+    assert sum(weight.numel() for weight in taught.parameters()) < 1_000_000
+
+
+def test_prompts_get_their_words_and_masks(asked: Asked) -> None:
+    for sample, answers in zip(samples(), asked.refer(), strict=True):
+        lessons = {lesson.prompt_id: lesson for lesson in sample.lessons if isinstance(lesson, Refer)}
+        assert [answer.prompt_id for answer in answers] == ["a", "b"]
+        for answer in answers:
+            lesson = lessons[answer.prompt_id]
+            assert (answer.label, answer.caption, answer.cut) == (lesson.label, lesson.caption, False)
+            assert iou(answer.seen.mask, lesson.mask) > 0.9
+            assert answer.seen.presence > 0.9
+
+
+def test_given_names_get_a_share_each_and_the_right_one_most(asked: Asked) -> None:
+    for number, answers in enumerate(asked.refer(NAMES)):
+        for answer in answers:
+            assert answer.label == NAMES[number]
+            assert sum(answer.labels.values()) == pytest.approx(1, abs=1e-5)
+            assert max(answer.labels, key=lambda name: answer.labels[name]) == NAMES[number]
+            assert answer.caption.startswith("a ")
+
+
+def test_every_object_of_a_phrase_is_found_and_what_is_not_there_is_not(asked: Asked) -> None:
+    batch = samples()
+    for sample, (there, absent) in zip(batch, asked.find([[name, ABSENT] for name in NAMES]), strict=True):
+        lesson = next(lesson for lesson in sample.lessons if isinstance(lesson, Find))
+        assert there.presence > 0.9
+        assert len(there.instances) == 2
+        for mask in lesson.masks:
+            assert max(iou(instance.mask, mask) for instance in there.instances) > 0.9
+        assert there.scores.shape == (SIDE, SIDE)
+        inside = np.logical_or.reduce([mask.window(0, 0, SIDE, SIDE) for mask in lesson.masks])
+        assert ((there.scores >= 128) == inside).mean() > 0.97
+        assert absent.presence < 0.1
+        assert absent.scores.max() < 128
+        assert all(instance.score < 0.1 for instance in absent.instances)
+
+
+def test_a_scene_is_described_and_its_words_are_grounded(asked: Asked) -> None:
+    for sample, answer in zip(samples(), asked.describe(), strict=True):
+        [lesson] = [lesson for lesson in sample.lessons if isinstance(lesson, Describe)]
+        assert answer.caption == " ".join(text for text, _ in lesson.pieces)
+        [(phrase, instance)] = answer.phrases
+        [(text, mask)] = [(text, mask) for text, mask in lesson.pieces if mask is not None]
+        assert phrase == text
+        assert iou(instance.mask, mask) > 0.9
+
+
+def test_questions_are_answered(asked: Asked) -> None:
+    counted = asked.answer([(image, f"how many {name}s?", ()) for image, name in enumerate(NAMES)])
+    assert counted == [("two", False)] * len(NAMES)
+    named = asked.answer([(image, "what is this?", ("a",)) for image in range(len(NAMES))])
+    assert named == [(f"a {name}", False) for name in NAMES]
+
+
+def test_an_image_alone_gets_the_answers_that_it_gets_in_a_batch(taught: EarthGPTX, asked: Asked) -> None:
+    together = list(
+        zip(asked.refer(NAMES), asked.find([[name, ABSENT] for name in NAMES]), asked.describe(), strict=True)
+    )
+    for number in (5, 0, 2):
+        alone = ask(taught, [samples()[number]])
+        [referred], [found], [described] = alone.refer(NAMES), alone.find([[NAMES[number], ABSENT]]), alone.describe()
+        refers, finds, describes = together[number]
+        for one, other in zip(referred, refers, strict=True):
+            assert (one.label, one.caption, one.seen.mask) == (other.label, other.caption, other.seen.mask)
+            assert one.seen.score == pytest.approx(other.seen.score, abs=1e-4)
+            assert one.labels == pytest.approx(other.labels, abs=1e-4)
+        for one, other in zip(found, finds, strict=True):
+            assert np.abs(one.scores.astype(int) - other.scores.astype(int)).max() <= 1
+            assert [i.mask for i in one.instances] == [i.mask for i in other.instances]
+        assert described.caption == describes.caption
+
+
+def test_the_same_batch_gives_the_same_bytes(taught: EarthGPTX) -> None:
+    first, second = (ask(taught, samples()).find([[name] for name in NAMES]) for _ in range(2))
+    for (one,), (other,) in zip(first, second, strict=True):
+        assert one.scores.tobytes() == other.scores.tobytes()
+
+
+def test_an_empty_mask_is_not_silent(taught: EarthGPTX) -> None:
+    model = copy.deepcopy(taught)
+    with torch.no_grad():
+        model.perception.mask_query[-1].weight.zero_()  # type: ignore[index,union-attr]
+        model.perception.mask_query[-1].bias.zero_()  # type: ignore[index,union-attr]
+        model.perception.presence.bias.fill_(-50)
+    for answer in ask(model, samples(1)).refer()[0]:
+        assert answer.seen.mask is None
+        assert answer.seen.presence < 0.01
+        assert answer.seen.score < 0.01
+
+
+def test_every_part_learns(tiny: EarthGPTX) -> None:
+    tiny.zero_grad()
+    losses(tiny, samples(2))["total"].backward()
+    still = [name for name, weight in tiny.named_parameters() if weight.grad is None or not weight.grad.abs().sum()]
+    assert all("mask_token" in name or "conv.model.layernorm" in name for name in still), still
+    tiny.zero_grad()
