@@ -25,8 +25,9 @@ import zarr
 from rasterio.windows import Window as RasterWindow
 
 from benchmarks.report import arguments, report
+from model.tile import TileInput
 from pipeline import JobSpec, Plan, plan, run
-from pipeline.analyst import TileInput, find_analyst
+from pipeline.analyst import find_analyst
 from pipeline.assemble import Blend
 from pipeline.engine import Progress
 from pipeline.grid import Window

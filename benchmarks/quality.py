@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from benchmarks.report import arguments, report
 from catalogs.search import thaw
+from model.tile import TileInput
 from pipeline import JobSpec, open_result, plan, run
-from pipeline.analyst import TileInput
 from pipeline.cfar import RING_PX, Cfar
 from workflows.sample import DATES, make_sample
 

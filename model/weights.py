@@ -5,7 +5,6 @@ The folder is in Hugging Face's form, so that one on a hub loads by its id.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from model.config import ModelConfig
+from model.config import preset
 from model.earthgptx import EarthGPTX
 from model.errors import WeightsError
+from model.folder import KIND, digest, find_folder, read_config
 from model.tokens import Vocabulary
+from model.training.world import things
 
-FILES = ("config.json", "tokenizer.json", "model.safetensors")
-KIND = "earthgptx"
 TIED = "language.causal.lm_head.weight"
 """The same tensor as the embeddings; stored once."""
 
@@ -56,9 +55,8 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> EarthG
         WeightsError: there is none, a file is damaged or another config's, or only pickles are there.
         ConfigError: the config's parts do not fit.
     """
-    folder = _folder(place, revision)
-    document = _config(folder)
-    model = EarthGPTX(ModelConfig.from_dict(document), Vocabulary.load(folder / "tokenizer.json"))
+    folder = find_folder(place, revision)
+    model = EarthGPTX(read_config(folder), Vocabulary.load(folder / "tokenizer.json"))
     path = folder / "model.safetensors"
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -71,52 +69,18 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> EarthG
     return model.eval()
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 over the three files, 16 digits: another digest, another model."""
-    total = hashlib.sha256()
-    for name in FILES:
-        total.update(name.encode() + b"\0" + hashlib.sha256((folder / name).read_bytes()).digest())
-    return total.hexdigest()[:16]
+def untrained(scale: str) -> EarthGPTX:
+    """A model of a scale with random weights from a fixed seed: its answers mean nothing, its way is the real one.
 
-
-def _folder(place: str | Path, revision: str | None) -> Path:
-    folder = Path(place)
-    if folder.is_dir():
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if "model.safetensors" in missing:
-            other = sorted(
-                path.name
-                for path in folder.iterdir()
-                if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".pt2", ".ckpt")
-            )
-            if other:
-                raise WeightsError(
-                    f"{folder} has {other[0]} and no model.safetensors; pickled weights can run code and are not read: "
-                    "convert them where you trust them"
-                )
-        if missing:
-            raise WeightsError(f"{folder} has no {missing[0]}; a model is {', '.join(FILES)}")
-        return folder
-    if str(place).count("/") != 1 or str(place).startswith((".", "/")):
-        raise WeightsError(f"{place} is no folder, and no id of the form owner/name")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(place), revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub's client raises anything
-        raise WeightsError(f"{place} cannot be fetched from the hub ({type(error).__name__}: {error})") from error
-
-
-def _config(folder: Path) -> dict[str, object]:
-    try:
-        document = json.loads((folder / "config.json").read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{folder / 'config.json'} is not JSON ({error})") from error
-    if not isinstance(document, dict) or document.pop("model_type", None) != KIND:
-        raise WeightsError(f"{folder / 'config.json'} is another kind of model's: model_type is not '{KIND}'")
-    if "auto_map" in document:
-        raise WeightsError(f"{folder / 'config.json'} asks for remote code (auto_map); it is never run")
-    return document
+    Raises:
+        ConfigError: there is no such scale.
+    """
+    config = preset(scale)
+    captions = [thing.caption for thing in things(0.0, 6000.0, seed=0, date=0)]
+    words = Vocabulary.train(captions, config.language.vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return EarthGPTX(config, words).eval()
 
 
 def _check(path: Path, held: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:

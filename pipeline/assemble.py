@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from model.answer import Grounding
 from model.region import Mask
-from pipeline.analyst import AnalystTraits
+from model.tile import AnalystTraits
 from pipeline.grid import Tile, Window
 
 SAME_AS_PROMPTED = 0.5

@@ -18,7 +18,8 @@ from scipy import ndimage
 from model.answer import Grounding
 from model.prompt import VisualPrompt
 from model.region import Mask, Point
-from pipeline.analyst import Analyst, AnalystTraits, Modality, TileInput, TileOutput
+from model.tile import AnalystTraits, Modality, TileInput, TileOutput
+from pipeline.analyst import Analyst, AnalystSource
 
 GUARD_PX = 28
 """Half-side of the guard box: the target itself must not count as background."""
@@ -165,4 +166,4 @@ def _answer(
     return Grounding(label=f"no {name}", score=score, mask=Mask.from_array(drawn), prompt_id=prompt.id)
 
 
-_: type[Analyst] = Cfar
+_: tuple[AnalystSource, type[Analyst]] = (Cfar, Cfar)

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from pipeline.analyst import TileInput, find_analyst
+from model.tile import TileInput
+from pipeline.analyst import find_analyst
 from pipeline.plan import Plan
 
 

@@ -28,7 +28,8 @@ from shapely.geometry.base import BaseGeometry
 from catalogs.collections import CollectionProfile, Modality, modality_of, profile_of
 from catalogs.search import parse_interval, search, start_of
 from catalogs.stac_io import without_query
-from pipeline.analyst import AnalystTraits, find_analyst
+from model.tile import AnalystTraits
+from pipeline.analyst import find_analyst
 from pipeline.assets import NativeGrid, native_grid, pick_asset, utm_epsg
 from pipeline.errors import JobError, SourceError
 from pipeline.grid import BlockKey, Grid, Window

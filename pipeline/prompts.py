@@ -73,7 +73,9 @@ def _superpixels(grid: Grid, tile: Tile, scene: Scene, spacing: int) -> tuple[Vi
     if not valid.any():
         return ()
     count = max(1, round(valid.sum() / spacing**2))
-    labels = slic(np.moveaxis(scene.pixels[(slice(None), *at)], 0, -1), n_segments=count, mask=valid, start_label=1)
+    labels = valid.astype(np.int32)  # of one segment, slic makes none
+    if count > 1:
+        labels = slic(np.moveaxis(scene.pixels[(slice(None), *at)], 0, -1), n_segments=count, mask=valid, start_label=1)
     dy, dx = tile.core.y0 - tile.window.y0, tile.core.x0 - tile.window.x0
     return _components("superpixel", grid, tile, labels, dy, dx)
 

@@ -20,7 +20,8 @@ import zarr
 from numpy.typing import NDArray
 
 from model.region import Mask
-from pipeline.analyst import Analyst, TileInput, TileOutput, check_output, find_analyst
+from model.tile import TileInput, TileOutput
+from pipeline.analyst import Analyst, check_output, find_analyst
 from pipeline.assemble import Blend, Part, is_settled, merge, resolve, to_part
 from pipeline.errors import AnalystError, PipelineError
 from pipeline.grid import BlockKey, Grid, Tile, Window

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.analyst import AnalystTraits, TileInput, TileOutput
+from model.tile import AnalystTraits, TileInput, TileOutput
 from pipeline.cfar import Cfar
 
 MARK = 201

@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from model.earthgptx import EarthGPTX
 from model.errors import ModelError, WeightsError
+from model.folder import digest
 from model.tasks import Asked
-from model.weights import digest, from_pretrained, save_pretrained
+from model.weights import from_pretrained, save_pretrained
 from tests.model.lessons import samples
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.answer import Grounding
 from model.region import Mask
-from pipeline.analyst import AnalystTraits
+from model.tile import AnalystTraits
 from pipeline.assemble import Blend, Part, is_settled, merge, resolve, to_part
 from pipeline.grid import Tile, Window
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from model.prompt import VisualPrompt
 from model.region import Box, Mask, Point
-from pipeline.analyst import TileInput, check_output
+from model.tile import TileInput
+from pipeline.analyst import check_output
 from pipeline.cfar import GUARD_PX, RING_PX, BoxSums, Cfar, cfar_scores
 
 

@@ -61,9 +61,10 @@ def test_cfar_prompts_are_the_targets_whatever_the_tiling(scene: Archive) -> Non
     assert all(isinstance(p.place, Mask) for _, p in asked(scene, **refer("cfar")))
 
 
-def test_superpixels_fill_the_core_without_overlap(scene: Archive) -> None:
+@pytest.mark.parametrize("spacing", [64, 4000])
+def test_superpixels_fill_the_core_without_overlap(scene: Archive, spacing: int) -> None:
     total = np.zeros((1200, 1400), int)
-    for (y0, x0), prompt in asked(scene, **refer("superpixels", spacing_px=64)):
+    for (y0, x0), prompt in asked(scene, **refer("superpixels", spacing_px=spacing)):
         assert isinstance(prompt.place, Mask)
         mask = prompt.place.moved(dx=x0 + 200, dy=y0 + 200)
         total[mask.y0 : mask.y0 + mask.height, mask.x0 : mask.x0 + mask.width] += mask.to_array()

@@ -1,0 +1,160 @@
+"""EarthGPT-X for whoever hosts models of tiles: tiles and prompts in, groundings and scores out.
+
+Torch is loaded with the model and not before: who plans a job only needs the traits.
+"""
+
+# K phrases, Y X pixels of a tile
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.answer import Grounding
+from model.config import Preset
+from model.folder import digest, find_folder, read_config
+from model.prompt import VisualPrompt
+from model.region import Mask
+from model.tile import AnalystTraits, TileInput, TileOutput
+
+if TYPE_CHECKING:
+    from model.earthgptx import EarthGPTX
+    from model.tasks import Found, Referred
+
+CODE = "1"
+"""Version of all code that shapes an answer; part of the digest."""
+CONTEXT_PX = 16
+"""A cell of the encoders: what lies nearer to a tile's border is seen without its surroundings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model by its folder or hub id; or a scale, with random weights, to try the way."""
+
+    place: str
+
+    def traits(self) -> AnalystTraits:
+        """What a host has to know; weights are not loaded.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        if self._is_scale:
+            name, found = f"earthgptx-{self.place}-untrained", self.place
+        else:
+            folder = find_folder(self.place)
+            read_config(folder)
+            name, found = f"earthgptx-{Path(self.place).name}", digest(folder)
+        return AnalystTraits(
+            name=name, digest=f"{found}-{CODE}", context_px=CONTEXT_PX, tiles_per_batch=4, same_object_overlap=0.3,
+            min_score=0.25, min_area_px=4, max_area_px=10**7,
+        )  # fmt: skip
+
+    def load(self) -> EarthGPTXAnalyst:
+        """Ready to analyse, on a GPU where there is one."""
+        import torch
+
+        from model.weights import from_pretrained, untrained
+
+        model = untrained(self.place) if self._is_scale else from_pretrained(self.place)
+        if torch.cuda.is_available():
+            return EarthGPTXAnalyst(model.to("cuda", torch.bfloat16))
+        # One thread and two differ in the last digits: as many replicas as there are cores, one thread each.
+        torch.set_num_threads(1)
+        return EarthGPTXAnalyst(model)
+
+    @property
+    def _is_scale(self) -> bool:
+        return self.place in get_args(Preset)
+
+
+def source(place: str) -> Weights:
+    """A model by its folder, hub id or scale.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    found = Weights(place)
+    found.traits()
+    return found
+
+
+class EarthGPTXAnalyst:
+    """The model, asked about tiles."""
+
+    def __init__(self, model: EarthGPTX) -> None:
+        """Host a model."""
+        self._model = model
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        """One output per tile, in order.
+
+        Prompts beyond what the model reads together are asked in several turns. Tiles whose sides are not whole
+        tokens are padded at their end.
+        """
+        import torch
+
+        from model.tasks import Asked
+
+        most = self._model.config.max_prompts
+        turns = max(-(-max(len(tile.prompts) for tile in tiles) // most), 1)
+        pixels = torch.from_numpy(np.stack([self._padded(tile.pixels) for tile in tiles]))
+        modalities = [tile.modality for tile in tiles]
+        answers: list[list[Grounding]] = [[] for _ in tiles]
+        scores: list[NDArray[np.uint8]] = []
+        captions = [""] * len(tiles)
+        for turn in range(turns):
+            prompts = [tile.prompts[turn * most : (turn + 1) * most] for tile in tiles]
+            asked = Asked(self._model, pixels, modalities, prompts)
+            if turn == 0:
+                scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
+                if any(tile.describe for tile in tiles):
+                    said = [described.caption for described in asked.describe()]
+                    captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
+            if any(prompts):
+                for tile, referred, into in zip(tiles, asked.refer(tiles[0].phrases), answers, strict=True):
+                    into += [_referred(answer, tile) for answer in referred]
+        return [
+            TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
+            for number in range(len(tiles))
+        ]
+
+    def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        step = self._model.config.token_px
+        return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
+
+    def _find(
+        self, found: list[list[Found]], tiles: Sequence[TileInput], answers: list[list[Grounding]]
+    ) -> list[NDArray[np.uint8]]:
+        """Scores (K, Y, X) of each tile; instances go into the answers."""
+        scores = []
+        for tile, of_tile, into in zip(tiles, found, answers, strict=True):
+            height, width = tile.valid.shape
+            planes = np.zeros((len(tile.phrases), height, width), np.uint8)
+            for number, (phrase, one) in enumerate(zip(tile.phrases, of_tile, strict=True)):
+                planes[number] = np.where(tile.asked, one.scores[:height, :width], 0)
+                for instance in one.instances:
+                    assert instance.mask is not None
+                    inside = instance.mask.window(0, 0, height, width) & tile.asked
+                    if inside.any():
+                        into.append(Grounding(label=phrase, score=instance.score, mask=Mask.from_array(inside)))
+            scores.append(planes)
+        return scores
+
+
+def _referred(answer: Referred, tile: TileInput) -> Grounding:
+    """An answer to a prompt; where the model sees nothing, the prompt's own ground with its low score."""
+    height, width = tile.valid.shape
+    seen = answer.seen.mask.window(0, 0, height, width) if answer.seen.mask else np.zeros((height, width), bool)
+    if not seen.any():
+        prompt: VisualPrompt = next(prompt for prompt in tile.prompts if prompt.id == answer.prompt_id)
+        seen = prompt.inside(height, width)
+    return Grounding(
+        label=answer.label or "nothing", score=answer.seen.score, mask=Mask.from_array(seen), caption=answer.caption,
+        prompt_id=answer.prompt_id,
+    )  # fmt: skip
