@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.answer import Grounding
-from model.config import Preset
+from model.config import SCALES
 from model.folder import digest, find_folder, read_config
 from model.prompt import VisualPrompt
 from model.region import Mask
@@ -70,7 +70,7 @@ class Weights:
 
     @property
     def _is_scale(self) -> bool:
-        return self.place in get_args(Preset)
+        return self.place in SCALES
 
 
 def source(place: str) -> Weights:

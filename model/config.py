@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from model.errors import ConfigError
 
-Preset = Literal["tiny", "nano", "base"]
+SCALES = ("tiny", "nano", "base")
 
 
 class _Part(BaseModel):
@@ -130,9 +130,9 @@ def preset(name: str) -> ModelConfig:
     Raises:
         ConfigError: there is none of that name.
     """
-    presets = {"tiny": _TINY, "nano": _NANO, "base": _BASE}
+    presets = dict(zip(SCALES, (_TINY, _NANO, _BASE), strict=True))
     if name not in presets:
-        raise ConfigError(f"no scale '{name}'; there are {', '.join(get_args(Preset))}")
+        raise ConfigError(f"no scale '{name}'; there are {', '.join(SCALES)}")
     return presets[name]
 
 

@@ -26,6 +26,8 @@ app = typer.Typer(
     help="Ask questions of whole satellite archives: one job over a region, every object outlined and described, as Zarr.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
 )  # fmt: skip
+models = typer.Typer(help="Look at models.", no_args_is_help=True)
+app.add_typer(models, name="model")
 out = Console()
 err = Console(stderr=True)
 
@@ -315,6 +317,35 @@ def submit(
         job, address, wait=wait, say=lambda line: out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
     )
     raise typer.Exit(code)
+
+
+@models.command(epilog="Example: earthgptx model describe nano")
+def describe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, base), a folder or a hub id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a model's parts, parameters, tokens and memory; its weights are not loaded."""
+    from model.config import SCALES, Budget, preset
+    from model.describe import cost_of
+    from model.folder import find_folder, read_config
+
+    config = preset(name) if name in SCALES else read_config(find_folder(name))
+    cost = cost_of(config, Budget().caption)
+    if as_json:
+        print(json.dumps({"name": name, "config": config.model_dump(mode="json"), **asdict(cost)}))  # noqa: T201
+        return
+    total = sum(cost.parameters.values())
+    _table(
+        f"{name}: {total / 1e6:,.1f} M parameters",
+        [
+            {"part": part, "parameters": f"{count:,}", "share": f"{100 * count / total:.1f} %"}
+            for part, count in cost.parameters.items()
+        ],
+    )
+    out.print(
+        f"an image of {config.image_px} px: {cost.image_tokens} tokens; a prompt: {cost.kv_bytes_per_prompt / 1e3:,.0f} kB of "
+        f"keys and values (bf16)\nweights: {cost.bytes_fp32 / 1e6:,.0f} MB in fp32, {cost.bytes_bf16 / 1e6:,.0f} MB in bf16", soft_wrap=True
+    )  # fmt: skip
 
 
 def main() -> None:

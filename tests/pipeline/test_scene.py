@@ -246,6 +246,9 @@ def test_degrees_become_metres_of_the_utm_zone(data: Path, tmp_path: Path) -> No
     scene = whole(made)
     assert 0.95 < scene.valid.mean() <= 1
     assert 20 < scene.pixels[:, scene.valid].std() < 90
+    part = Window(311, 205, 733, 901)
+    again = read_scene(grid, part, made.scene_items(grid.name, 0, part))
+    assert np.array_equal(again.pixels, scene.pixels[:, 311:733, 205:901]), "warped pixels do not depend on the window"
 
 
 def test_negative_northings_and_a_thermal_band(data: Path, tmp_path: Path) -> None:

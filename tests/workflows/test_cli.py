@@ -84,6 +84,18 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: earthgptx {command} " in " ".join(said.output.split())
 
 
+@pytest.mark.parametrize(("name", "low", "high"), [("tiny", 0.3, 1), ("nano", 10, 20), ("base", 7000, 9000)])
+def test_a_scale_is_described_without_its_weights(name: str, low: float, high: float) -> None:
+    facts = json.loads(earthgptx("model", "describe", name, "--json")[0])
+    total = sum(facts["parameters"].values())
+    assert low * 1e6 < total < high * 1e6
+    assert facts["bytes_fp32"] == 2 * facts["bytes_bf16"] == 4 * total
+    assert facts["image_tokens"] == 1 + (facts["config"]["image_px"] // facts["config"]["token_px"]) ** 2
+    said, _ = earthgptx("model", "describe", name)
+    assert "language" in said
+    assert "keys and values" in said
+
+
 def test_a_mistake_leaves_the_process_with_code_2_and_no_traceback(folder: Path) -> None:
     ended = subprocess.run(
         [Path(sys.executable).parent / "earthgptx", "plan", job_with(folder, sources={})], capture_output=True, text=True,
@@ -202,6 +214,7 @@ def test_a_mistake_is_one_sentence_and_code_2(folder: Path, changes: dict[str, A
     ("arguments", "sentence"),
     [
         (("run", "nowhere.yaml"), "cannot read the job file nowhere.yaml"),
+        (("model", "describe", "huge"), "huge is no folder, and no id of the form owner/name"),
         (("status", "nowhere.zarr"), "nowhere.zarr holds no Zarr store"),
         (("query", "OUT", "--bbox", 2, 1, 1, 2), "is not west south east north"),
         (("query", "OUT", "--format", "parquet"), "needs --out FILE"),
