@@ -37,7 +37,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	mkdir -p bench
-	for name in quality engine plan; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
+	for name in quality engine plan generation; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
 
 # On Linux the wheel of that name on PyPI is the CUDA build of torch; uv knows where the CPU build is. Where only a
 # package index is in reach, pip takes what that offers.

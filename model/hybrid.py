@@ -96,7 +96,11 @@ class Attention(nn.Module):
             for part, of in ((self.query, x), (self.key, context), (self.value, context))
         )
         # A row of no context attends to anything, and is set to nothing below: no row may be without a key.
-        mask = None if present is None else (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
+        mask = (
+            None
+            if present is None or present.all()
+            else (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
+        )
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         out: Tensor = self.out(attended)
         if present is not None:

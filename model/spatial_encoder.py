@@ -13,6 +13,8 @@ from model.config import ModelConfig
 
 PATCHES = 4
 """A prompt's canvas is cut into this many patches on each side: it then has 16 tokens and one for the whole."""
+EDGES = 32
+"""Channels of a canvas at full resolution; few, since there are many canvases."""
 WAVES = 8
 """Frequencies of the box's place and size: objects smaller than a cell keep both."""
 
@@ -24,7 +26,8 @@ class SpatialEncoder(nn.Module):
         """Build it with random weights."""
         super().__init__()
         width = config.hybrid_width
-        self.patches = nn.Conv2d(2, width, 3, padding=1)
+        self.edges = nn.Conv2d(2, EDGES, 3, padding=1)
+        self.widen = nn.Linear(EDGES, width)
         self.pool = nn.AdaptiveAvgPool2d(PATCHES)
         self.place = nn.Parameter(torch.randn(1, PATCHES**2, width) * 0.02)
         self.whole = nn.Linear(4 * 2 * WAVES, width)
@@ -44,9 +47,8 @@ class SpatialEncoder(nn.Module):
         Returns:
             (N, 17, D): a token for the whole prompt, then its canvas from the top-left corner.
         """
-        # A patch of a canvas that is mostly empty: its sum says how much is there, whatever the canvas's size.
-        drawn = self.pool(nn.functional.gelu(self.patches(canvas)))
-        tokens = drawn.flatten(2).transpose(1, 2) + self.place
+        drawn = self.pool(nn.functional.gelu(self.edges(canvas)))
+        tokens = self.widen(drawn.flatten(2).transpose(1, 2)) + self.place
         whole = self.whole(waves(boxes))[:, None]
         encoded: Tensor = self.norm(self.layers(torch.cat([whole, tokens], dim=1)))
         return encoded

@@ -61,6 +61,14 @@ class MixedEncoders(nn.Module):
             ImageError: another dtype or shape.
         """
         check_images(pixels, self.token_px)
+        if self.training or pixels.device.type != "cpu":
+            return self._encoded(pixels)
+        # On a processor one image after the other is twice as fast: a batch falls out of its caches.
+        each = [self._encoded(pixels[number : number + 1]) for number in range(len(pixels))]
+        first, second, third, fourth = (torch.cat(level) for level in zip(*(one.conv for one in each), strict=True))
+        return Features(image=torch.cat([one.image for one in each]), conv=(first, second, third, fourth))
+
+    def _encoded(self, pixels: Tensor) -> Features:
         weight = next(self.parameters())
         images = (pixels.to(weight.dtype) / 255 - MEAN) / DEVIATION
         conv = self.conv(images)
