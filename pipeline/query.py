@@ -15,6 +15,7 @@ import xarray as xr
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
+from catalogs.errors import CatalogError
 from catalogs.search import parse_interval
 from pipeline.errors import JobError, OutputError
 from pipeline.store import STATUS_WORDS, Status, group_at, mark_of, open_group
@@ -153,7 +154,7 @@ class Result:
         if time is not None:
             try:
                 start, end = parse_interval(time)
-            except Exception as error:
+            except CatalogError as error:
                 raise JobError(str(error)) from error
             keep &= (found["time"] >= start) if start else True
             keep &= (found["time"] <= end) if end else True
