@@ -28,7 +28,7 @@ from model.hybrid import HybridBlock
 from model.language import Language
 from model.perception import Perception
 from model.prompt import VisualPrompt, rasterise
-from model.spatial_encoder import SpatialEncoder
+from model.spatial_encoder import PROMPT_TOKENS, SpatialEncoder
 from model.tokens import MODALITIES, Vocabulary
 from model.vision import MixedEncoders
 
@@ -112,12 +112,12 @@ class EarthGPTX(nn.Module):
         rows, cols = pixels.shape[-2:]
         canvas, boxes, present = self._canvas(prompts, rows, cols, features.image.dtype)
         encoded = torch.zeros(
-            (*present.shape, 17, self.config.hybrid_width), device=self.device, dtype=features.image.dtype
+            (*present.shape, PROMPT_TOKENS, self.config.hybrid_width), device=self.device, dtype=features.image.dtype
         )
         if present.any():
             encoded[present] = self.spatial(canvas[present], boxes[present]).to(encoded.dtype)
         keys = encoded.flatten(1, 2)
-        fused, tokens = self.hybrid(features.image, keys, present.repeat_interleave(17, dim=1))
+        fused, tokens = self.hybrid(features.image, keys, present.repeat_interleave(PROMPT_TOKENS, dim=1))
         marks = torch.tensor([[self.vocabulary.mark(name)] for name in modalities], device=self.device)
         pixel_features, looked = self.perception.pixels(features.conv, fused)
         return Encoded(

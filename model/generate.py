@@ -37,7 +37,7 @@ class Said:
 def remember(model: EarthGPTX, encoded: Encoded) -> Slots:
     """The past that all branches share, a row an image."""
     images, count, _ = encoded.prefix.shape
-    past = Slots(model.language, images, count)
+    past = Slots.empty(model.language, images, count)
     model.language(encoded.prefix, past)
     past.advance([count] * images)
     return past
@@ -73,10 +73,9 @@ def decode(
     said = [Said() for _ in branches]
     if not branches:
         return said
-    longest = max(len(branch.tokens) + 2 * len(branch.regions) for branch in branches)
     waiting = list(range(len(branches)))[::-1]
     first = [waiting.pop() for _ in range(min(rows, len(waiting)))]
-    states, slots = read(model, encoded, past, [branches[at] for at in first], longest + budget)
+    states, slots = read(model, encoded, past, [branches[at] for at in first], budget)
     who: list[int] = first
     last = torch.stack([state[-1] for state in states])
     while True:
@@ -107,7 +106,7 @@ def decode(
         free = min(rows - len(who), len(waiting))
         if free and (free >= rows // 4 or free == len(waiting)):
             new = [waiting.pop() for _ in range(free)]
-            states, entering = read(model, encoded, past, [branches[at] for at in new], longest + budget)
+            states, entering = read(model, encoded, past, [branches[at] for at in new], budget)
             slots = slots.joined(entering) if who else entering
             last = torch.cat([last, torch.stack([state[-1] for state in states])])
             who = who + new

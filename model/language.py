@@ -85,13 +85,24 @@ class Slots:
 
     is_compileable = False
 
-    def __init__(self, language: Language, rows: int, length: int) -> None:
+    def __init__(self, held: Tensor, filled: Tensor) -> None:
+        """Keep what rows hold.
+
+        Args:
+            held: (layers, 2, R, H, L, D) keys and values.
+            filled: (R) long, tokens in each row's slot.
+        """
+        self._held = held
+        self._measure(filled)
+
+    @classmethod
+    def empty(cls, language: Language, rows: int, length: int) -> Slots:
         """Room for `rows` rows of at most `length` tokens; nothing is in it."""
         config, like = language.causal.config, next(language.parameters())
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, rows, config.num_key_value_heads, length, head)
-        self._held = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self._measure(torch.zeros(rows, dtype=torch.long, device=like.device))
+        held = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return cls(held, torch.zeros(rows, dtype=torch.long, device=like.device))
 
     def _measure(self, filled: Tensor) -> None:
         self.filled = filled
@@ -125,13 +136,10 @@ class Slots:
 
     def branched(self, rows: Sequence[int], length: int) -> Slots:
         """New slots whose rows start as copies of the rows named, with room for `length` tokens more."""
-        made = object.__new__(Slots)
         at = torch.tensor(list(rows), dtype=torch.long, device=self.filled.device)
         held = self._held[:, :, at, :, : self.longest]
         room = torch.zeros((*held.shape[:4], length, held.shape[5]), dtype=held.dtype, device=held.device)
-        made._held = torch.cat([held, room], dim=4)
-        made._measure(self.filled[at])
-        return made
+        return Slots(torch.cat([held, room], dim=4), self.filled[at])
 
     def kept(self, rows: Sequence[int]) -> Slots:
         """The same slots with only some of the rows."""
@@ -139,9 +147,6 @@ class Slots:
 
     def joined(self, others: Slots) -> Slots:
         """These rows and then the others'."""
-        made = object.__new__(Slots)
         length = max(self._held.shape[4], others._held.shape[4])
         both = [torch.nn.functional.pad(each._held, (0, 0, 0, length - each._held.shape[4])) for each in (self, others)]
-        made._held = torch.cat(both, dim=2)
-        made._measure(torch.cat([self.filled, others.filled]))
-        return made
+        return Slots(torch.cat(both, dim=2), torch.cat([self.filled, others.filled]))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 
 PATCHES = 4
-"""A prompt's canvas is cut into this many patches on each side: it then has 16 tokens and one for the whole."""
+"""A prompt's canvas is cut into this many patches on each side."""
+PROMPT_TOKENS = 1 + PATCHES**2
+"""Of a prompt: one for the whole, then one a patch."""
 EDGES = 32
 """Channels of a canvas at full resolution; few, since there are many canvases."""
 WAVES = 8

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.errors import ModelError, WeightsError
+from model.tile import Modality
 
 LOCATIONS = 512
 """Bins of a box's edge: with 512 every small box of 17,628 real ones keeps IoU >= 0.7, with 100 only 69 %."""
-MODALITIES = ("optical", "sar", "infrared")
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 MARKS = (
     "<pad>", "<eos>", *(f"<{name}>" for name in MODALITIES), "<find>", "<refer>", "<describe>", "<ask>", "<locate>",
     "<mark>", "<sep>", "<p>", "</p>", "<box>", "<seg>", "<segs>", "<none>", "<cut>",

@@ -37,7 +37,7 @@ def test_rows_keep_apart_in_their_slots(taught: EarthGPTX) -> None:
     with torch.inference_mode():
         embeds = torch.randn(3, 9, language.width)
         whole = language(embeds)
-        slots = Slots(language, 3, 20)
+        slots = Slots.empty(language, 3, 20)
         first = language(embeds[:, :5], slots)
         slots.advance([5, 3, 5])
         second = language(embeds[:, 5:], slots)
