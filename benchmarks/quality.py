@@ -21,6 +21,7 @@ from catalogs.search import thaw
 from model.tile import TileInput
 from pipeline import JobSpec, open_result, plan, run
 from pipeline.cfar import RING_PX, Cfar
+from pipeline.job import items_beside
 from workflows.sample import DATES, make_sample
 
 IOU = 0.3
@@ -46,7 +47,7 @@ def sample_f1(folder: Path, sensor: str, phrase: str) -> float:
     result = open_result(spec.output)
     truth = gpd.read_parquet(folder / "sample" / "truth.parquet")
     truth = truth[truth["class"] == "ship"] if phrase == "ship" else truth[truth["hot"]]
-    items = thaw(spec.output.removesuffix(".zarr") + ".items.parquet")
+    items = thaw(items_beside(spec.output))
     hits = wrong = missed = 0
     for moment in DATES:
         seen = shapely.union_all([shapely.geometry.shape(item.geometry) for item in items if item.datetime == moment])

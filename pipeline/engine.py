@@ -27,6 +27,7 @@ from model.region import Mask
 from pipeline import store
 from pipeline.errors import OutputError, PipelineError, RunFailed
 from pipeline.grid import BlockKey
+from pipeline.job import items_beside
 from pipeline.ledger import Lease, committed, failed_tiles
 from pipeline.plan import Plan, to_lonlat
 from pipeline.replica import BlockReport, Replica
@@ -167,7 +168,7 @@ def _difference(there: dict[str, Any], plan: Plan) -> str:
     ]
     items = {f"{item.collection_id}/{item.id}" for item in plan.items}
     if set(there["items"]) != items:
-        frozen = plan.spec.output.removesuffix(".zarr") + ".items.parquet"
+        frozen = items_beside(plan.spec.output)
         keys.append(
             f"items ({len(there['items'])} then, {len(items)} now; to go on with those of then, set source.catalog to {frozen})"
         )
@@ -194,9 +195,8 @@ class _Run:
             count = int(store.array_at(root, "objects/object_id").shape[0])
         else:
             store.finish(root, "running", failed_tiles(root, plan))
-            base = plan.spec.output.removesuffix(".zarr")
             # First, so that a run that is broken off can go on when the catalog has changed meanwhile.
-            freeze(plan.items, f"{base}.items.parquet")
+            freeze(plan.items, items_beside(plan.spec.output))
             self._infer_and_commit(set(before))
             self._tell(Progress("stitch", 0, 1, self._tiles))
             objects = stitch(plan, self._scratch)
@@ -204,6 +204,7 @@ class _Run:
             self._each([("blank", key, ()) for key in plan.unasked()], "blank")
             self._overviews()
             frame = to_frame(plan, objects)
+            base = plan.spec.output.removesuffix(".zarr")
             write_objects(root, frame, f"{base}.objects.parquet")
             failed = failed_tiles(root, plan)
             store.finish(root, "finished", failed)

@@ -273,6 +273,11 @@ class JobSpec(_Section):
         return self.model_copy(update={"source": source, "prompts": prompts, "output": _place(self.output, folder)})
 
 
+def items_beside(output: str) -> str:
+    """Where the Items of a result are frozen, as stac-geoparquet."""
+    return output.removesuffix(".zarr") + ".items.parquet"
+
+
 def _place(path: str, folder: Path) -> str:
     return path if "://" in path or os.path.isabs(path) else os.path.normpath(folder / path)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from catalogs.search import thaw
 from pipeline.errors import OutputError
 from pipeline.grid import Grid, Window
-from pipeline.job import JobSpec
+from pipeline.job import JobSpec, items_beside
 from pipeline.plan import Plan, plan
 from pipeline.query import Result
 from pipeline.scene import read_scene
@@ -42,9 +42,7 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
         OutputError: the run is not finished, or its imagery cannot be read any more.
     """
     objects = result.objects
-    job = plan(
-        JobSpec.model_validate(result.attrs["job"]), items=thaw(result.url.removesuffix(".zarr") + ".items.parquet")
-    )
+    job = plan(JobSpec.model_validate(result.attrs["job"]), items=thaw(items_beside(result.url)))
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[(objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))].reset_index(drop=True)

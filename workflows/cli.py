@@ -86,7 +86,7 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
     """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
     from catalogs.search import freeze, parse_interval, start_of
     from catalogs.search import search as find
-    from pipeline.job import JobSpec
+    from pipeline.job import JobSpec, items_beside
     from pipeline.vectors import read_aoi
 
     spec = JobSpec.from_yaml(job)
@@ -95,7 +95,7 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
         source.catalog, collections=tuple(source.collections), aoi=read_aoi(source.aoi), time=parse_interval(source.time),
         filter=source.filter,
     )  # fmt: skip
-    path = spec.output.removesuffix(".zarr") + ".items.parquet"
+    path = items_beside(spec.output)
     _make_parent(path)
     freeze(items, path)
     rows = [
