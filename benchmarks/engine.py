@@ -88,7 +88,7 @@ def bare_loop(folder: Path) -> float:
                 valid[at] = True
                 question = TileInput(
                     pixels=pixels, valid=valid, asked=valid, modality="sar", metres_per_pixel=10.0, phrases=("target",),
-                    prompts=(), describe=False,
+                    prompts=(), names=(), describe=False,
                 )  # fmt: skip
                 [answer] = analyst.analyse([question])
                 blend.add(tile, answer.scores)

@@ -16,6 +16,7 @@ import torch
 from benchmarks.report import arguments, report
 from model.earthgptx import EarthGPTX, Encoded
 from model.generate import decode, remember
+from model.memory import keep_memory
 from model.prompt import VisualPrompt
 from model.region import Box
 from model.weights import untrained
@@ -78,6 +79,7 @@ def ours(model: EarthGPTX, images: torch.Tensor, asked: list[list[VisualPrompt]]
 
 def main() -> None:
     args = arguments(__doc__)
+    keep_memory()
     model = untrained("tiny" if args.quick else "nano")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     side, count = (128, 2) if args.quick else (512, 8)

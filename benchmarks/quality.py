@@ -94,7 +94,7 @@ def _chip(image: Path, mask: Path) -> tuple[int, int, int]:
     valid = np.pad(np.ones(pixels.shape[1:], bool), pad[1:])
     tile = TileInput(
         pixels=np.pad(pixels, pad), valid=valid, asked=valid, modality="sar", metres_per_pixel=1.0, phrases=("ship",),
-        prompts=(), describe=False,
+        prompts=(), names=(), describe=False,
     )  # fmt: skip
     traits = Cfar.traits()
     [answer] = Cfar.load().analyse([tile])

@@ -23,10 +23,12 @@ from model.region import Mask
 from model.tile import AnalystTraits, TileInput, TileOutput
 
 if TYPE_CHECKING:
-    from model.earthgptx import EarthGPTX
-    from model.tasks import Found, Referred
+    from torch import Tensor
 
-CODE = "1"
+    from model.earthgptx import EarthGPTX
+    from model.tasks import Asked, Found, Referred
+
+CODE = "2"
 """Version of all code that shapes an answer; part of the digest."""
 CONTEXT_PX = 16
 """A cell of the encoders: what lies nearer to a tile's border is seen without its surroundings."""
@@ -59,8 +61,10 @@ class Weights:
         """Ready to analyse, on a GPU where there is one."""
         import torch
 
+        from model.memory import keep_memory
         from model.weights import from_pretrained, untrained
 
+        keep_memory()
         model = untrained(self.place) if self._is_scale else from_pretrained(self.place)
         if torch.cuda.is_available():
             return EarthGPTXAnalyst(model.to("cuda", torch.bfloat16))
@@ -117,12 +121,41 @@ class EarthGPTXAnalyst:
                     said = [described.caption for described in asked.describe()]
                     captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
             if any(prompts):
-                for tile, referred, into in zip(tiles, asked.refer(tiles[0].phrases), answers, strict=True):
+                for tile, referred, into in zip(
+                    tiles, self._refer(asked, pixels, tiles, prompts), answers, strict=True
+                ):
                     into += [_referred(answer, tile) for answer in referred]
         return [
             TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
             for number in range(len(tiles))
         ]
+
+    def _refer(
+        self, asked: Asked, pixels: Tensor, tiles: Sequence[TileInput], prompts: Sequence[Sequence[VisualPrompt]]
+    ) -> list[list[Referred]]:
+        """An answer to each prompt; one of a few pixels is also asked on a crop, and the surer answer is taken."""
+        from model.focus import focus, is_small
+
+        names = tiles[0].names
+        answers = asked.refer(names)
+        height, width = pixels.shape[-2:]
+        small = [
+            (number, at, prompt)
+            for number, each in enumerate(prompts)
+            for at, prompt in enumerate(each)
+            if is_small(prompt, height, width)
+        ]
+        near = focus(
+            self._model,
+            pixels,
+            [tile.modality for tile in tiles],
+            [(number, prompt) for number, _, prompt in small],
+            names,
+        )
+        for (number, at, _), answer in zip(small, near, strict=True):
+            if answer.seen.score > answers[number][at].seen.score:
+                answers[number][at] = answer
+        return answers
 
     def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         step = self._model.config.token_px

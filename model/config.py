@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import ConfigError
 
-SCALES = ("tiny", "nano", "base")
+SCALES = ("tiny", "nano", "small", "base")
 
 
 class _Part(BaseModel):
@@ -35,7 +35,10 @@ class VitConfig(_Part):
 
 
 class LanguageConfig(_Part):
-    """The language model, a Llama."""
+    """The language model: any causal one of transformers."""
+
+    architecture: str = "llama"
+    """As transformers calls it: its `model_type`."""
 
     width: int
     layers: int
@@ -44,6 +47,12 @@ class LanguageConfig(_Part):
     mlp: int
     vocabulary: int
     """Tokens, marks included."""
+    details: dict[str, Any] = Field(
+        default_factory=lambda: {"tie_word_embeddings": True, "max_position_embeddings": 4096}
+    )
+    """What else transformers' config of the architecture says."""
+    lora_rank: int = 0
+    """Of adapters beside its projections, which alone learn, with the embeddings; 0: all of it learns."""
 
 
 class ModelConfig(_Part):
@@ -112,9 +121,17 @@ _TINY = ModelConfig(
     language=LanguageConfig(width=64, layers=2, heads=4, kv_heads=2, mlp=128, vocabulary=1100),
 )  # fmt: skip
 _NANO = ModelConfig(
-    conv=ConvConfig(kind="efficientnet-lite0", widths=(24, 40, 112, 320)), vit=VitConfig(width=256, layers=4, heads=8),
-    hybrid_width=256, hybrid_heads=8, prompt_layers=2, mask_width=96, mask_heads=4,
+    conv=ConvConfig(kind="efficientnet-lite0", widths=(24, 40, 112, 320)), vit=VitConfig(width=256, layers=4, heads=4),
+    hybrid_width=256, hybrid_heads=4, prompt_layers=2, mask_width=96, mask_heads=4,
     language=LanguageConfig(width=256, layers=6, heads=8, kv_heads=4, mlp=768, vocabulary=5632),
+)  # fmt: skip
+_SMALL = ModelConfig(
+    conv=ConvConfig(kind="efficientnet-lite0", widths=(24, 40, 112, 320)), vit=VitConfig(width=384, layers=6, heads=6),
+    hybrid_width=384, hybrid_heads=6, prompt_layers=3, token_px=32, mask_width=128, mask_heads=4,
+    language=LanguageConfig(  # SmolLM2-135M, with room for our marks
+        width=576, layers=30, heads=9, kv_heads=3, mlp=1536, vocabulary=49_728, lora_rank=16,
+        details={"tie_word_embeddings": True, "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}},
+    ),
 )  # fmt: skip
 _BASE = ModelConfig(
     conv=ConvConfig(kind="convnext", widths=(192, 384, 768, 1536), depths=(3, 3, 27, 3)),
@@ -130,7 +147,7 @@ def preset(name: str) -> ModelConfig:
     Raises:
         ConfigError: there is none of that name.
     """
-    presets = dict(zip(SCALES, (_TINY, _NANO, _BASE), strict=True))
+    presets = dict(zip(SCALES, (_TINY, _NANO, _SMALL, _BASE), strict=True))
     if name not in presets:
         raise ConfigError(f"no scale '{name}'; there are {', '.join(SCALES)}")
     return presets[name]

@@ -5,6 +5,7 @@ tokens:
 
     <optical> t t t t ...                                  the image, once
       <find> words <segs>                                  every object that fits the words
+      <locate> words <seg> <box> x0 y0 x1 y1               the one object that the words speak of
       <refer> <mark> r r <seg> label <sep> caption <eos>   a prompt
       <describe> words <p>words</p><seg> words <eos>       the scene, grounded
       <ask> words <sep> words <eos>                        a question
@@ -30,7 +31,7 @@ from model.perception import Perception
 from model.prompt import VisualPrompt, rasterise
 from model.spatial_encoder import PROMPT_TOKENS, SpatialEncoder
 from model.tokens import MODALITIES, Vocabulary
-from model.vision import MixedEncoders
+from model.vision import Features, MixedEncoders
 
 REGION_TOKENS = 2
 
@@ -49,6 +50,29 @@ class Encoded:
     """Per image, the tokens (2, W) of each prompt by its id."""
     size: tuple[int, int]
     """Rows and columns of the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The wider views that images are crops of: the same prompts, seen with what lies around."""
+
+    pixels: Tensor
+    """(B, 3, rows, cols) uint8, of one size, not that of the images."""
+    prompts: Sequence[Sequence[VisualPrompt]]
+    """Of each image, in pixels of its wider view."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fused:
+    """Images and prompts after the hybrid block."""
+
+    conv: tuple[Tensor, ...]
+    cells: Tensor
+    """(B, D, rows, cols)."""
+    tokens: Tensor
+    """(B, T, W)."""
+    regions: tuple[dict[str, Tensor], ...]
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +116,16 @@ class EarthGPTX(nn.Module):
         return next(self.parameters()).device
 
     def encode(
-        self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]] = ()
-    ) -> Encoded:
+        self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]] = (),
+        around: Around | None = None,
+    ) -> Encoded:  # fmt: skip
         """Look at images and their prompts.
 
         Args:
             pixels: (B, 3, rows, cols) uint8.
             modalities: of each image: optical, sar or infrared.
             prompts: of each image, at most `max_prompts`, in its pixels; empty for none at all.
+            around: the wider view that each image lies in; None for none.
 
         Raises:
             ImageError: the images have another dtype or shape.
@@ -108,22 +134,58 @@ class EarthGPTX(nn.Module):
         """
         prompts = prompts or [() for _ in pixels]
         self._check(pixels, modalities, prompts)
+        fused = self._fused(self.encoders(pixels.to(self.device)), prompts, (pixels.shape[-2], pixels.shape[-1]))
+        wider = None
+        if around is not None:
+            self._check(around.pixels, modalities, around.prompts)
+            size = (around.pixels.shape[-2], around.pixels.shape[-1])
+            wider = self._fused(self.encoders(around.pixels.to(self.device)), around.prompts, size)
+        return self._encoded(fused, modalities, wider)
+
+    def encode_apart(
+        self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]]
+    ) -> Encoded:
+        """The paper's own form: each prompt has the hybrid block, and so a prefix, to itself.
+
+        Costs a prefix a prompt; what is said of a prompt does not depend on the others. Arguments as of `encode`.
+
+        Returns:
+            As many images as there are prompts, in order.
+        """
+        self._check(pixels, modalities, prompts)
         features = self.encoders(pixels.to(self.device))
-        rows, cols = pixels.shape[-2:]
-        canvas, boxes, present = self._canvas(prompts, rows, cols, features.image.dtype)
+        of = torch.tensor([image for image, each in enumerate(prompts) for _ in each], device=self.device)
+        features = Features(image=features.image[of], conv=tuple(level[of] for level in features.conv))
+        alone = [(prompt,) for each in prompts for prompt in each]
+        fused = self._fused(features, alone, (pixels.shape[-2], pixels.shape[-1]))
+        return self._encoded(fused, [modalities[image] for image in of.tolist()], None)
+
+    def _fused(self, features: Features, prompts: Sequence[Sequence[VisualPrompt]], size: tuple[int, int]) -> _Fused:
+        """What the hybrid block makes of images and their prompts."""
+        canvas, boxes, present = self._canvas(prompts, *size, features.image.dtype)
         encoded = torch.zeros(
             (*present.shape, PROMPT_TOKENS, self.config.hybrid_width), device=self.device, dtype=features.image.dtype
         )
         if present.any():
             encoded[present] = self.spatial(canvas[present], boxes[present]).to(encoded.dtype)
         keys = encoded.flatten(1, 2)
-        fused, tokens = self.hybrid(features.image, keys, present.repeat_interleave(PROMPT_TOKENS, dim=1))
-        marks = torch.tensor([[self.vocabulary.mark(name)] for name in modalities], device=self.device)
-        pixel_features, looked = self.perception.pixels(features.conv, fused)
+        cells, tokens = self.hybrid(features.image, keys, present.repeat_interleave(PROMPT_TOKENS, dim=1))
+        regions = self._regions(prompts, canvas, encoded[:, :, 0], cells)
+        return _Fused(conv=features.conv, cells=cells, tokens=tokens, regions=regions, size=size)
+
+    def _encoded(self, fused: _Fused, modalities: Sequence[str], wider: _Fused | None) -> Encoded:
+        def marked(names: Sequence[str]) -> Tensor:
+            return self.language.embed(
+                torch.tensor([[self.vocabulary.mark(name)] for name in names], device=self.device)
+            )
+
+        prefix = [marked(modalities), fused.tokens]
+        if wider is not None:
+            prefix += [marked(["around"] * len(modalities)), wider.tokens]
+        pixels, looked = self.perception.pixels(fused.conv, fused.cells)
         return Encoded(
-            prefix=torch.cat([self.language.embed(marks), tokens], dim=1), pixels=pixel_features, looked=looked,
-            regions=self._regions(prompts, canvas, encoded[:, :, 0], fused), size=(rows, cols),
-        )  # fmt: skip
+            prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions, size=fused.size
+        )
 
     def embed(self, encoded: Encoded, branch: Branch) -> Tensor:
         """A branch as embeddings, (Q, W)."""
@@ -144,6 +206,11 @@ class EarthGPTX(nn.Module):
         """The branch that looks for all that fits a phrase."""
         mark = self.vocabulary.mark
         return Branch(image, (mark("find"), *self.vocabulary.encode(phrase), mark("segs")))
+
+    def locate(self, image: int, phrase: str) -> Branch:
+        """The branch that looks for the one object that a phrase speaks of."""
+        mark = self.vocabulary.mark
+        return Branch(image, (mark("locate"), *self.vocabulary.encode(phrase), mark("seg")))
 
     def refer(self, image: int, prompt_id: str) -> Branch:
         """The branch that says what a prompt points at."""

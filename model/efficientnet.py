@@ -43,7 +43,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features at strides 4, 8, 16 and 32, of 24, 40, 112 and 320 channels."""
-        features = functional.relu6(self._bn0(self._conv_stem(images)))
+        features = functional.relu6(self._bn0(self._conv_stem(images)), inplace=True)
         found = []
         for number, block in enumerate(self._blocks):
             features = block(features)
@@ -59,11 +59,15 @@ class _Same(nn.Conv2d):
         super().__init__(before, after, kernel, stride=stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pads = []
-        for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(functional.pad(x, pads))
+        total = [
+            max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            for side, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
+        ]
+        if any(pad % 2 for pad in total):  # a pad of its own copies the features
+            rows, cols = total
+            x = functional.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
+            total = [0, 0]
+        return functional.conv2d(x, self.weight, None, self.stride, [pad // 2 for pad in total], groups=self.groups)
 
 
 class _Block(nn.Module):
@@ -81,7 +85,7 @@ class _Block(nn.Module):
         self._project_conv, self._bn2 = _Same(wide, after, 1), nn.BatchNorm2d(after, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        wide = functional.relu6(self._bn1(self._depthwise_conv(wide)))
+        wide = functional.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        wide = functional.relu6(self._bn1(self._depthwise_conv(wide)), inplace=True)
         narrow: Tensor = self._bn2(self._project_conv(wide))
         return narrow + x if self.keeps else narrow

@@ -2,10 +2,12 @@
 
 Rows of a batch have slots of their own: each row knows how much of its slot is filled, and a key that lies beyond is
 never seen. So there is no padding between the tokens of a row, a row that has ended can leave and another take its
-slot, and what a row says does not depend on the others.
+slot, and what a row says does not depend on the others. What rows go on from, the tokens of their image, is kept once
+and not once a row: each image's rows ask its keys together (Juravsky et al. 2024, Hydragen).
 """
 
-# R rows, Q new tokens, L slot length, W width of the language model, H key heads, D channels of a head
+# R rows, Q new tokens, L slot length, T tokens of an image, W width of the language model, H key heads, D channels of a
+# head, G query heads that share a key head
 
 from __future__ import annotations
 
@@ -14,25 +16,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from model.config import LanguageConfig
+from model.errors import ConfigError
+
+ATTENTION = "image_once"
+"""Our attention's name in transformers' register."""
+LORA_SCALE = 2
+"""Of the adapters' output, times their rank over their rank; 2 as in LISA."""
 
 
 class Language(nn.Module):
     """A causal language model that reads embeddings."""
 
     def __init__(self, config: LanguageConfig) -> None:
-        """Build a Llama with random weights."""
+        """Build it with random weights.
+
+        Raises:
+            ConfigError: transformers has no such architecture.
+        """
         super().__init__()
-        self.causal: Any = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=config.vocabulary, hidden_size=config.width, num_hidden_layers=config.layers,
+        try:
+            built = AutoConfig.for_model(
+                config.architecture, vocab_size=config.vocabulary, hidden_size=config.width, num_hidden_layers=config.layers,
                 num_attention_heads=config.heads, num_key_value_heads=config.kv_heads, intermediate_size=config.mlp,
-                tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=None,
-                eos_token_id=None,
-            )
-        )  # fmt: skip
+                bos_token_id=None, eos_token_id=None, pad_token_id=None, **config.details,
+            )  # fmt: skip
+            self.causal: Any = AutoModelForCausalLM.from_config(built, attn_implementation=ATTENTION)
+        except ValueError as error:
+            raise ConfigError(
+                f"config.json, language.architecture: transformers builds no causal language model of '{config.architecture}' "
+                f"({str(error)[:120]})"
+            ) from error
+        if config.lora_rank:
+            self._adapt(config.lora_rank)
+
+    def _adapt(self, rank: int) -> None:
+        """Freeze the layers and put adapters beside their projections; embeddings learn, since the marks are new."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        lora = LoraConfig(
+            r=rank, lora_alpha=LORA_SCALE * rank, target_modules="all-linear", exclude_modules=["lm_head"]
+        )
+        inject_adapter_in_model(lora, self.causal)
+        for name, weight in self.causal.named_parameters():
+            weight.requires_grad = "lora_" in name or "embed_tokens" in name
 
     @property
     def width(self) -> int:
@@ -64,9 +95,10 @@ class Language(nn.Module):
         rows, count, _ = embeds.shape
         new = torch.arange(count, device=embeds.device)
         start = torch.zeros(rows, dtype=torch.long, device=embeds.device) if slots is None else slots.filled
+        before = 0 if slots is None or slots.prefix is None else slots.prefix.shape[4]
         if tree is None:
             tree = new[:, None] >= new
-        positions = start[:, None] + tree.sum(dim=1) - 1
+        positions = before + start[:, None] + tree.sum(dim=1) - 1
         last = count if slots is None else slots.longest + count
         # Of the keys, those of the past, and of the new ones those that a token follows.
         behind = torch.arange(last, device=embeds.device) - start[:, None]
@@ -74,7 +106,7 @@ class Language(nn.Module):
         seen = (behind < 0)[:, None] | among
         answer = self.causal.model(
             inputs_embeds=embeds, attention_mask=seen[:, None], position_ids=positions, past_key_values=slots,
-            use_cache=slots is not None,
+            use_cache=slots is not None, slots=slots,
         )  # fmt: skip
         hidden: Tensor = answer.last_hidden_state
         return hidden
@@ -85,15 +117,24 @@ class Slots:
 
     is_compileable = False
 
-    def __init__(self, held: Tensor, filled: Tensor) -> None:
+    def __init__(self, held: Tensor, filled: Tensor, prefix: Tensor | None = None, images: Sequence[int] = ()) -> None:
         """Keep what rows hold.
 
         Args:
-            held: (layers, 2, R, H, L, D) keys and values.
+            held: (layers, 2, R, H, L, D) keys and values of the rows' own tokens.
             filled: (R) long, tokens in each row's slot.
+            prefix: (layers, 2, B, H, T, D) keys and values of the images that the rows go on from; None for none.
+            images: of each row.
         """
-        self._held = held
+        self._held, self.prefix, self._images = held, prefix, list(images)
         self._measure(filled)
+        self.groups: list[tuple[int, slice | Tensor]] = []
+        """Images, and the rows that go on from each."""
+        for image in sorted(set(self._images)):
+            rows = [row for row, of in enumerate(self._images) if of == image]
+            together = rows[-1] - rows[0] + 1 == len(rows)
+            at = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=filled.device)
+            self.groups.append((image, at))
 
     @classmethod
     def empty(cls, language: Language, rows: int, length: int) -> Slots:
@@ -134,19 +175,55 @@ class Slots:
         """Say how many of the last tokens of each row were true ones."""
         self._measure(self.filled + torch.tensor(list(counts), dtype=torch.long, device=self.filled.device))
 
-    def branched(self, rows: Sequence[int], length: int) -> Slots:
-        """New slots whose rows start as copies of the rows named, with room for `length` tokens more."""
-        at = torch.tensor(list(rows), dtype=torch.long, device=self.filled.device)
-        held = self._held[:, :, at, :, : self.longest]
-        room = torch.zeros((*held.shape[:4], length, held.shape[5]), dtype=held.dtype, device=held.device)
-        return Slots(torch.cat([held, room], dim=4), self.filled[at])
+    def branched(self, images: Sequence[int], length: int) -> Slots:
+        """Empty slots for `length` tokens, whose rows go on from the rows named; all of these hold as many tokens."""
+        shape = (*self._held.shape[:2], len(images), self._held.shape[3], length, self._held.shape[5])
+        return Slots(
+            self._held.new_zeros(shape), self.filled.new_zeros(len(images)), self._held[..., : self.longest, :], images
+        )
 
     def kept(self, rows: Sequence[int]) -> Slots:
         """The same slots with only some of the rows."""
-        return self.branched(rows, self._held.shape[4] - self.longest)
+        at = torch.tensor(list(rows), dtype=torch.long, device=self.filled.device)
+        return Slots(self._held[:, :, at], self.filled[at], self.prefix, [self._images[row] for row in rows])
 
     def joined(self, others: Slots) -> Slots:
-        """These rows and then the others'."""
+        """These rows and then the others', which go on from the same images."""
         length = max(self._held.shape[4], others._held.shape[4])
         both = [torch.nn.functional.pad(each._held, (0, 0, 0, length - each._held.shape[4])) for each in (self, others)]
-        return Slots(torch.cat(both, dim=2), torch.cat([self.filled, others.filled]))
+        filled = torch.cat([self.filled, others.filled])
+        return Slots(torch.cat(both, dim=2), filled, self.prefix, self._images + others._images)
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float,
+    slots: Slots | None = None, **more: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention of transformers' form, (R, G * H, Q, D) to (R, Q, G * H, D), over the image's keys and a row's own."""
+    if slots is None or slots.prefix is None:
+        attended: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)[0]
+        return attended, None
+    assert attention_mask is not None
+    keys, values = slots.prefix[module.layer_idx]
+    rows, _, count, _ = query.shape
+    heads = key.shape[1]
+    asked = query.unflatten(1, (heads, -1)).flatten(2, 3) * scaling  # (R, H, G Q, D)
+    own = (asked @ key.mT).unflatten(2, (-1, count)).masked_fill(~attention_mask[:, :, None], -torch.inf).flatten(2, 3)
+    shared = own.new_empty((rows, heads, asked.shape[2], keys.shape[2]))
+    for image, at in slots.groups:
+        shared[at] = _together(asked[at], keys[image].mT)
+    weights = torch.cat([shared, own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    of_image, of_row = weights.split([shared.shape[-1], own.shape[-1]], dim=-1)
+    found = of_row @ value
+    for image, at in slots.groups:
+        found[at] += _together(of_image[at], values[image])
+    return found.unflatten(2, (-1, count)).flatten(1, 2).transpose(1, 2), None
+
+
+def _together(rows: Tensor, of_image: Tensor) -> Tensor:
+    """(N, H, M, D) times (H, D, T) as one product a head, (N, H, M, T)."""
+    return (rows.transpose(0, 1).flatten(1, 2) @ of_image).unflatten(1, (len(rows), -1)).transpose(0, 1)
+
+
+AttentionInterface.register(ATTENTION, _attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

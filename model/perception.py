@@ -10,6 +10,7 @@ The paper does not say what is inside its module; this follows LISA (query to ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,12 +78,12 @@ class Perception(nn.Module):
             top = self.smooth[level](top)
         return top, looked
 
-    def forward(self, hidden: Tensor, of_image: Tensor, pixels: Tensor, looked: Tensor) -> Perceived:
+    def forward(self, hidden: Tensor, of_image: Sequence[int], pixels: Tensor, looked: Tensor) -> Perceived:
         """Look.
 
         Args:
             hidden: (M, W) of the language model.
-            of_image: (M) long, which image each query asks about.
+            of_image: M numbers, which image each query asks about.
             pixels: (B, C, Y, X), see `pixels`.
             looked: (B, C, rows, cols), see `pixels`.
         """
@@ -90,8 +91,7 @@ class Perception(nn.Module):
         ground = looked.flatten(2).transpose(1, 2)
         for norm, look in zip(self.norms, self.looks, strict=True):
             seen = torch.zeros_like(queries)
-            for image in of_image.unique().tolist():
-                mine = of_image == image
+            for image, mine in _rows(of_image).items():
                 # Queries of one image share its keys; they do not see one another.
                 seen[mine] = look(norm(queries[mine])[None], ground[image : image + 1])[0].to(seen.dtype)
             queries = queries + seen
@@ -103,19 +103,21 @@ class Perception(nn.Module):
             queries=queries,
         )
 
-    def instances(self, queries: Tensor, of_image: Tensor, peaks: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def instances(
+        self, queries: Tensor, of_image: Sequence[int], peaks: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Masks and boxes of single instances.
 
         Args:
             queries: (N, C) of the groups, from `Perceived`.
-            of_image: (N) long.
+            of_image: N numbers.
             peaks: (N, 2) long, row and column of each instance's middle at stride 4.
             pixels: (B, C, Y, X).
 
         Returns:
             (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 4.
         """
-        there = pixels[of_image, :, peaks[:, 0], peaks[:, 1]]
+        there = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
         both = torch.cat([queries, there.to(queries.dtype)], dim=-1)
         masks = _compare(self.instance_query(both), pixels, of_image)
         reach = self.instance_box(both).float().clamp(max=8).exp()
@@ -130,12 +132,21 @@ class Perception(nn.Module):
         return masks.masked_fill(~inside, -20.0), boxes
 
 
-def _compare(queries: Tensor, pixels: Tensor, of_image: Tensor) -> Tensor:
+def _rows(of_image: Sequence[int]) -> dict[int, list[int]]:
+    """Queries of each image."""
+    rows: dict[int, list[int]] = {}
+    for row, image in enumerate(of_image):
+        rows.setdefault(image, []).append(row)
+    return rows
+
+
+def _compare(queries: Tensor, pixels: Tensor, of_image: Sequence[int]) -> Tensor:
     """Dot product of each query (M, C) with every pixel of its image, (M, Y, X) float32."""
-    compared = [torch.einsum("mc,cyx->myx", queries[of_image == image], pixels[image]) for image in range(len(pixels))]
-    order = torch.cat([torch.nonzero(of_image == image)[:, 0] for image in range(len(pixels))])
-    together = torch.cat(compared).float()
-    return together[order.argsort()] / queries.shape[-1] ** 0.5
+    rows = _rows(of_image)
+    compared = [torch.einsum("mc,cyx->myx", queries[mine], pixels[image]) for image, mine in rows.items()]
+    order = torch.tensor([row for mine in rows.values() for row in mine], dtype=torch.long, device=queries.device)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    return torch.cat(compared).float()[back] / queries.shape[-1] ** 0.5
 
 
 def _refine(width: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,43 @@ class VisualPrompt:
                 "give prompts in pixels of the image that they belong to"
             )
         return Mask.from_array(drawn).box
+
+    def zoomed(self, y0: float, x0: float, factor: float, height: int, width: int) -> VisualPrompt:
+        """The same prompt on a crop of its image.
+
+        Args:
+            y0: row of the crop's corner.
+            x0: column of the crop's corner.
+            factor: pixels of the crop along a side of one of the image's.
+            height: of the crop, in its own pixels.
+            width: of the crop, in its own pixels.
+        """
+
+        def at(point: Point) -> Point:
+            return Point((point.x - x0) * factor, (point.y - y0) * factor)
+
+        place = self.place
+        if isinstance(place, Point):
+            return replace(self, place=at(place))
+        if isinstance(place, Box):
+            low, high = at(Point(place.x0, place.y0)), at(Point(place.x1, place.y1))
+            return replace(self, place=Box(low.x, low.y, high.x, high.y))
+        if isinstance(place, Scribble):
+            return replace(self, place=Scribble(tuple(at(point) for point in place.points), place.width * factor))
+        if factor >= 1:
+            rows = np.floor((np.arange(height) + 0.5) / factor + y0).astype(int)
+            cols = np.floor((np.arange(width) + 0.5) / factor + x0).astype(int)
+            drawn = place.window(rows[0], cols[0], rows[-1] + 1, cols[-1] + 1)[np.ix_(rows - rows[0], cols - cols[0])]
+        else:  # every coarse pixel that it touches, so that a thin one is not lost
+            inside = np.nonzero(place.to_array())
+            rows = np.floor((inside[0] + place.y0 + 0.5 - y0) * factor).astype(int)
+            cols = np.floor((inside[1] + place.x0 + 0.5 - x0) * factor).astype(int)
+            there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+            drawn = np.zeros((height, width), bool)
+            drawn[rows[there], cols[there]] = True
+        if drawn.any():
+            return replace(self, place=Mask.from_array(drawn))
+        return replace(self, place=at(place.centre))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that JSON holds; `from_json` reads them."""

@@ -165,6 +165,13 @@ class Mask:
         """The same mask seen from an origin that lies (dx, dy) pixels up-left."""
         return Mask(self.y0 + dy, self.x0 + dx, self.height, self.width, self.runs)
 
+    def enlarged(self, factor: int) -> Mask:
+        """The same mask on pixels of a `factor`-th of the side."""
+        if factor == 1:
+            return self
+        inside = self.to_array().repeat(factor, axis=0).repeat(factor, axis=1)
+        return Mask.from_array(inside, y0=self.y0 * factor, x0=self.x0 * factor)
+
     def window(self, y0: int, x0: int, y1: int, x1: int) -> NDArray[np.bool_]:
         """The pixels of a half-open window, (y1 - y0, x1 - x0) bool, also where it reaches past the mask."""
         out = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), bool)

@@ -1,11 +1,13 @@
-"""What is asked of a model, in its users' words: find, refer, describe, answer; for batches of images of all sensors."""
+"""What is asked of a model, in its users' words: find, locate, refer, describe, answer; for batches of images of all
+sensors.
+"""
 
 # B images, K phrases, M queries, Y X pixels
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.config import Budget
-from model.earthgptx import Branch, EarthGPTX, Encoded
-from model.generate import Said, decode, likelihoods, read, remember
+from model.earthgptx import Around, Branch, EarthGPTX, Encoded
+from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.perception import Perceived
 from model.prompt import VisualPrompt
-from model.region import Mask
+from model.region import Box, Mask
+from model.tokens import LOCATIONS
 
 MOST_INSTANCES = 256
 """Peaks of one phrase in one image that become instances, the surest first."""
@@ -48,6 +51,15 @@ class Found:
     """(Y, X) uint8, 255 is sure."""
     presence: float
     instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """The one object that a phrase speaks of."""
+
+    box: Box
+    """Said in four location tokens."""
+    seen: Instance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +91,13 @@ class Asked:
 
     def __init__(
         self, model: EarthGPTX, pixels: Tensor, modalities: Sequence[str],
-        prompts: Sequence[Sequence[VisualPrompt]] = (), budget: Budget = Budget(),  # noqa: B008  frozen
+        prompts: Sequence[Sequence[VisualPrompt]] = (), around: Around | None = None, budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         """Look at the images; see `EarthGPTX.encode`."""
         self._model, self._budget = model, budget
         self._prompts = prompts or [() for _ in pixels]
         with torch.inference_mode():
-            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts)
+            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around)
         self._past: Slots = remember(model, self._encoded)
 
     @torch.inference_mode()
@@ -98,16 +110,44 @@ class Asked:
         mark = self._model.vocabulary.mark
         said = self._model.language.logits(torch.stack([state[-2] for state in states]))
         presence = (said[:, mark("segs")] - said[:, mark("none")]).sigmoid()
-        perceived, of_image = self._perceive([state[-1] for state in states], [branch.image for branch in branches])
+        of_image = [branch.image for branch in branches]
+        perceived = self._perceive([state[-1] for state in states], of_image)
         dense = self._upsampled(perceived.masks).sigmoid() * presence[:, None, None]
         answers = [
             Found(
                 scores=(dense[number] * 255).round().to(torch.uint8).cpu().numpy(), presence=float(presence[number]),
-                instances=self._instances(perceived, number, of_image, float(presence[number])),
+                instances=self._instances(perceived, number, of_image[number], float(presence[number])),
             )
             for number in range(len(branches))
         ]  # fmt: skip
         return _split(answers, [len(each) for each in phrases])
+
+    @torch.inference_mode()
+    def locate(self, phrases: Sequence[Sequence[str]]) -> list[list[Located]]:
+        """The one object that each phrase speaks of, of each image its own phrases."""
+        model, mark = self._model, self._model.vocabulary.mark
+        branches = [model.locate(image, phrase) for image, each in enumerate(phrases) for phrase in each]
+        if not branches:
+            return [[] for _ in phrases]
+        states, _ = read(model, self._encoded, self._past, branches)
+        said = model.language.logits(torch.stack([state[-2] for state in states]))
+        presence = (said[:, mark("seg")] - said[:, mark("none")]).sigmoid().tolist()
+        perceived = self._perceive([state[-1] for state in states], [branch.image for branch in branches])
+        boxes = [Branch(branch.image, (*branch.tokens, mark("box"))) for branch in branches]
+        said_boxes = decode(model, self._encoded, self._past, boxes, 4)
+        answers = []
+        for number, one in enumerate(said_boxes):
+            seen = self._single(perceived, number)
+            seen = replace(seen, presence=presence[number], score=presence[number] * seen.score)
+            answers.append(Located(box=self._box(one.tokens), seen=seen))
+        return _split(answers, [len(each) for each in phrases])
+
+    def _box(self, tokens: Sequence[int]) -> Box:
+        rows, cols = self._encoded.size
+        places = [self._model.vocabulary.place(token) for token in tokens]
+        x0, y0, x1, y1 = (place for place in places if place is not None)  # no other token may follow <box>
+        half = 0.5 / LOCATIONS  # a box whose edges lie in one bin is as wide as the bin
+        return Box((x0 - half) * cols, (y0 - half) * rows, (x1 + half) * cols, (y1 + half) * rows)
 
     @torch.inference_mode()
     def refer(self, names: Sequence[str] = ()) -> list[list[Referred]]:
@@ -117,17 +157,19 @@ class Asked:
         branches = [model.refer(image, name) for image, name in where]
         if not branches:
             return [[] for _ in self._prompts]
-        states, _ = read(model, self._encoded, self._past, branches)
-        perceived, _ = self._perceive([state[-1] for state in states], [image for image, _ in where])
+        trie = Trie(model.vocabulary, names)
+        states, slots = read(model, self._encoded, self._past, branches, len(trie.tokens))
+        perceived = self._perceive([state[-1] for state in states], [image for image, _ in where])
         seen = [self._single(perceived, number) for number in range(len(where))]
         if names:
-            shares = likelihoods(model, self._encoded, self._past, branches, names).softmax(dim=1).cpu().tolist()
+            shares = likelihoods(model, states, slots, trie).softmax(dim=1).cpu().tolist()
             chosen = [names[int(np.argmax(share))] for share in shares]
             branches = [
                 Branch(b.image, (*b.tokens, *model.vocabulary.encode(label), sep), b.regions)
                 for b, label in zip(branches, chosen, strict=True)
             ]
-        said = decode(model, self._encoded, self._past, branches, self._budget.caption)
+        marks = () if names else ("sep",)
+        said = decode(model, self._encoded, self._past, branches, self._budget.caption, marks=marks)
         answers = []
         for number, (_, name) in enumerate(where):
             label, words = (chosen[number], said[number].tokens) if names else self._label_and_words(said[number])
@@ -144,7 +186,7 @@ class Asked:
         """Each image in words, with masks for the words that have one."""
         model = self._model
         branches = [model.describe(image) for image in range(len(self._prompts))]
-        said = decode(model, self._encoded, self._past, branches, self._budget.scene)
+        said = decode(model, self._encoded, self._past, branches, self._budget.scene, marks=("p", "</p>", "seg"))
         answers = []
         for image, one in enumerate(said):
             phrases, states, start = [], [], 0
@@ -156,7 +198,7 @@ class Asked:
                     states.append(one.hidden[at])
             grounded: list[tuple[str, Instance]] = []
             if states:
-                perceived, _ = self._perceive(states, [image] * len(states))
+                perceived = self._perceive(states, [image] * len(states))
                 grounded = [(phrase, self._single(perceived, number)) for number, phrase in enumerate(phrases)]
             answers.append(Described(caption=model.vocabulary.decode(one.tokens), cut=one.cut, phrases=tuple(grounded)))
         return answers
@@ -173,11 +215,10 @@ class Asked:
         at = said.tokens.index(sep) if sep in said.tokens else len(said.tokens)
         return words.decode(said.tokens[:at]), said.tokens[at + 1 :]
 
-    def _perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> tuple[Perceived, Tensor]:
-        of_image = torch.tensor(list(images), device=self._model.device)
-        return self._model.perception(
-            torch.stack(list(states)), of_image, self._encoded.pixels, self._encoded.looked
-        ), of_image
+    def _perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> Perceived:
+        encoded = self._encoded
+        perceived: Perceived = self._model.perception(torch.stack(list(states)), images, encoded.pixels, encoded.looked)
+        return perceived
 
     def _upsampled(self, masks: Tensor) -> Tensor:
         return functional.interpolate(masks[:, None], self._encoded.size, mode="bilinear", align_corners=False)[:, 0]
@@ -191,7 +232,7 @@ class Asked:
             mask=Mask.from_array(inside) if inside.any() else None, score=presence * quality, presence=presence
         )
 
-    def _instances(self, perceived: Perceived, number: int, of_image: Tensor, presence: float) -> tuple[Instance, ...]:
+    def _instances(self, perceived: Perceived, number: int, image: int, presence: float) -> tuple[Instance, ...]:
         heat = perceived.centres[number].sigmoid()
         highest = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
         rows, cols = torch.nonzero((heat == highest) & (heat >= SURE), as_tuple=True)
@@ -200,9 +241,8 @@ class Asked:
         heights = heat[rows, cols]
         order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
-        image = of_image[number].expand(len(order))
         masks, _ = self._model.perception.instances(
-            perceived.queries[number].expand(len(order), -1), image, peaks, self._encoded.pixels
+            perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks, self._encoded.pixels
         )
         inside = (self._upsampled(masks) > 0).cpu().numpy()
         return tuple(

@@ -30,6 +30,8 @@ class TileInput:
     """What to find, K phrases; empty for none."""
     prompts: tuple[VisualPrompt, ...]
     """What to refer to, in tile pixels."""
+    names: tuple[str, ...]
+    """What a prompt may be called; empty for the model's own words."""
     describe: bool
     """Whether a caption of the whole tile is wanted."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.errors import ModelError, WeightsError
 from model.tile import Modality
@@ -17,10 +18,11 @@ LOCATIONS = 512
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 MARKS = (
     "<pad>", "<eos>", *(f"<{name}>" for name in MODALITIES), "<find>", "<refer>", "<describe>", "<ask>", "<locate>",
-    "<mark>", "<sep>", "<p>", "</p>", "<box>", "<seg>", "<segs>", "<none>", "<cut>",
+    "<mark>", "<sep>", "<p>", "</p>", "<box>", "<seg>", "<segs>", "<none>", "<around>",
 )  # fmt: skip
 """`<seg>` is one instance, `<segs>` a group, `<none>` says that there is none; `<mark>` stands before a region's
-own tokens; `<p>`, `</p>` enclose words that carry a mask."""
+own tokens; `<p>`, `</p>` enclose words that carry a mask; `<around>` stands before the tokens of the wider view that
+an image lies in."""
 
 
 class Vocabulary:
@@ -40,7 +42,7 @@ class Vocabulary:
                 f"the tokenizer has no token {missing[0]} ({len(missing)} missing); it is another model's"
             )
         self._ids: dict[str, int] = {name: known[name] for name in (*MARKS, *_locations())}
-        self._marks = frozenset(self._ids.values())
+        self._marks = frozenset(self._tokenizer.get_added_tokens_decoder())
 
     @classmethod
     def train(cls, corpus: Iterable[str], size: int) -> Vocabulary:
@@ -57,6 +59,12 @@ class Vocabulary:
             show_progress=False,
         )  # fmt: skip
         tokenizer.train_from_iterator(corpus, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def beside(cls, tokenizer: Tokenizer) -> Vocabulary:
+        """A language model's own tokenizer, with the marks added behind its tokens."""
+        tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (*MARKS, *_locations())])
         return cls(tokenizer)
 
     @classmethod
@@ -83,13 +91,22 @@ class Vocabulary:
         return self._ids[name if name.startswith("<") else f"<{name}>"]
 
     def location(self, at: float) -> int:
-        """The token of an edge, `at` in 0..1 of the image's side."""
+        """The token of the bin that a left or upper edge lies in, `at` in 0..1 of the image's side."""
         return self._ids[f"<loc{min(max(int(at * LOCATIONS), 0), LOCATIONS - 1)}>"]
+
+    def edge(self, at: float) -> int:
+        """The token of the last bin before a right or lower edge, `at` in 0..1 of the image's side."""
+        return self._ids[f"<loc{min(max(math.ceil(at * LOCATIONS) - 1, 0), LOCATIONS - 1)}>"]
 
     def place(self, token: int) -> float | None:
         """The middle of a location token's bin, in 0..1; None for any other token."""
         number = token - self._ids["<loc0>"]
         return (number + 0.5) / LOCATIONS if 0 <= number < LOCATIONS else None
+
+    def unsayable(self, marks: Sequence[str]) -> list[int]:
+        """Tokens that are neither words nor one of the marks given."""
+        allowed = {self.mark(name) for name in marks}
+        return sorted(self._marks - allowed)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text. Angle brackets are read as round ones: a phrase cannot smuggle a mark in.

@@ -30,7 +30,7 @@ class Features:
 
     image: Tensor
     """(B, D, Y, X) both encoders' features on common cells, concatenated over channels."""
-    conv: tuple[Tensor, Tensor, Tensor, Tensor]
+    conv: tuple[Tensor, ...]
     """The convolutional encoder's, (B, C_i, Y_i, X_i), at strides 4, 8, 16 and 32."""
 
 
@@ -41,7 +41,9 @@ class MixedEncoders(nn.Module):
         """Build them with random weights."""
         super().__init__()
         self.cell_px, self.token_px = config.cell_px, config.token_px
+        # Channels beside one another: convolutions are twice as fast, on a processor and on a GPU.
         self.conv = _conv(config.conv)
+        self.conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         vit = config.vit
         self.vit = Dinov2Model(
             Dinov2Config(
@@ -65,12 +67,12 @@ class MixedEncoders(nn.Module):
             return self._encoded(pixels)
         # On a processor one image after the other is twice as fast: a batch falls out of its caches.
         each = [self._encoded(pixels[number : number + 1]) for number in range(len(pixels))]
-        first, second, third, fourth = (torch.cat(level) for level in zip(*(one.conv for one in each), strict=True))
-        return Features(image=torch.cat([one.image for one in each]), conv=(first, second, third, fourth))
+        levels = zip(*(one.conv for one in each), strict=True)
+        return Features(image=torch.cat([one.image for one in each]), conv=tuple(torch.cat(level) for level in levels))
 
     def _encoded(self, pixels: Tensor) -> Features:
         weight = next(self.parameters())
-        images = (pixels.to(weight.dtype) / 255 - MEAN) / DEVIATION
+        images = ((pixels.to(weight.dtype) / 255 - MEAN) / DEVIATION).contiguous(memory_format=torch.channels_last)
         conv = self.conv(images)
         rows, cols = images.shape[-2] // self.cell_px, images.shape[-1] // self.cell_px
         patches = self.vit(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state[:, 1:]

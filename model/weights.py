@@ -19,8 +19,8 @@ from model.folder import KIND, digest, find_folder, read_config
 from model.tokens import Vocabulary
 from model.training.world import things
 
-TIED = "language.causal.lm_head.weight"
-"""The same tensor as the embeddings; stored once."""
+HEAD = "language.causal.lm_head.weight"
+"""Where it is the same tensor as the embeddings, it is stored once."""
 
 
 def save_pretrained(model: EarthGPTX, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
@@ -38,7 +38,7 @@ def save_pretrained(model: EarthGPTX, folder: Path, *, dtype: torch.dtype = torc
     held = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in model.state_dict().items()
-        if name != TIED
+        if name not in _tied(model)
     }
     save_file(held, str(folder / "model.safetensors"), metadata={"format": "pt"})
     return digest(folder)
@@ -63,8 +63,8 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> EarthG
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
-    _check(path, held, {name: tensor for name, tensor in model.state_dict().items() if name != TIED})
     own = model.state_dict()
+    _check(path, held, {name: tensor for name, tensor in own.items() if name not in _tied(model)})
     model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in held.items()}, strict=False)
     return model.eval()
 
@@ -81,6 +81,10 @@ def untrained(scale: str) -> EarthGPTX:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return EarthGPTX(config, words).eval()
+
+
+def _tied(model: EarthGPTX) -> tuple[str, ...]:
+    return (HEAD,) if model.language.causal.config.tie_word_embeddings else ()
 
 
 def _check(path: Path, held: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from model.answer import Grounding
 from model.region import Mask
 from model.tile import AnalystTraits
-from pipeline.grid import Tile, Window
+from pipeline.grid import Tile, View, Window
 
 SAME_AS_PROMPTED = 0.5
 """IoU from which an object found by phrase is the one that a prompt points at."""
@@ -49,10 +49,17 @@ class Part:
     """Whether its middle lies in the tile's own core."""
 
 
-def to_part(grounding: Grounding, tile: Tile, context_px: int) -> Part | None:
-    """A tile's answer in pixels of the grid, cut to what the tile can answer for; None if nothing is left."""
-    view = tile.window.grown(-context_px)
-    mask = grounding.mask.moved(dx=tile.window.x0, dy=tile.window.y0)
+def to_part(grounding: Grounding, tile: Tile, seen: View, context_px: int) -> Part | None:
+    """A tile's answer in pixels of the grid, cut to what can be answered for; None if nothing is left.
+
+    Args:
+        grounding: in pixels of the view.
+        tile: that asked.
+        seen: the tile's own view, or a wider one of a prompt that does not fit it.
+        context_px: pixels at the view's border whose answers lack context.
+    """
+    view = seen.window.grown(-context_px * seen.factor)
+    mask = grounding.mask.enlarged(seen.factor).moved(dx=seen.window.x0, dy=seen.window.y0)
     box = _window_of(mask)
     if (box & view) != box:
         clipped = mask.window(view.y0, view.x0, view.y1, view.x1)

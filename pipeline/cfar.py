@@ -127,7 +127,7 @@ class Cfar:
 
 def _analyse(tile: TileInput) -> TileOutput:
     height, width = tile.valid.shape
-    limit = background_limit(tile.modality, tile.phrases)
+    limit = background_limit(tile.modality, tile.phrases or tile.names)
     scores = cfar_scores(tile.pixels, tile.valid, floor=FLOOR[tile.modality], max_background=limit)
     # Near the border the ring is cut off: no answer there, the neighbouring tile has it.
     answered = np.zeros_like(tile.valid)
@@ -158,7 +158,7 @@ def _answer(
     hit = np.isin(components, touched[touched > 0])
     if isinstance(prompt.place, Mask):
         hit &= drawn
-    name = tile.phrases[0] if tile.phrases else "bright target"
+    name = tile.names[0] if tile.names else "bright target"
     if hit.any():
         score = float(scores[hit].max()) / 255
         return Grounding(label=name, score=score, mask=Mask.from_array(hit), prompt_id=prompt.id)

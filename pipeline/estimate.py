@@ -18,7 +18,7 @@ def seconds_per_tile(plan: Plan) -> float:
     everywhere = np.ones((side, side), bool)
     tile = TileInput(
         pixels=noise.integers(0, 255, (3, side, side), np.uint8), valid=everywhere, asked=everywhere,
-        modality=plan.modality, metres_per_pixel=1.0, phrases=tuple(plan.spec.tasks.find), prompts=(),
+        modality=plan.modality, metres_per_pixel=1.0, phrases=tuple(plan.spec.tasks.find), prompts=(), names=(),
         describe=plan.spec.tasks.describe,
     )  # fmt: skip
     batch = [tile] * plan.traits.tiles_per_batch

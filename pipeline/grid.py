@@ -7,7 +7,7 @@ pixels of the CRS, so that a piece of ground has the same number in every job on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from affine import Affine
@@ -65,6 +65,16 @@ class BlockKey:
             for dx in (-1, 0, 1):
                 if dy or dx:
                     yield BlockKey(self.grid, self.time, self.row + dy, self.col + dx)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a model is shown at once: a window, on the grid's pixels or on coarser ones."""
+
+    window: Window
+    """In pixels of the grid."""
+    factor: int = 1
+    """Grid pixels along a side of one of the view's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,13 @@ class Grid:
     def tiles_shape(self) -> tuple[int, int]:
         """(rows, columns) of tiles."""
         return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
+
+    def seen(self, view: View) -> Grid:
+        """A grid of the view's own pixels, whose corner is the view's."""
+        window, factor = view.window, view.factor
+        affine = self.affine @ Affine.translation(window.x0, window.y0) @ Affine.scale(factor)
+        side = (window.shape[0] // factor, window.shape[1] // factor)
+        return replace(self, transform=tuple(affine)[:6], shape=side, lattice=(0, 0))
 
     def owns(self, lon: float, lat: float) -> bool:
         """Whether a place is this grid's and not another zone's."""

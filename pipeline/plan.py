@@ -63,6 +63,10 @@ class PlacedPrompt:
     """In the grid's CRS."""
 
 
+MOST_COARSE = 16
+"""Grid pixels along a side of the coarsest pixels that a prompt larger than a tile is asked on."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that a run needs to know; small, whatever the size of the region."""
@@ -172,7 +176,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     digest = ""
     if spec.prompts.is_file:
         file = read_prompts(spec.prompts.origin, aoi)
-        prompts, outside = _place_prompts(file.shapes, grids)
+        prompts, outside = _place_prompts(file.shapes, grids, traits.context_px)
         refused, digest = file.refused | outside, file.digest
     result = Plan(
         spec=spec, plan_id="", items=tuple(items), profiles=profiles, modality=modality, traits=traits, slices=slices,
@@ -431,7 +435,7 @@ def _boxes(grid: Grid, y0: NDArray[np.int64], x0: NDArray[np.int64], side: int) 
 
 
 def _place_prompts(
-    shapes: tuple[tuple[str, BaseGeometry], ...], grids: dict[str, Grid]
+    shapes: tuple[tuple[str, BaseGeometry], ...], grids: dict[str, Grid], context_px: int
 ) -> tuple[dict[tuple[str, int, int], tuple[PlacedPrompt, ...]], dict[str, str]]:
     placed: dict[tuple[str, int, int], list[PlacedPrompt]] = defaultdict(list)
     outside: dict[str, str] = {}
@@ -443,6 +447,12 @@ def _place_prompts(
             moved = _project(shape, LONLAT, _crs(grid.crs))
             centre = moved.envelope.centroid
             col, row = ~grid.affine @ (centre.x, centre.y)
+            west, south, east, north = moved.bounds
+            if max(east - west, north - south) / abs(grid.transform[0]) > MOST_COARSE * (
+                grid.tile_px - 2 * context_px - 2
+            ):
+                outside[prompt_id] = f"larger than {MOST_COARSE} tiles"
+                break
             if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]:
                 at = (grid.name, int(row) // grid.block_px, int(col) // grid.block_px)
                 placed[at].append(PlacedPrompt(prompt_id, moved))
@@ -450,5 +460,6 @@ def _place_prompts(
         else:
             outside[prompt_id] = "no imagery there"
     if not placed:
-        raise JobError("prompts.from: no prompt lies on the imagery; check the file's CRS")
+        reasons = "; ".join(sorted(set(outside.values())))
+        raise JobError(f"prompts.from: no prompt can be asked ({reasons}); check the file's CRS")
     return {at: tuple(found) for at, found in placed.items()}, outside

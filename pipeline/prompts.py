@@ -1,13 +1,15 @@
 """Visual prompts for the tiles of one block: from a grid, superpixels, CFAR, or a vector file.
 
-A prompt belongs to the tile whose core holds its centre, and to no other.
+A prompt belongs to the tile whose core holds its centre, and to no other. One that is larger than what the tile can
+answer for is asked in a wider view, on coarser pixels (zoom-out).
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -15,7 +17,7 @@ from scipy import ndimage
 from model.prompt import VisualPrompt
 from model.region import Box, Mask, Point
 from pipeline.cfar import FLOOR, Cfar, background_limit, cfar_scores
-from pipeline.grid import Grid, Tile
+from pipeline.grid import Grid, Tile, View, Window
 from pipeline.plan import PlacedPrompt, Plan
 from pipeline.scene import Scene
 
@@ -42,7 +44,52 @@ def tile_prompts(
     if origin == "cfar":
         limit = background_limit(plan.modality, tuple(plan.spec.tasks.find))
         return _cfar(grid, tile, scene, FLOOR[plan.modality], limit)
-    return tuple(prompt for each in placed if (prompt := _from_shape(grid, tile, each)) is not None)
+    own = View(tile.window)
+    return tuple(
+        _drawn(grid, own, each)
+        for each in placed
+        if _is_own(grid, tile, each) and widened(grid, tile, each, plan.traits.context_px) == own
+    )
+
+
+def wide_prompts(
+    plan: Plan, grid: Grid, tile: Tile, placed: tuple[PlacedPrompt, ...]
+) -> tuple[tuple[View, VisualPrompt], ...]:
+    """Prompts of a tile that it cannot answer for, each with a view that can, in pixels of that view.
+
+    Args:
+        plan: says where prompts come from.
+        grid: of the tile.
+        tile: that they belong to.
+        placed: the block's prompts from a vector file.
+    """
+    if not plan.spec.tasks.refer:
+        return ()
+    own = View(tile.window)
+    return tuple(
+        (view, _drawn(grid, view, each))
+        for each in placed
+        if _is_own(grid, tile, each) and (view := widened(grid, tile, each, plan.traits.context_px)) != own
+    )
+
+
+def widened(grid: Grid, tile: Tile, placed: PlacedPrompt, context_px: int) -> View:
+    """The tile's own view where it can answer for all of a prompt; else one around it, on the least coarse pixels.
+
+    Coarse pixels lie on the CRS's lattice, so that they do not depend on the AOI.
+    """
+    x0, y0, x1, y1 = _bounds(grid, placed)
+    inner = tile.window.grown(-context_px)
+    if inner.x0 <= x0 and inner.y0 <= y0 and x1 <= inner.x1 and y1 <= inner.y1:
+        return View(tile.window)
+    side, factor = grid.tile_px, 1
+    while max(x1 - x0, y1 - y0) > (side - 2 * context_px - 2) * factor:
+        factor *= 2
+    row, col = (
+        math.floor(((low + high) / 2 + first) / factor - side / 2) * factor - first
+        for low, high, first in ((y0, y1, grid.lattice[0]), (x0, x1, grid.lattice[1]))
+    )
+    return View(Window(row, col, row + side * factor, col + side * factor), factor)
 
 
 def _name(kind: str, grid: Grid, row: float, col: float) -> str:
@@ -106,25 +153,33 @@ def _components(
     return tuple(prompts)
 
 
-def _from_shape(grid: Grid, tile: Tile, placed: PlacedPrompt) -> VisualPrompt | None:
-    """A prompt from a vector, where this tile is its own; drawn on the tile's pixels."""
-    to_tile = ~(grid.affine @ Affine.translation(tile.window.x0, tile.window.y0))
+def _bounds(grid: Grid, placed: PlacedPrompt) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom edge in pixels of the grid."""
     west, south, east, north = placed.shape.bounds
-    (x0, y0), (x1, y1) = to_tile @ (west, north), to_tile @ (east, south)
-    row, col = tile.window.y0 + (y0 + y1) / 2, tile.window.x0 + (x0 + x1) / 2
-    if not (tile.core.y0 <= row < tile.core.y1 and tile.core.x0 <= col < tile.core.x1):
-        return None
+    (x0, y0), (x1, y1) = ~grid.affine @ (west, north), ~grid.affine @ (east, south)
+    return x0, y0, x1, y1
+
+
+def _is_own(grid: Grid, tile: Tile, placed: PlacedPrompt) -> bool:
+    x0, y0, x1, y1 = _bounds(grid, placed)
+    core = tile.core
+    return core.y0 <= (y0 + y1) / 2 < core.y1 and core.x0 <= (x0 + x1) / 2 < core.x1
+
+
+def _drawn(grid: Grid, view: View, placed: PlacedPrompt) -> VisualPrompt:
+    """A prompt from a vector, in pixels of a view."""
+    seen = grid.seen(view)
+    x0, y0, x1, y1 = _bounds(seen, placed)
     if placed.shape.geom_type == "Point":
         return VisualPrompt(id=placed.id, place=Point(x0, y0))
+    to_view = ~seen.affine
     moved = shapely.affinity.affine_transform(
-        placed.shape, [to_tile.a, to_tile.b, to_tile.d, to_tile.e, to_tile.c, to_tile.f]
+        placed.shape, [to_view.a, to_view.b, to_view.d, to_view.e, to_view.c, to_view.f]
     )
     if moved.geom_type == "Polygon" and moved.envelope.symmetric_difference(moved).area < 0.01 * moved.area:
         return VisualPrompt(id=placed.id, place=Box(x0, y0, x1, y1))
     for all_touched in (False, True):
-        drawn = rasterize([(moved, 1)], out_shape=tile.window.shape, all_touched=all_touched, dtype="uint8").astype(
-            bool
-        )
+        drawn = rasterize([(moved, 1)], out_shape=seen.shape, all_touched=all_touched, dtype="uint8").astype(bool)
         if drawn.any():
             return VisualPrompt(id=placed.id, place=Mask.from_array(drawn))
     return VisualPrompt(id=placed.id, place=Point((x0 + x1) / 2, (y0 + y1) / 2))

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ from model.tile import TileInput, TileOutput
 from pipeline.analyst import Analyst, check_output, find_analyst
 from pipeline.assemble import Blend, Part, is_settled, merge, resolve, to_part
 from pipeline.errors import AnalystError, PipelineError
-from pipeline.grid import BlockKey, Grid, Tile, Window
+from pipeline.grid import BlockKey, Grid, Tile, View, Window
 from pipeline.ledger import check, commit
 from pipeline.plan import Plan
-from pipeline.prompts import tile_prompts
+from pipeline.prompts import tile_prompts, wide_prompts
 from pipeline.scene import Scene, inside, read_scene
 from pipeline.scratch import BlockScores, Scratch, TileRecord
 from pipeline.store import Status, array_at, block_of, group_at, group_path, open_group, write
@@ -55,6 +55,15 @@ class BlockReport:
     """One sentence each, the first few."""
     seconds: float
     """Spent inferring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the model is asked at once."""
+
+    tile: Tile
+    view: View
+    input: TileInput
 
 
 class Replica:
@@ -98,7 +107,7 @@ class Replica:
         tiles = grid.tiles(key)
         answerable = asked & scene.valid & ~scene.broken
         inputs = {
-            tile: self._input(grid, key, tile, scene, asked)
+            tile: self._views(grid, key, tile, scene, asked)
             for tile in tiles
             if answerable[tile.core.within(window)].any()
         }
@@ -110,22 +119,28 @@ class Replica:
         self.load()
         with self._inferring:
             started = time.perf_counter()
-            for batch in _batches(list(inputs), 1 if careful else plan.traits.tiles_per_batch):
+            questions = [Question(tile, *view) for tile, views in inputs.items() for view in views]
+            for batch in _batches(questions, 1 if careful else plan.traits.tiles_per_batch):
                 clock = time.perf_counter()
-                answers = self._ask(key, batch, inputs, careful=careful)
+                answers = self._ask(key, batch, careful=careful)
                 seconds = (time.perf_counter() - clock) / len(batch)
-                for tile, answer in zip(batch, answers, strict=True):
+                for question, answer in zip(batch, answers, strict=True):
+                    tile, before = question.tile, records.get(question.tile)
                     if isinstance(answer, str):
                         records[tile] = TileRecord(row=tile.row, col=tile.col, status=Status.QUARANTINED, error=answer)
-                        continue
-                    blend.add(tile, answer.scores)
-                    found = [to_part(g, tile, plan.traits.context_px) for g in answer.groundings]
-                    parts += [part for part in found if part is not None]
-                    records[tile] = _record(tile, answer, seconds)
+                    elif before is None:  # the tile itself; wider views come after it
+                        blend.add(tile, answer.scores)
+                        records[tile] = _record(tile, answer, seconds)
+                    else:
+                        records[tile] = replace(before, seconds=before.seconds + seconds)
+                    if not isinstance(answer, str):
+                        found = [to_part(g, tile, question.view, plan.traits.context_px) for g in answer.groundings]
+                        parts += [part for part in found if part is not None]
             spent = time.perf_counter() - started
         own = grid.block_window(key)
-        self._keep_parts(key, own, parts)
         failed = [tile for tile, record in records.items() if record.status == Status.QUARANTINED]
+        lost = {(tile.row, tile.col) for tile in failed}
+        self._keep_parts(key, own, [part for part in parts if part.tile not in lost])
         status = self._status(grid, own, scene, failed)
         block = BlockScores(
             scores=blend.sums.part(own).divided(), status=status,
@@ -216,18 +231,31 @@ class Replica:
         for name, values in layers.items():
             write(group_at(self._root, f"{above}/{factor}"), name, key.time, target, values)
 
-    def _input(self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]) -> TileInput:
+    def _views(
+        self, grid: Grid, key: BlockKey, tile: Tile, scene: Scene, asked: NDArray[np.bool_]
+    ) -> list[tuple[View, TileInput]]:
+        """The tile as it is, then a wider view for each prompt that does not fit it."""
         plan, at = self.plan, tile.window.within(scene.window)
         placed = plan.prompts.get((key.grid, key.row, key.col), ())
-        return TileInput(
+        phrases = tuple(plan.spec.tasks.find)
+        own = TileInput(
             pixels=scene.pixels[(slice(None), *at)], valid=scene.valid[at], asked=asked[at] & scene.valid[at],
-            modality=plan.modality, metres_per_pixel=abs(grid.transform[0]), phrases=tuple(plan.spec.tasks.find),
-            prompts=tile_prompts(plan, grid, tile, scene, placed), describe=plan.spec.tasks.describe,
+            modality=plan.modality, metres_per_pixel=abs(grid.transform[0]), phrases=phrases,
+            prompts=tile_prompts(plan, grid, tile, scene, placed), names=phrases, describe=plan.spec.tasks.describe,
         )  # fmt: skip
+        views = [(View(tile.window), own)]
+        for view, prompt in wide_prompts(plan, grid, tile, placed):
+            seen = grid.seen(view)
+            wide = read_scene(seen, seen.window, plan.scene_items(key.grid, key.time, view.window))
+            views.append((view, replace(
+                own, pixels=wide.pixels, valid=wide.valid, asked=inside(grid.asked, seen, seen.window) & wide.valid,
+                metres_per_pixel=abs(seen.transform[0]), phrases=(), prompts=(prompt,), describe=False,
+            )))  # fmt: skip
+        return views
 
     def _refused(
         self, tiles: list[Tile], scene: Scene, asked: NDArray[np.bool_],
-        inputs: dict[Tile, TileInput], records: dict[Tile, TileRecord],
+        inputs: dict[Tile, list[tuple[View, TileInput]]], records: dict[Tile, TileRecord],
     ) -> int:  # fmt: skip
         """Record the tiles that are not inferred; those whose imagery is broken are quarantined and taken out."""
         for tile in tiles:
@@ -241,14 +269,12 @@ class Replica:
                 records[tile] = TileRecord(row=tile.row, col=tile.col, status=status)
         return sum(record.status == Status.QUARANTINED for record in records.values())
 
-    def _ask(
-        self, key: BlockKey, batch: list[Tile], inputs: dict[Tile, TileInput], *, careful: bool
-    ) -> list[TileOutput | str]:
-        """An answer per tile, or the reason why there is none. A batch that fails is halved until the tile is found."""
-        if careful and (reason := self._deadly(key, batch[0])):
+    def _ask(self, key: BlockKey, batch: list[Question], *, careful: bool) -> list[TileOutput | str]:
+        """An answer per question, or the reason why there is none. A batch that fails is halved until it is found."""
+        if careful and (reason := self._deadly(key, batch[0].tile)):
             return [reason]
         assert self._analyst is not None
-        questions = [inputs[tile] for tile in batch]
+        questions = [question.input for question in batch]
         for _ in range(1 + (SECOND_CHANCES if len(batch) == 1 else 0)):
             try:
                 answers = self._analyst.analyse(questions)
@@ -264,9 +290,7 @@ class Replica:
         if len(batch) == 1:
             return [reason]
         half = len(batch) // 2
-        return self._ask(key, batch[:half], inputs, careful=careful) + self._ask(
-            key, batch[half:], inputs, careful=careful
-        )
+        return self._ask(key, batch[:half], careful=careful) + self._ask(key, batch[half:], careful=careful)
 
     def _deadly(self, key: BlockKey, tile: Tile) -> str:
         """Note that a tile is about to be tried; the reason to leave it where processes died on it before."""
@@ -358,8 +382,8 @@ def _surest(source: zarr.Group, time: int, window: Window) -> dict[str, NDArray[
     return chosen
 
 
-def _batches(tiles: list[Tile], size: int) -> list[list[Tile]]:
-    return [tiles[start : start + size] for start in range(0, len(tiles), size)]
+def _batches(questions: list[Question], size: int) -> list[list[Question]]:
+    return [questions[start : start + size] for start in range(0, len(questions), size)]
 
 
 def _record(tile: Tile, answer: TileOutput, seconds: float) -> TileRecord:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from model.earthgptx import Branch, EarthGPTX
 from model.perception import STRIDE
 from model.region import Mask
-from model.training.samples import Answer, Describe, Find, Lesson, Refer, Sample
+from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
 WEIGHTS = {"text": 1.0, "mask": 2.0, "dice": 0.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.2}
 
@@ -39,7 +39,9 @@ def losses(model: EarthGPTX, samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Each part of the objective, and `total`, their weighted sum; scalars."""
     pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
     encoded = model.encode(pixels, [sample.modality for sample in samples], [sample.prompts for sample in samples])
-    taught = [_teach(model, image, lesson) for image, sample in enumerate(samples) for lesson in sample.lessons]
+    taught = [
+        _teach(model, image, lesson, encoded.size) for image, sample in enumerate(samples) for lesson in sample.lessons
+    ]
     rows = [torch.cat([encoded.prefix[each.branch.image], model.embed(encoded, each.branch)]) for each in taught]
     hidden = model.language(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
     first = encoded.prefix.shape[1]
@@ -60,19 +62,29 @@ def losses(model: EarthGPTX, samples: Sequence[Sample]) -> dict[str, Tensor]:
         )
     }
     if asks:
-        images = torch.tensor(of_image, device=model.device)
-        found |= _seen(model, torch.stack(asks), images, truths, groups, encoded.pixels, encoded.looked)
+        found |= _seen(model, torch.stack(asks), of_image, truths, groups, encoded.pixels, encoded.looked)
     found["total"] = torch.stack([WEIGHTS[name] * value for name, value in found.items()]).sum()
     return found
 
 
-def _teach(model: EarthGPTX, image: int, lesson: Lesson) -> _Taught:
+def _teach(model: EarthGPTX, image: int, lesson: Lesson, size: tuple[int, int]) -> _Taught:
     words = model.vocabulary
     mark, end = words.mark, words.mark("eos")
     if isinstance(lesson, Find):
         branch = model.find(image, lesson.phrase)
         last = len(branch.tokens) - 1
         return _Taught(branch, ((last - 1, mark("segs" if lesson.masks else "none")),), ((last, lesson.masks, True),))
+    if isinstance(lesson, Locate):
+        branch = model.locate(image, lesson.phrase)
+        last = len(branch.tokens) - 1
+        if lesson.mask is None:
+            return _Taught(branch, ((last - 1, mark("none")),), ((last, (), False),))
+        box = lesson.mask.box
+        edges = (box.x0 / size[1], box.y0 / size[0], box.x1 / size[1], box.y1 / size[0])
+        said = [mark("box"), *(words.location(edge) for edge in edges[:2]), *(words.edge(edge) for edge in edges[2:])]
+        taught = _taught(branch, tuple(said), ((last, (lesson.mask,), False),))
+        # The box's mark is given and not said.
+        return _Taught(taught.branch, ((last - 1, mark("seg")), *taught.targets[1:]), taught.seen)
     if isinstance(lesson, Refer):
         branch = model.refer(image, lesson.prompt_id)
         tail = (*words.encode(lesson.label), mark("sep"), *words.encode(lesson.caption), end)
@@ -82,15 +94,15 @@ def _teach(model: EarthGPTX, image: int, lesson: Lesson) -> _Taught:
         return _taught(branch, (*words.encode(lesson.answer), end), ())
     assert isinstance(lesson, Describe)
     branch = model.describe(image)
-    said: list[int] = []
+    pieces: list[int] = []
     seen: list[tuple[int, tuple[Mask, ...], bool]] = []
     for text, mask in lesson.pieces:
         if mask is None:
-            said += words.encode(text)
+            pieces += words.encode(text)
         else:
-            said += [mark("p"), *words.encode(text), mark("</p>"), mark("seg")]
-            seen.append((len(branch.tokens) + len(said) - 1, (mask,), False))
-    return _taught(branch, (*said, end), tuple(seen))
+            pieces += [mark("p"), *words.encode(text), mark("</p>"), mark("seg")]
+            seen.append((len(branch.tokens) + len(pieces) - 1, (mask,), False))
+    return _taught(branch, (*pieces, end), tuple(seen))
 
 
 def _taught(branch: Branch, tail: tuple[int, ...], seen: tuple[tuple[int, tuple[Mask, ...], bool], ...]) -> _Taught:
@@ -100,7 +112,7 @@ def _taught(branch: Branch, tail: tuple[int, ...], seen: tuple[tuple[int, tuple[
 
 
 def _seen(
-    model: EarthGPTX, asks: Tensor, of_image: Tensor, truths: Sequence[tuple[Mask, ...]], groups: Sequence[bool],
+    model: EarthGPTX, asks: Tensor, of_image: Sequence[int], truths: Sequence[tuple[Mask, ...]], groups: Sequence[bool],
     pixels: Tensor, looked: Tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     perceived = model.perception(asks, of_image, pixels, looked)
@@ -122,7 +134,9 @@ def _seen(
     owner = [at for at, places in zip(group, middles, strict=True) for _ in places]
     if owner:
         peaks = torch.tensor([place for places in middles for place in places], device=model.device)
-        masks, boxes = model.perception.instances(perceived.queries[owner], of_image[owner], peaks, pixels)
+        masks, boxes = model.perception.instances(
+            perceived.queries[owner], [of_image[at] for at in owner], peaks, pixels
+        )
         each = [mask for at in group for mask in truths[at]]
         single = torch.stack([_drawn((mask,), shape) for mask in each]).to(model.device)
         true_boxes = (

@@ -20,6 +20,14 @@ class Find:
 
 
 @dataclass(frozen=True, slots=True)
+class Locate:
+    """The one object that a phrase speaks of; None says that there is none."""
+
+    phrase: str
+    mask: Mask | None
+
+
+@dataclass(frozen=True, slots=True)
 class Refer:
     """What a prompt of the image points at."""
 
@@ -45,7 +53,7 @@ class Answer:
     prompt_ids: tuple[str, ...] = ()
 
 
-Lesson = Find | Refer | Describe | Answer
+Lesson = Find | Locate | Refer | Describe | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy as np
 from model.prompt import VisualPrompt
 from model.region import Mask, Point
 from model.tokens import Vocabulary
-from model.training.samples import Answer, Describe, Find, Refer, Sample
+from model.training.samples import Answer, Describe, Find, Locate, Refer, Sample
 
 SIDE = 128
 NAMES = ("ship", "tank", "building", "aircraft", "vehicle", "dock", "crane", "barge")
@@ -42,6 +42,7 @@ def _sample(number: int, name: str, noise: np.random.Generator) -> Sample:
         ),
         lessons=(
             Find(name, (west, east)), Find(ABSENT, ()),
+            Locate(f"the western {name}", west), Locate(f"the eastern {name}", east), Locate(f"the {ABSENT}", None),
             Refer("a", name, f"a bright {name} in the west", west), Refer("b", name, f"a {name} {east.width} pixels wide", east),
             Describe(((f"{modality} scene with", None), (f"a {name}", west), ("and another", None))),
             Answer(f"how many {name}s?", "two"), Answer("what is this?", f"a {name}", ("a",)),
@@ -50,7 +51,7 @@ def _sample(number: int, name: str, noise: np.random.Generator) -> Sample:
 
 
 def _texts(lesson: object) -> list[str]:
-    if isinstance(lesson, Find):
+    if isinstance(lesson, Find | Locate):
         return [lesson.phrase]
     if isinstance(lesson, Refer):
         return [lesson.label, lesson.caption]

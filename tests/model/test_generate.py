@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.earthgptx import Branch, EarthGPTX
-from model.generate import decode, likelihoods, read, remember
+from model.generate import Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from tests.model.lessons import NAMES, samples
 
@@ -17,6 +17,9 @@ def encoded(taught: EarthGPTX):  # type: ignore[no-untyped-def]
             torch.stack([torch.from_numpy(sample.pixels) for sample in batch]), [s.modality for s in batch],
             [sample.prompts for sample in batch],
         )  # fmt: skip
+
+
+MARKS = ("sep", "p", "</p>", "seg")
 
 
 def branches(model: EarthGPTX) -> list[Branch]:
@@ -54,9 +57,10 @@ def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded) ->
             plain = taught.language.causal.generate(
                 inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long), max_new_tokens=24,
                 do_sample=False, eos_token_id=end, pad_token_id=taught.vocabulary.mark("pad"),
+                suppress_tokens=taught.vocabulary.unsayable(("eos", *MARKS)),
             )[0].tolist()  # fmt: skip
         past = remember(taught, encoded)
-        [ours] = decode(taught, encoded, past, [branch], 24)
+        [ours] = decode(taught, encoded, past, [branch], 24, marks=MARKS)
         assert ours.tokens == [token for token in plain if token != end]
         assert ours.tokens
 
@@ -64,9 +68,9 @@ def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded) ->
 @pytest.mark.parametrize("rows", [1, 3, 7, 128])
 def test_any_number_of_rows_and_any_order_say_the_same(taught: EarthGPTX, encoded, rows: int) -> None:  # type: ignore[no-untyped-def]
     past, asked = remember(taught, encoded), branches(taught)
-    expected = decode(taught, encoded, past, asked, 24)
+    expected = decode(taught, encoded, past, asked, 24, marks=MARKS)
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(rows)).tolist()
-    found = decode(taught, encoded, past, [asked[at] for at in order], 24, rows=rows)
+    found = decode(taught, encoded, past, [asked[at] for at in order], 24, marks=MARKS, rows=rows)
     for at, one in zip(order, found, strict=True):
         assert one.tokens == expected[at].tokens
         assert one.log_likelihood == pytest.approx(expected[at].log_likelihood, abs=1e-4)
@@ -76,7 +80,7 @@ def test_any_number_of_rows_and_any_order_say_the_same(taught: EarthGPTX, encode
 def test_a_budget_that_is_hit_is_said(taught: EarthGPTX, encoded) -> None:  # type: ignore[no-untyped-def]
     asked = branches(taught)
     past = remember(taught, encoded)
-    whole, short = (decode(taught, encoded, past, asked, budget) for budget in (24, 3))
+    whole, short = (decode(taught, encoded, past, asked, budget, marks=MARKS) for budget in (24, 3))
     for one, other in zip(whole, short, strict=True):
         assert other.tokens == one.tokens[:3]
         assert other.cut == (len(one.tokens) >= 3)
@@ -87,7 +91,9 @@ def test_names_are_scored_in_one_pass_as_one_by_one(taught: EarthGPTX, encoded) 
     names, sep = ["ship", "shipyard", "tank", "a tank of oil"], taught.vocabulary.mark("sep")
     past = remember(taught, encoded)
     asked = [taught.refer(image, "a") for image in range(3)]
-    together = likelihoods(taught, encoded, past, asked, names)
+    trie = Trie(taught.vocabulary, names)
+    states, slots = read(taught, encoded, past, asked, len(trie.tokens))
+    together = likelihoods(taught, states, slots, trie)
     for row, branch in enumerate(asked):
         for col, name in enumerate(names):
             tail = [*taught.vocabulary.encode(name), sep]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.earthgptx import EarthGPTX
-from model.region import Mask
+from model.region import Box, Mask
 from model.tasks import Asked
 from model.training.objective import losses
-from model.training.samples import Describe, Find, Refer, Sample
+from model.training.samples import Describe, Find, Locate, Refer, Sample
 from tests.model.lessons import ABSENT, NAMES, SIDE, samples
 
 
@@ -19,6 +19,15 @@ def iou(found: Mask | None, truth: Mask) -> float:
         return 0.0
     one, other = (mask.window(0, 0, SIDE, SIDE) for mask in (found, truth))
     return float((one & other).sum() / (one | other).sum())
+
+
+def overlap(one: Box, other: Box) -> float:
+    width, height = (
+        min(one.x1, other.x1) - max(one.x0, other.x0),
+        min(one.y1, other.y1) - max(one.y0, other.y0),
+    )
+    shared = max(width, 0) * max(height, 0)
+    return shared / (sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other)) - shared)
 
 
 def ask(model: EarthGPTX, batch: list[Sample]) -> Asked:
@@ -69,6 +78,31 @@ def test_every_object_of_a_phrase_is_found_and_what_is_not_there_is_not(asked: A
         assert absent.presence < 0.1
         assert absent.scores.max() < 128
         assert all(instance.score < 0.1 for instance in absent.instances)
+
+
+def test_the_one_object_of_a_phrase_is_located_by_box_and_mask(asked: Asked) -> None:
+    phrases = [[f"the western {name}", f"the eastern {name}", f"the {ABSENT}"] for name in NAMES]
+    for sample, (west, east, absent) in zip(samples(), asked.locate(phrases), strict=True):
+        masks = [lesson.mask for lesson in sample.lessons if isinstance(lesson, Locate) and lesson.mask is not None]
+        for answer, mask in zip((west, east), masks, strict=True):
+            assert iou(answer.seen.mask, mask) > 0.9
+            assert overlap(answer.box, mask.box) > 0.9
+            assert answer.seen.presence > 0.9
+        assert absent.seen.presence < 0.1
+
+
+def test_boxes_are_ordered_even_from_a_model_that_knows_nothing(tiny: EarthGPTX) -> None:
+    for answers in ask(tiny, samples()).locate([["a ship", "the tank", "北の船"]] * 8):
+        for answer in answers:
+            assert 0 <= answer.box.x0 < answer.box.x1 <= SIDE
+            assert 0 <= answer.box.y0 < answer.box.y1 <= SIDE
+
+
+def test_a_model_that_knows_nothing_says_words_only(tiny: EarthGPTX) -> None:
+    asked = ask(tiny, samples())
+    for text, cut in asked.answer([(image, "what is this?", ("a",)) for image in range(8)]):
+        assert text
+        assert cut
 
 
 def test_a_scene_is_described_and_its_words_are_grounded(asked: Asked) -> None:

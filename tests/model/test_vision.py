@@ -97,5 +97,5 @@ def test_a_config_whose_parts_do_not_fit_is_refused(change: dict[str, object], s
 
 
 def test_a_scale_of_another_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no scale 'huge'; there are tiny, nano, base"):
+    with pytest.raises(ConfigError, match="no scale 'huge'; there are tiny, nano, small, base"):
         preset("huge")

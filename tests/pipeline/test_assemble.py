@@ -9,7 +9,7 @@ from model.answer import Grounding
 from model.region import Mask
 from model.tile import AnalystTraits
 from pipeline.assemble import Blend, Part, is_settled, merge, resolve, to_part
-from pipeline.grid import Tile, Window
+from pipeline.grid import Tile, View, Window
 
 TILE, HALO, CONTEXT = 48, 12, 4
 CORE = TILE - 2 * HALO
@@ -36,7 +36,12 @@ def seen(
     if inside.empty:
         return None
     mask = Mask.from_array(np.ones(inside.shape, bool), y0=inside.y0 - where.window.y0, x0=inside.x0 - where.window.x0)
-    return to_part(Grounding(label=label, score=score, mask=mask, prompt_id=prompt, caption=caption), where, CONTEXT)
+    return to_part(
+        Grounding(label=label, score=score, mask=mask, prompt_id=prompt, caption=caption),
+        where,
+        View(where.window),
+        CONTEXT,
+    )
 
 
 def everyone_sees(box: Window, rows: int = 4, cols: int = 4) -> list[Part]:

@@ -18,7 +18,7 @@ def tile(pixels: np.ndarray, **more: Any) -> TileInput:
         "pixels": np.stack([pixels] * 3), "valid": everywhere, "asked": everywhere, "modality": "sar",
         "metres_per_pixel": 10.0, "phrases": ("ship",), "prompts": (), "describe": False, **more,
     }  # fmt: skip
-    return TileInput(**asked)
+    return TileInput(names=asked["phrases"], **asked)
 
 
 def sea(side: int = 200) -> np.ndarray:

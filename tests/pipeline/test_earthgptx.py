@@ -47,6 +47,7 @@ def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, r
         "box": shapely.box(*at(330, 300), *at(300, 350)),
         "polygon": shapely.Polygon([at(200, 200), at(200, 260), at(240, 230)]),
         "stroke": shapely.LineString([at(100, 400), at(140, 440)]),
+        "wide": shapely.box(*at(390, 60), *at(20, 470)),
     }
     gpd.GeoDataFrame({"id": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:32631").to_parquet(
         tmp_path / "p.parquet"
@@ -57,6 +58,8 @@ def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, r
         assert len(answered) == len(set(answered)) > 0
         if origin.endswith(".parquet"):
             assert set(answered) == set(shapes)
+            wide = result.objects[result.objects["prompt_ids"] == "wide"].geometry.item()
+            assert (wide.bounds[3] - wide.bounds[1]) * 111_000 > 2560  # metres: more than a tile
         raster = result.raster
         assert isinstance(raster, xr.Dataset)
         assert (raster["status"] == 1).all()
@@ -104,7 +107,7 @@ def test_more_prompts_than_fit_are_split_and_none_is_dropped() -> None:
     everywhere = np.ones((130, 140), bool)
     tile = TileInput(
         pixels=np.full((3, 130, 140), 90, np.uint8), valid=everywhere, asked=everywhere, modality="sar", metres_per_pixel=10.0,
-        phrases=(), prompts=prompts, describe=False,
+        phrases=(), prompts=prompts, names=(), describe=False,
     )  # fmt: skip
     [answer] = EarthGPTXAnalyst(model).analyse([tile])
     assert [grounding.prompt_id for grounding in answer.groundings] == [prompt.id for prompt in prompts]

@@ -12,7 +12,9 @@ import shapely
 from model.prompt import VisualPrompt
 from model.region import Box, Mask, Point
 from pipeline import plan
-from pipeline.prompts import tile_prompts
+from pipeline.errors import JobError
+from pipeline.grid import View
+from pipeline.prompts import tile_prompts, wide_prompts
 from pipeline.scene import read_scene
 from tests.archive import Archive, targets
 
@@ -96,3 +98,45 @@ def test_vectors_become_points_boxes_and_masks_in_their_own_tile(scene: Archive,
     assert isinstance(polygon, Mask)
     assert polygon.area == pytest.approx(150, abs=12)
     assert (polygon.y0 + y0, polygon.x0 + x0) == pytest.approx((400, 400), abs=1)
+
+
+def test_a_prompt_larger_than_a_tile_is_asked_on_coarser_pixels_whatever_the_tiling(
+    scene: Archive, tmp_path: Path
+) -> None:
+    def at(row: float, col: float) -> tuple[float, float]:
+        return scene.west + col * 10, scene.north - row * 10
+
+    shapes = {
+        "field": shapely.box(*at(700, 100), *at(100, 900)),
+        "coast": shapely.Polygon([at(200, 200), at(200, 700), at(700, 300)]),
+        "small": shapely.box(*at(310, 300), *at(300, 320)),
+    }
+    gpd.GeoDataFrame({"id": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:32631").to_parquet(
+        tmp_path / "p.parquet"
+    )
+
+    def wide(**grid: int) -> dict[str, tuple[View, VisualPrompt]]:
+        made = plan(scene.job("a.zarr", **refer(str(tmp_path / "p.parquet")), grid=grid))
+        [area] = made.grids.values()
+        found = {}
+        for key in made.blocks:
+            placed = made.prompts.get((key.grid, key.row, key.col), ())
+            for tile in area.tiles(key):
+                found |= {prompt.id: (view, prompt) for view, prompt in wide_prompts(made, area, tile, placed)}
+        return found
+
+    found = wide(tile_px=256, halo_px=64, block_px=256)
+    assert set(found) == {"field", "coast"}
+    view, field = found["field"]
+    assert view.factor == 8
+    assert isinstance(field.place, Box)
+    assert (field.place.x1 - field.place.x0, field.place.y1 - field.place.y0) == pytest.approx((100, 75))
+    assert (
+        view.window.y0 + 8 * field.place.y0, view.window.x0 + 8 * field.place.x0
+    ) == pytest.approx((100, 100), abs=0.1)  # fmt: skip
+    assert isinstance(found["coast"][1].place, Mask)
+    assert found == wide(tile_px=256, halo_px=64, block_px=384)
+    with pytest.raises(JobError, match="larger than 16 tiles"):
+        huge = shapely.box(scene.west - 5e5, scene.north - 5e5, scene.west + 5e5, scene.north + 5e5)
+        gpd.GeoDataFrame({"id": ["huge"]}, geometry=[huge], crs="EPSG:32631").to_parquet(tmp_path / "p.parquet")
+        wide(tile_px=256, halo_px=64, block_px=256)

@@ -1,0 +1,113 @@
+"""A prompt of a few pixels is asked on a crop; the crop lies where the prompt does, and so does its answer."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.analyst import EarthGPTXAnalyst
+from model.earthgptx import Around, EarthGPTX
+from model.errors import ModelError
+from model.focus import CROP_PX, focus, is_small
+from model.prompt import Place, VisualPrompt
+from model.region import Box, Mask, Point, Scribble
+from model.tasks import Asked
+from model.tile import TileInput
+from tests.model.lessons import samples
+
+SIDE = 192
+
+
+def speck(y: int, x: int) -> Mask:
+    return Mask.from_array(np.ones((3, 4), bool), y0=y, x0=x)
+
+
+@pytest.mark.parametrize("place", [Point(100.5, 60.5), Box(98, 58, 103, 63), speck(59, 99),
+                                   Scribble((Point(98, 60), Point(103, 61)), 2)])  # fmt: skip
+def test_a_small_prompt_is_answered_where_it_is(tiny: EarthGPTX, place: Place) -> None:
+    prompt = VisualPrompt(id="p", place=place)
+    assert is_small(prompt, SIDE, SIDE)
+    pixels = torch.randint(0, 255, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    [answer] = focus(tiny, pixels, ["sar", "sar"], [(1, prompt)], ("ship", "tank"))
+    assert answer.prompt_id == "p"
+    assert answer.label in ("ship", "tank")
+    if answer.seen.mask is not None:
+        box = answer.seen.mask.box
+        assert 60 - 24 <= box.y0 < box.y1 <= 60 + 25
+        assert 100 - 24 <= box.x0 < box.x1 <= 100 + 25
+
+
+def test_a_crop_is_what_lies_around_its_prompt_and_alone_as_among_others(taught: EarthGPTX) -> None:
+    pixels = torch.randint(0, 60, (1, 3, SIDE, SIDE), dtype=torch.uint8)
+    pixels[0, :, 80:84, 40:45] = 220
+    near, far = (VisualPrompt(id=name, place=Point(x, y)) for name, x, y in (("near", 42.0, 82.0), ("far", 150.0, 9.0)))
+    together = focus(taught, pixels, ["optical"], [(0, far), (0, near)], ())
+    [alone] = focus(taught, pixels, ["optical"], [(0, near)], ())
+    assert alone.caption == together[1].caption
+    assert alone.seen.score == pytest.approx(together[1].seen.score, abs=1e-4)
+    moved = pixels.clone()
+    moved[0, :, :, 120:] = 0  # beyond the crop, but not beyond what lies around it
+    [other] = focus(taught, moved, ["optical"], [(0, near)], ())
+    assert other.seen.score != alone.seen.score
+
+
+@given(
+    y0=st.integers(0, 60), x0=st.integers(0, 60), height=st.integers(1, 40), width=st.integers(1, 40),
+    factor=st.sampled_from([0.5, 1.0, 2.0, 2.5]),
+)  # fmt: skip
+def test_every_kind_of_prompt_is_zoomed_to_the_same_place(
+    y0: int, x0: int, height: int, width: int, factor: float
+) -> None:
+    mask = Mask.from_array(np.ones((height, width), bool), y0=y0, x0=x0)
+    side = 256
+    one, other = (
+        VisualPrompt(id="p", place=place).zoomed(0, 0, factor, side, side).box(side, side) for place in (mask, mask.box)
+    )
+    for low, high in ((one.x0, other.x0), (one.y0, other.y0), (one.x1, other.x1), (one.y1, other.y1)):
+        assert low == pytest.approx(high, abs=max(factor, 1.0))
+
+
+def test_a_tile_gets_the_surer_of_both_answers(tiny: EarthGPTX) -> None:
+    everywhere = np.ones((SIDE, SIDE), bool)
+    prompts = (VisualPrompt(id="small", place=speck(50, 50)), VisualPrompt(id="large", place=Box(20, 20, 90, 90)))
+    tile = TileInput(
+        pixels=np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8), valid=everywhere, asked=everywhere,
+        modality="sar", metres_per_pixel=1.0, phrases=(), prompts=prompts, names=("ship",), describe=False,
+    )  # fmt: skip
+    [answer] = EarthGPTXAnalyst(tiny).analyse([tile])
+    pixels = torch.from_numpy(tile.pixels)[None]
+    [[whole, large]] = Asked(tiny, pixels, ["sar"], [prompts]).refer(("ship",))
+    [near] = focus(tiny, pixels, ["sar"], [(0, prompts[0])], ("ship",))
+    small = next(grounding for grounding in answer.groundings if grounding.prompt_id == "small")
+    assert small.score == pytest.approx(max(whole.seen.score, near.seen.score), abs=1e-5)
+    other = next(grounding for grounding in answer.groundings if grounding.prompt_id == "large")
+    assert other.score == pytest.approx(large.seen.score, abs=1e-5)
+
+
+def test_one_prompt_has_the_papers_form_and_many_have_it_apart(tiny: EarthGPTX) -> None:
+    sample = samples(1)[0]
+    pixels = torch.from_numpy(sample.pixels)[None]
+    with torch.inference_mode():
+        apart = tiny.encode_apart(pixels, ["sar"], [sample.prompts])
+        assert len(apart.prefix) == len(sample.prompts)
+        for number, prompt in enumerate(sample.prompts):
+            alone = tiny.encode(pixels, ["sar"], [[prompt]])
+            assert torch.allclose(alone.prefix[0], apart.prefix[number], atol=1e-5)
+            assert torch.allclose(alone.regions[0][prompt.id], apart.regions[number][prompt.id], atol=1e-5)
+        together = tiny.encode(pixels, ["sar"], [sample.prompts])
+        assert not torch.allclose(together.prefix[0], apart.prefix[0], atol=1e-5)
+
+
+def test_a_wider_view_is_read_after_the_image(tiny: EarthGPTX) -> None:
+    sample = samples(1)[0]
+    pixels = torch.from_numpy(sample.pixels)[None]
+    wide = torch.randint(0, 255, (1, 3, CROP_PX // 2, CROP_PX // 2), dtype=torch.uint8)
+    with torch.inference_mode():
+        plain = tiny.encode(pixels, ["sar"])
+        wider = tiny.encode(pixels, ["sar"], around=Around(wide, [()]))
+    count = (CROP_PX // 2 // tiny.config.token_px) ** 2
+    assert wider.prefix.shape[1] == plain.prefix.shape[1] + 1 + count
+    assert torch.allclose(wider.prefix[:, : plain.prefix.shape[1]], plain.prefix, atol=1e-5)
+    with pytest.raises(ModelError, match="1 images, 1 modalities and 0 lists"):
+        tiny.encode(pixels, ["sar"], around=Around(wide, []))
