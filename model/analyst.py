@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.earthgptx import EarthGPTX
-    from model.tasks import Asked, Found, Referred
+    from model.tasks import Asked, Described, Found, Referred
 
 CODE = "2"
 """Version of all code that shapes an answer; part of the digest."""
@@ -118,7 +118,7 @@ class EarthGPTXAnalyst:
             if turn == 0:
                 scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
                 if any(tile.describe for tile in tiles):
-                    said = [described.caption for described in asked.describe()]
+                    said = [_text(described) for described in asked.describe()]
                     captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
             if any(prompts):
                 for tile, referred, into in zip(
@@ -180,6 +180,11 @@ class EarthGPTXAnalyst:
         return scores
 
 
+def _text(answer: Referred | Described) -> str:
+    """The caption; one that hit its budget ends in dots."""
+    return f"{answer.caption} ..." if answer.cut else answer.caption
+
+
 def _referred(answer: Referred, tile: TileInput) -> Grounding:
     """An answer to a prompt; where the model sees nothing, the prompt's own ground with its low score."""
     height, width = tile.valid.shape
@@ -188,6 +193,6 @@ def _referred(answer: Referred, tile: TileInput) -> Grounding:
         prompt: VisualPrompt = next(prompt for prompt in tile.prompts if prompt.id == answer.prompt_id)
         seen = prompt.inside(height, width)
     return Grounding(
-        label=answer.label or "nothing", score=answer.seen.score, mask=Mask.from_array(seen), caption=answer.caption,
+        label=answer.label or "nothing", score=answer.seen.score, mask=Mask.from_array(seen), caption=_text(answer),
         prompt_id=answer.prompt_id,
     )  # fmt: skip
