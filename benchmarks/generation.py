@@ -47,7 +47,8 @@ def unsaid(model: EarthGPTX) -> list[int]:
 
 
 def generated(model: EarthGPTX, encoded: Encoded, branches: list[Branch]) -> list[list[int]]:
-    embeds = torch.stack([torch.cat([encoded.prefix[each.image], model.embed(encoded, each)]) for each in branches])
+    own = model.embed(encoded, branches)
+    embeds = torch.stack([torch.cat([encoded.prefix[b.image], each]) for b, each in zip(branches, own, strict=True)])
     said = model.language.causal.generate(
         inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
         max_new_tokens=TOKENS, do_sample=False, pad_token_id=0,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from model.earthgptx import EarthGPTX
     from model.tasks import Asked, Described, Found, Referred
 
-CODE = "2"
+CODE = "3"
 """Version of all code that shapes an answer; part of the digest."""
 CONTEXT_PX = 16
 """A cell of the encoders: what lies nearer to a tile's border is seen without its surroundings."""
@@ -114,7 +114,7 @@ class EarthGPTXAnalyst:
         captions = [""] * len(tiles)
         for turn in range(turns):
             prompts = [tile.prompts[turn * most : (turn + 1) * most] for tile in tiles]
-            asked = Asked(self._model, pixels, modalities, prompts)
+            asked = Asked(self._model, pixels, modalities, prompts, metres=[tile.metres_per_pixel for tile in tiles])
             if turn == 0:
                 scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
                 if any(tile.describe for tile in tiles):

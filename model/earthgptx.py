@@ -29,7 +29,7 @@ from model.hybrid import HybridBlock
 from model.language import Language
 from model.perception import Perception
 from model.prompt import VisualPrompt, rasterise
-from model.spatial_encoder import PROMPT_TOKENS, SpatialEncoder
+from model.spatial_encoder import PROMPT_TOKENS, WAVES, SpatialEncoder, waves
 from model.tokens import MODALITIES, Vocabulary
 from model.vision import Features, MixedEncoders
 
@@ -107,6 +107,7 @@ class EarthGPTX(nn.Module):
             nn.Linear(2 * config.hybrid_width, config.language.width), nn.GELU(),
             nn.Linear(config.language.width, REGION_TOKENS * config.language.width),
         )  # fmt: skip
+        self.scale = nn.Linear(2 * WAVES, config.language.width)
         self.language = Language(config.language)
         self.perception = Perception(config)
 
@@ -117,7 +118,7 @@ class EarthGPTX(nn.Module):
 
     def encode(
         self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]] = (),
-        around: Around | None = None,
+        around: Around | None = None, metres: Sequence[float | None] = (),
     ) -> Encoded:  # fmt: skip
         """Look at images and their prompts.
 
@@ -126,6 +127,7 @@ class EarthGPTX(nn.Module):
             modalities: of each image: optical, sar or infrared.
             prompts: of each image, at most `max_prompts`, in its pixels; empty for none at all.
             around: the wider view that each image lies in; None for none.
+            metres: along a side of a pixel, of each image; None where it is not known.
 
         Raises:
             ImageError: the images have another dtype or shape.
@@ -140,7 +142,7 @@ class EarthGPTX(nn.Module):
             self._check(around.pixels, modalities, around.prompts)
             size = (around.pixels.shape[-2], around.pixels.shape[-1])
             wider = self._fused(self.encoders(around.pixels.to(self.device)), around.prompts, size)
-        return self._encoded(fused, modalities, wider)
+        return self._encoded(fused, modalities, metres, wider)
 
     def encode_apart(
         self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]]
@@ -158,7 +160,7 @@ class EarthGPTX(nn.Module):
         features = Features(image=features.image[of], conv=tuple(level[of] for level in features.conv))
         alone = [(prompt,) for each in prompts for prompt in each]
         fused = self._fused(features, alone, (pixels.shape[-2], pixels.shape[-1]))
-        return self._encoded(fused, [modalities[image] for image in of.tolist()], None)
+        return self._encoded(fused, [modalities[image] for image in of.tolist()], (), None)
 
     def _fused(self, features: Features, prompts: Sequence[Sequence[VisualPrompt]], size: tuple[int, int]) -> _Fused:
         """What the hybrid block makes of images and their prompts."""
@@ -173,13 +175,16 @@ class EarthGPTX(nn.Module):
         regions = self._regions(prompts, canvas, encoded[:, :, 0], cells)
         return _Fused(conv=features.conv, cells=cells, tokens=tokens, regions=regions, size=size)
 
-    def _encoded(self, fused: _Fused, modalities: Sequence[str], wider: _Fused | None) -> Encoded:
+    def _encoded(
+        self, fused: _Fused, modalities: Sequence[str], metres: Sequence[float | None], wider: _Fused | None
+    ) -> Encoded:
         def marked(names: Sequence[str]) -> Tensor:
             return self.language.embed(
                 torch.tensor([[self.vocabulary.mark(name)] for name in names], device=self.device)
             )
 
-        prefix = [marked(modalities), fused.tokens]
+        scales = self._scales(metres or [None] * len(modalities), fused.tokens.dtype)
+        prefix = [marked(modalities) + scales[:, None], fused.tokens]
         if wider is not None:
             prefix += [marked(["around"] * len(modalities)), wider.tokens]
         pixels, looked = self.perception.pixels(fused.conv, fused.cells)
@@ -187,15 +192,19 @@ class EarthGPTX(nn.Module):
             prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions, size=fused.size
         )
 
-    def embed(self, encoded: Encoded, branch: Branch) -> Tensor:
-        """A branch as embeddings, (Q, W)."""
-        tokens = torch.tensor(branch.tokens, dtype=torch.long, device=self.device)
-        embedded = self.language.embed(tokens)
-        pieces, start = [], 0
-        for at, name in branch.regions:
-            pieces += [embedded[start:at], encoded.regions[branch.image][name]]
-            start = at
-        return torch.cat([*pieces, embedded[start:]])
+    def embed(self, encoded: Encoded, branches: Sequence[Branch]) -> list[Tensor]:
+        """Branches as embeddings, each (Q, W)."""
+        # All tokens at once: a gradient of the whole table for each branch would cost more than the branches do.
+        together = torch.tensor([token for each in branches for token in each.tokens], device=self.device)
+        split = self.language.embed(together).split([len(each.tokens) for each in branches])
+        found = []
+        for branch, embedded in zip(branches, split, strict=True):
+            pieces, start = [], 0
+            for at, name in branch.regions:
+                pieces += [embedded[start:at], encoded.regions[branch.image][name]]
+                start = at
+            found.append(torch.cat([*pieces, embedded[start:]]) if pieces else embedded)
+        return found
 
     def places(self, branch: Branch) -> list[int]:
         """Where each token of a branch stands among its embeddings."""
@@ -248,6 +257,14 @@ class EarthGPTX(nn.Module):
                 )
                 present[image, : len(each)] = True
         return canvas.to(self.device), boxes.to(self.device), present.to(self.device)
+
+    def _scales(self, metres: Sequence[float | None], dtype: torch.dtype) -> Tensor:
+        """(B, W) how large the ground of a pixel is; nothing where it is not known."""
+        known = [value if value is not None and value > 0 else 1.0 for value in metres]
+        # Octaves from 1/32 m to 1024 m lie in 0..1.
+        place = (torch.tensor(known, device=self.device).log2() + 5).clamp(0, 15)[:, None] / 15
+        given = torch.tensor([value is not None for value in metres], device=self.device)[:, None]
+        return torch.where(given, self.scale(waves(place).to(dtype)), 0.0).to(dtype)
 
     def _regions(
         self, prompts: Sequence[Sequence[VisualPrompt]], canvas: Tensor, codes: Tensor, fused: Tensor

@@ -24,3 +24,7 @@ class ConfigError(ModelError, ValueError):
 
 class WeightsError(ModelError):
     """Weights that cannot be used."""
+
+
+class DataError(ModelError):
+    """An annotated set cannot be read."""

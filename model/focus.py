@@ -16,16 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.earthgptx import Around, EarthGPTX
+from model.focal import CROP_PX, FEW_PX, LEAST_PX
 from model.prompt import VisualPrompt
 from model.region import Mask
 from model.tasks import Asked, Referred
 
-FEW_PX = 8
-"""Longer side under which a prompt gets a crop: half a cell of the encoders."""
-LEAST_PX = 48
-"""Side of the smallest crop, in pixels of the image."""
-CROP_PX = 128
-"""Side of an enlarged crop, and of the reduced image beside it."""
 TOGETHER = 64
 """Crops that are looked at in one batch."""
 
@@ -39,8 +34,9 @@ def is_small(prompt: VisualPrompt, height: int, width: int) -> bool:
 
 
 def focus(
-    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str]
-) -> list[Referred]:
+    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str],
+    metres: Sequence[float | None] = (),
+) -> list[Referred]:  # fmt: skip
     """What small prompts point at, by their crops.
 
     Args:
@@ -49,19 +45,21 @@ def focus(
         modalities: of each image.
         prompts: number of the image and the prompt, in its pixels.
         names: that an answer is one of; empty for the model's own words.
+        metres: along a side of a pixel, of each image; None where it is not known.
 
     Returns:
         In the prompts' order; masks in pixels of their images.
     """
     answers: list[Referred] = []
     for start in range(0, len(prompts), TOGETHER):
-        answers += _focus(model, pixels, modalities, prompts[start : start + TOGETHER], names)
+        answers += _focus(model, pixels, modalities, prompts[start : start + TOGETHER], names, metres)
     return answers
 
 
 def _focus(
-    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str]
-) -> list[Referred]:
+    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str],
+    metres: Sequence[float | None] = (),
+) -> list[Referred]:  # fmt: skip
     height, width = pixels.shape[-2:]
     windows = [_window(prompt, height, width) for _, prompt in prompts]
     crops = torch.cat(
@@ -79,9 +77,14 @@ def _focus(
     side = max(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     wide = [(prompt.zoomed(top, left, CROP_PX / side, CROP_PX, CROP_PX),) for _, prompt in prompts]
+    scales = [
+        value and value * side / CROP_PX
+        for (image, _), (_, _, side) in zip(prompts, windows, strict=True)
+        for value in [metres[image] if metres else None]
+    ]
     asked = Asked(
         model, crops, [modalities[image] for image, _ in prompts], [(prompt,) for prompt in inside],
-        Around(torch.cat([around[image] for image, _ in prompts]), wide),
+        Around(torch.cat([around[image] for image, _ in prompts]), wide), scales,
     )  # fmt: skip
     return [_back(answer, window, height, width) for [answer], window in zip(asked.refer(names), windows, strict=True)]
 

@@ -49,7 +49,7 @@ def read(
     model: EarthGPTX, encoded: Encoded, past: Slots, branches: Sequence[Branch], room: int = 0
 ) -> tuple[list[Tensor], Slots]:
     """Hidden states of branches, each (Q, W), read in one pass, and their slots with room for more tokens."""
-    embedded = [model.embed(encoded, branch) for branch in branches]
+    embedded = model.embed(encoded, branches)
     counts = [len(each) for each in embedded]
     slots = past.branched([branch.image for branch in branches], max(counts) + room)
     hidden = model.language(torch.nn.utils.rnn.pad_sequence(embedded, batch_first=True), slots)

@@ -88,12 +88,12 @@ class Perception(nn.Module):
             looked: (B, C, rows, cols), see `pixels`.
         """
         queries = self.ask(hidden)
-        ground = looked.flatten(2).transpose(1, 2)
+        ground = looked.flatten(2).transpose(1, 2).split(1)
         for norm, look in zip(self.norms, self.looks, strict=True):
             seen = torch.zeros_like(queries)
             for image, mine in _rows(of_image).items():
                 # Queries of one image share its keys; they do not see one another.
-                seen[mine] = look(norm(queries[mine])[None], ground[image : image + 1])[0].to(seen.dtype)
+                seen[mine] = look(norm(queries[mine])[None], ground[image])[0].to(seen.dtype)
             queries = queries + seen
         return Perceived(
             masks=_compare(self.mask_query(queries), pixels, of_image),
@@ -143,7 +143,8 @@ def _rows(of_image: Sequence[int]) -> dict[int, list[int]]:
 def _compare(queries: Tensor, pixels: Tensor, of_image: Sequence[int]) -> Tensor:
     """Dot product of each query (M, C) with every pixel of its image, (M, Y, X) float32."""
     rows = _rows(of_image)
-    compared = [torch.einsum("mc,cyx->myx", queries[mine], pixels[image]) for image, mine in rows.items()]
+    each = pixels.unbind()  # not one by one: the gradient of a slice is as large as the whole
+    compared = [torch.einsum("mc,cyx->myx", queries[mine], each[image]) for image, mine in rows.items()]
     order = torch.tensor([row for mine in rows.values() for row in mine], dtype=torch.long, device=queries.device)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return torch.cat(compared).float()[back] / queries.shape[-1] ** 0.5

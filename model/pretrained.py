@@ -6,6 +6,7 @@ EfficientNet-Lite0 the state dict that its authors published, which is read with
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +47,32 @@ def assemble(config: ModelConfig, parts: Parts, vocabulary: Vocabulary | None = 
     """
     causal: nn.Module | None = None
     if parts.language is not None:
-        causal, vocabulary = _language(parts.language)
+        causal, vocabulary = _language(found(parts.language))
     if vocabulary is None:
         raise WeightsError("no language model is named, and no vocabulary is given")
     model = EarthGPTX(config, vocabulary)
     if causal is not None:
         _fill_language(model, causal, str(parts.language))
     if parts.conv is not None:
-        _fill(model.encoders.conv, _conv(config, parts.conv), f"conv {parts.conv}")
+        _fill(model.encoders.conv, _conv(config, found(parts.conv)), f"conv {parts.conv}")
     if parts.vit is not None:
-        _fill(model.encoders.vit, _vit(config, parts.vit), f"vit {parts.vit}")
+        _fill(model.encoders.vit, _vit(config, found(parts.vit)), f"vit {parts.vit}")
     return model
+
+
+def found(place: str) -> str:
+    """A place as it is given; `package:NAME/PATH` is a file in an installed package, which is not imported.
+
+    Raises:
+        WeightsError: the package is not installed.
+    """
+    if not place.startswith("package:"):
+        return place
+    name, _, path = place.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise WeightsError(f"{place}: package {name} is not installed")
+    return str(Path(spec.origin).parent / path)
 
 
 def _language(place: str) -> tuple[nn.Module, Vocabulary]:

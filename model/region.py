@@ -87,14 +87,14 @@ class Scribble:
         return Scribble(tuple(point.moved(dx=dx, dy=dy) for point in self.points), self.width)
 
     def drawn(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Pixels whose centres lie within half a width of the stroke, (height, width) bool."""
+        """Pixels whose centres lie within half a width of the stroke, and all that it passes, (height, width) bool."""
         y, x = np.mgrid[:height, :width] + 0.5
         inside = np.zeros((height, width), bool)
         for start, end in zip(self.points, (*self.points[1:], self.points[-1]), strict=True):
             along_x, along_y = end.x - start.x, end.y - start.y
             length = along_x**2 + along_y**2
             t = np.clip(((x - start.x) * along_x + (y - start.y) * along_y) / length, 0, 1) if length else 0.0
-            inside |= np.hypot(x - start.x - t * along_x, y - start.y - t * along_y) <= self.width / 2
+            inside |= np.hypot(x - start.x - t * along_x, y - start.y - t * along_y) <= max(self.width / 2, 0.5**0.5)
         return inside
 
 

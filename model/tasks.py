@@ -91,13 +91,14 @@ class Asked:
 
     def __init__(
         self, model: EarthGPTX, pixels: Tensor, modalities: Sequence[str],
-        prompts: Sequence[Sequence[VisualPrompt]] = (), around: Around | None = None, budget: Budget = Budget(),  # noqa: B008  frozen
+        prompts: Sequence[Sequence[VisualPrompt]] = (), around: Around | None = None,
+        metres: Sequence[float | None] = (), budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         """Look at the images; see `EarthGPTX.encode`."""
         self._model, self._budget = model, budget
         self._prompts = prompts or [() for _ in pixels]
         with torch.inference_mode():
-            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around)
+            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around, metres)
         self._past: Slots = remember(model, self._encoded)
 
     @torch.inference_mode()

@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 SUN = (0.55, 0.83)
 """Metres of shadow (east, north) per metre of height."""
+MARGIN_M = 60.0
+"""How far past a view things are drawn: no shadow is longer."""
 LOOKS = 6.0
 """Equivalent number of looks of the SAR speckle."""
 
@@ -47,9 +49,18 @@ class View:
 
     def things(self) -> list[Thing]:
         """What may be seen, in drawing order."""
-        a, b, c, *_ = self.affine
-        corners = [c, c + a * self.width, c + b * self.height, c + a * self.width + b * self.height]
-        return things(min(corners) - 400.0, max(corners) + 400.0, seed=self.seed, date=self.date)
+        a, b, c, d, e, f = self.affine
+        xs = [c, c + a * self.width, c + b * self.height, c + a * self.width + b * self.height]
+        ys = [f, f + d * self.width, f + e * self.height, f + d * self.width + e * self.height]
+        west, east, south, north = min(xs), max(xs), min(ys), max(ys)
+        return [
+            thing
+            for thing in things(west - 400.0, east + 400.0, seed=self.seed, date=self.date)
+            if thing.bounds[0] <= east + MARGIN_M
+            and thing.bounds[2] >= west - MARGIN_M
+            and thing.bounds[1] <= north + MARGIN_M
+            and thing.bounds[3] >= south - MARGIN_M
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +125,7 @@ def _texture(x: Floats, y: Floats, scale_m: float, seed: int) -> Floats:
     return ndimage.map_coordinates(lattice, [v - j0, u - i0], order=1, mode="nearest")
 
 
-def _land(x: Floats, y: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
+def land(x: Floats, y: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
     """Depth inland from the water in metres (negative: at sea), field number in 0..1, vegetation in 0..1."""
     inland = np.minimum(y - coast(x), river(x, y) - 22.0)
     east, north = np.floor(x / 310.0), np.floor(y / 230.0)
@@ -124,7 +135,7 @@ def _land(x: Floats, y: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
 
 
 def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
-    inland, _, vegetation = _land(x, y, view.seed)
+    inland, _, vegetation = land(x, y, view.seed)
     season = 0.75 + 0.25 * np.cos(view.date * 1.3)
     fine = _texture(x, y, 9.0, view.seed + 5)
     green = np.stack([0.34 - 0.2 * vegetation * season, 0.33 - 0.08 * vegetation, 0.2 - 0.1 * vegetation * season])
@@ -157,7 +168,7 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
 
 
 def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
-    inland, field, vegetation = _land(x, y, view.seed)
+    inland, field, vegetation = land(x, y, view.seed)
     swell = _texture(x + 57.0 * view.date, y * 1.6, 42.0, view.seed + 17 + view.date)
     calm = -20.5 + 1.6 * swell + 1.2 * _texture(x, y, 900.0, view.seed + 19 + view.date)
     soil = -13.5 + 3.0 * (field - 0.5) + 2.0 * vegetation + 2.0 * _texture(x, y, 22.0, view.seed + 23)
@@ -181,7 +192,7 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
 
 
 def _infrared(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
-    inland, field, vegetation = _land(x, y, view.seed)
+    inland, field, vegetation = land(x, y, view.seed)
     sea = 288.0 + 0.4 * _texture(x, y, 300.0, view.seed + 31 + view.date)
     ground = 295.5 + 2.0 * (field - 0.5) - 3.0 * vegetation + 0.8 * _texture(x, y, 14.0, view.seed + 37)
     layers = np.where(inland < 0, sea, ground)[None]

@@ -17,6 +17,10 @@ class Find:
 
     phrase: str
     masks: tuple[Mask, ...]
+    apart: bool = True
+    """Whether they are single objects; else they are ground of one kind."""
+    outlined: bool = True
+    """Whether the masks are outlines; else they are boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Locate:
 
     phrase: str
     mask: Mask | None
+    outlined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Refer:
     label: str
     caption: str
     mask: Mask
+    outlined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Describe:
     """The scene in words; pieces that have a mask are grounded."""
 
     pieces: tuple[tuple[str, Mask | None], ...]
+    outlined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +72,11 @@ class Sample:
     modality: str
     prompts: tuple[VisualPrompt, ...]
     lessons: tuple[Lesson, ...]
+    metres_per_pixel: float | None = None
+    """None where it is not known."""
+    ignored: NDArray[np.bool_] | None = None
+    """(H, W). True where nothing is known: no mask is taught there."""
+    around: tuple[NDArray[np.uint8], tuple[VisualPrompt, ...]] | None = None
+    """The wider view that the image is a crop of, (3, h, w), and the prompts in it; None for none."""
+    ground: tuple[Find, ...] = ()
+    """All that is known of the ground, word by word; teaches the features directly."""

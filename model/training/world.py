@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import cached_property, lru_cache
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ CELL_M = 3000.0
 """Length of a cell along the coast, in metres."""
 
 Kind = Literal["ship", "aircraft", "storage tank", "building", "vehicle", "road", "harbour", "runway", "water", "field"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Ring = NDArray[np.float64]
 """A convex polygon, (N, 2) x and y in metres, counter-clockwise, not closed."""
 
@@ -44,6 +45,13 @@ class Thing:
     kelvin: float
     """Surface temperature."""
     caption: str
+
+    @cached_property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Least x, least y, most x, most y, metres."""
+        points = np.concatenate(self.rings)
+        (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return x0, y0, x1, y1
 
     @property
     def hot(self) -> bool:

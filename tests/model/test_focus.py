@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from model.analyst import EarthGPTXAnalyst
 from model.earthgptx import Around, EarthGPTX
 from model.errors import ModelError
-from model.focus import CROP_PX, focus, is_small
+from model.focal import CROP_PX
+from model.focus import focus, is_small
 from model.prompt import Place, VisualPrompt
 from model.region import Box, Mask, Point, Scribble
 from model.tasks import Asked
@@ -77,8 +78,8 @@ def test_a_tile_gets_the_surer_of_both_answers(tiny: EarthGPTX) -> None:
     )  # fmt: skip
     [answer] = EarthGPTXAnalyst(tiny).analyse([tile])
     pixels = torch.from_numpy(tile.pixels)[None]
-    [[whole, large]] = Asked(tiny, pixels, ["sar"], [prompts]).refer(("ship",))
-    [near] = focus(tiny, pixels, ["sar"], [(0, prompts[0])], ("ship",))
+    [[whole, large]] = Asked(tiny, pixels, ["sar"], [prompts], metres=[1.0]).refer(("ship",))
+    [near] = focus(tiny, pixels, ["sar"], [(0, prompts[0])], ("ship",), [1.0])
     small = next(grounding for grounding in answer.groundings if grounding.prompt_id == "small")
     assert small.score == pytest.approx(max(whole.seen.score, near.seen.score), abs=1e-5)
     other = next(grounding for grounding in answer.groundings if grounding.prompt_id == "large")

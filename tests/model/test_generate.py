@@ -52,7 +52,7 @@ def test_rows_keep_apart_in_their_slots(taught: EarthGPTX) -> None:
 def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded) -> None:  # type: ignore[no-untyped-def]
     end = taught.vocabulary.mark("eos")
     for branch in branches(taught)[:10]:
-        embeds = torch.cat([encoded.prefix[branch.image], taught.embed(encoded, branch)])[None]
+        embeds = torch.cat([encoded.prefix[branch.image], *taught.embed(encoded, [branch])])[None]
         with torch.inference_mode():
             plain = taught.language.causal.generate(
                 inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long), max_new_tokens=24,

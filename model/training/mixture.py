@@ -1,0 +1,147 @@
+"""One mixture of all sources, sensors and tasks. A number gives always the same sample: order and resuming are free.
+
+Torch-free, so that workers that only make samples stay small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.focal import CROP_PX, LEAST_PX
+from model.training.augment import augmented
+from model.training.datasets import SetConfig, read_set
+from model.training.lessons import taught
+from model.training.record import Record
+from model.training.rendered import rendered
+from model.training.samples import Answer, Describe, Find, Locate, Refer, Sample
+
+
+class RenderedConfig(BaseModel):
+    """The made world, without end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rendered: Literal[True]
+    weight: float = Field(gt=0)
+
+
+class ReadConfig(BaseModel):
+    """An annotated set, cropped by chance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set: SetConfig
+    weight: float = Field(gt=0)
+    crop: tuple[float, float]
+    """Shortest and longest side of a crop, in pixels of the image."""
+
+
+SourceConfig = RenderedConfig | ReadConfig
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Samples by number."""
+
+    sources: tuple[tuple[SourceConfig, tuple[Record, ...]], ...]
+    """Each with its images; the made world has none."""
+    seed: int
+    px: int
+    """Side of every image."""
+
+    @classmethod
+    def read(cls, sources: Sequence[SourceConfig], seed: int, px: int) -> Mixture:
+        """Read all sets.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+        held = tuple(
+            (source, () if isinstance(source, RenderedConfig) else tuple(read_set(source.set))) for source in sources
+        )
+        return cls(held, seed, px)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that the mixture's objects are called."""
+        found = set(rendered(0, 64).complete)
+        for source, _ in self.sources:
+            if isinstance(source, ReadConfig):
+                found |= {word for word in source.set.names.values() if word} | set(source.set.parents.values())
+        return tuple(sorted(found))
+
+    def record(self, number: int) -> Record:
+        """The image of a sample, as it is taught."""
+        rng = np.random.default_rng([self.seed, number, 0])
+        weights = np.array([source.weight for source, _ in self.sources])
+        source, records = self.sources[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        if isinstance(source, RenderedConfig):
+            return augmented(rendered(int(rng.integers(2**62)), self.px), rng)
+        record = records[int(rng.integers(len(records)))]
+        side = float(np.exp(rng.uniform(*np.log(source.crop))))
+        height, width = record.pixels.shape[1:]
+        y0, x0 = (_start(rng, length, side) for length in (height, width))
+        if record.regions and rng.random() < 0.6:  # see something more often than nothing
+            middle = record.regions[int(rng.integers(len(record.regions)))].mask.centre
+            y0, x0 = (
+                float(np.clip(at - side * rng.uniform(0.15, 0.85), *sorted((0.0, length - side))))
+                for at, length in ((middle.y, height), (middle.x, width))
+            )
+        crop = record.cropped(y0, x0, side, self.px)
+        if not crop.north_up:
+            crop = crop.turned(int(rng.integers(4)), flipped=bool(rng.integers(2)))
+        return augmented(crop, rng)
+
+    def sample(self, number: int) -> Sample:
+        """The sample of a number."""
+        return taught(self.record(number), np.random.default_rng([self.seed, number, 1]))
+
+    def focal(self, number: int) -> Sample:
+        """A crop of an image, enlarged, with the whole of it beside it: as small prompts are asked (`model.focus`)."""
+        rng = np.random.default_rng([self.seed, number, 2])
+        record = self.record(number)
+        smallest = sorted(record.regions, key=lambda region: region.mask.area)[:8]
+        middle = (self.px / 2, self.px / 2)
+        side = float(LEAST_PX)
+        if smallest:
+            mask = smallest[int(rng.integers(len(smallest)))].mask
+            middle = (mask.centre.y, mask.centre.x)
+            side = min(max(3.0 * max(mask.height, mask.width), side), self.px)
+        y0, x0 = (float(np.clip(at - side / 2, 0, self.px - side)) for at in middle)
+        near = taught(record.cropped(y0, x0, side, CROP_PX), rng)
+        factor = side / self.px  # from a pixel of the crop to one of the reduced image
+        wide = tuple(
+            prompt.zoomed(-y0 * CROP_PX / side, -x0 * CROP_PX / side, factor, CROP_PX, CROP_PX)
+            for prompt in near.prompts
+        )
+        return replace(near, around=(record.cropped(0, 0, self.px, CROP_PX).pixels, wide))
+
+    def texts(self, count: int) -> list[str]:
+        """What is said in the first samples, to learn a vocabulary from."""
+        found: list[str] = list(self.words)
+        for number in range(count):
+            for lesson in self.sample(number).lessons:
+                if isinstance(lesson, Find | Locate):
+                    found.append(lesson.phrase)
+                elif isinstance(lesson, Refer):
+                    found += [lesson.label, lesson.caption]
+                elif isinstance(lesson, Answer):
+                    found += [lesson.question, lesson.answer]
+                elif isinstance(lesson, Describe):
+                    found += [text for text, _ in lesson.pieces]
+        return found
+
+    def sized(self, px: int) -> Mixture:
+        """The same mixture at another size."""
+        return replace(self, px=px)
+
+
+def _start(rng: np.random.Generator, length: int, side: float) -> float:
+    """Where a crop starts along one side; a crop longer than the image holds it somewhere."""
+    low, high = sorted((0.0, length - side))
+    return float(rng.uniform(low, high))

@@ -1,0 +1,71 @@
+"""What a model says of a few images, drawn: to look at while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.earthgptx import EarthGPTX
+from model.prompt import VisualPrompt
+from model.region import Mask
+from model.tasks import Asked
+from model.training.record import Record
+
+COLOURS = ((230, 60, 60), (60, 160, 250), (250, 200, 40), (80, 210, 110), (220, 110, 230))
+
+
+def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> None:
+    """A row an image: the truth, what was found of its words, and what a box prompt and the scene were called.
+
+    Args:
+        model: to ask.
+        records: of one size.
+        path: a PNG; its folder is created.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    was_training = model.training
+    model.eval()
+    named = [sorted({region.label for region in record.regions})[:5] for record in records]
+    prompts = [
+        [VisualPrompt(id=str(n), place=region.mask.box) for n, region in enumerate(record.regions[:2])]
+        for record in records
+    ]
+    asked = Asked(
+        model, torch.from_numpy(np.stack([record.pixels for record in records])), [r.modality for r in records], prompts,
+        metres=[record.metres_per_pixel for record in records],
+    )  # fmt: skip
+    found, described, referred = asked.find(named), asked.describe(), asked.refer()
+    figure, axes = plt.subplots(len(records), 2, figsize=(9, 4.4 * len(records)), squeeze=False)
+    for row, record in enumerate(records):
+        truth = [(named[row].index(r.label), r.mask) for r in record.regions if r.label in named[row]]
+        seen = [
+            (number, instance.mask)
+            for number, one in enumerate(found[row])
+            for instance in one.instances
+            if instance.mask is not None and instance.score >= 0.3
+        ]
+        left = f"{record.source}: " + ", ".join(named[row])
+        right = "\n".join([described[row].caption[:90], *(f"{r.label} | {r.caption[:70]}" for r in referred[row])])
+        for axis, masks, title in zip(axes[row], (truth, seen), (left, right), strict=True):
+            axis.imshow(_painted(record, masks))
+            axis.set_title(title, fontsize=7)
+            axis.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=70, bbox_inches="tight")
+    plt.close(figure)
+    model.train(was_training)
+
+
+def _painted(record: Record, masks: Sequence[tuple[int, Mask]]) -> np.ndarray:
+    canvas = np.moveaxis(record.pixels, 0, -1).copy()
+    for number, mask in masks:
+        inside = mask.window(0, 0, *canvas.shape[:2])
+        canvas[inside] = canvas[inside] // 2 + np.array(COLOURS[number % len(COLOURS)], np.uint8) // 2
+    return canvas

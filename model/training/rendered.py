@@ -1,0 +1,126 @@
+"""Endless annotated images of the made world: optical, SAR and infrared, at any scale. Torch-free.
+
+A seed gives always the same image. The world's captions are cut to what the sensor can show.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.region import Mask
+from model.tile import Modality
+from model.training.record import LEAST_PX, Record, Region
+from model.training.render import View, coverage, land, render
+from model.training.world import CELL_M, KINDS, Thing, coast, things
+
+FINEST_M, COARSEST_M = 0.3, 20.0
+"""Metres of a pixel."""
+_COLOURS = re.compile(r"\b(dark|white|red|grey|red-roofed) ")
+_WARM = " with its engines warm"
+_STUFF = ("road", "water")
+_PARENTS = {"car": "vehicle", "lorry": "vehicle"}
+
+
+def rendered(seed: int, px: int, modality: Modality | None = None) -> Record:
+    """An image of the made world.
+
+    Args:
+        seed: all that the image depends on.
+        px: its side.
+        modality: None for any.
+    """
+    rng = np.random.default_rng(seed)
+    sensor: Modality = modality or ("optical", "sar", "infrared")[int(rng.integers(3))]
+    metres = float(np.exp(rng.uniform(np.log(FINEST_M), np.log(COARSEST_M))))
+    world, date = int(rng.integers(2**31)), int(rng.integers(100))
+    view = _aimed(rng, metres, px, world, date)
+    picture = render(view, sensor)
+    x, y = view.ground()
+    regions = [region for thing in view.things() if (region := _region(view, x, y, thing, sensor)) is not None]
+    roads = [region for region in regions if region.whole]
+    regions = [region for region in regions if not region.whole]
+    taken = np.zeros((px, px), bool)
+    for region in (*regions, *roads):
+        if region.label in ("ship", "harbour"):
+            taken |= region.mask.window(0, 0, px, px)
+    inland, _, _ = land(x, y, world)
+    water = (inland < 0) & ~taken
+    if water.sum() >= LEAST_PX:
+        regions.append(Region(labels=("water",), mask=Mask.from_array(water), whole=True, caption="open water"))
+    if roads:
+        union = np.logical_or.reduce([road.mask.window(0, 0, px, px) for road in roads])
+        regions.append(Region(labels=("road",), mask=Mask.from_array(union), whole=True, caption=roads[0].caption))
+    return Record(
+        pixels=_scaled(picture.bands, sensor, rng), modality=sensor, metres_per_pixel=metres, regions=tuple(regions),
+        complete=frozenset((*KINDS, "car", "lorry")) - {"field"}, source="rendered", north_up=True,
+        ignored=picture.cloud if picture.cloud.any() else None,
+    )  # fmt: skip
+
+
+def _aimed(rng: np.random.Generator, metres: float, px: int, world: int, date: int) -> View:
+    """A view whose middle is near something: most of the world is field and sea."""
+    cell = int(rng.integers(-1000, 1000))
+    side = metres * px
+    x, y = cell * CELL_M + rng.uniform(0, CELL_M), rng.uniform(-1700, 1800)
+    around = [thing for thing in things(x, x, seed=world, date=date) if thing.kind != "road"]
+    if around and rng.random() < 0.85:
+        kinds = sorted({thing.kind for thing in around})
+        kind = kinds[int(rng.integers(len(kinds)))]
+        chosen = [thing for thing in around if thing.kind == kind]
+        x, y = np.concatenate(chosen[int(rng.integers(len(chosen)))].rings).mean(axis=0)
+    elif rng.random() < 0.5:
+        y = float(coast(np.array([x]))[0])
+    x, y = x + rng.uniform(-0.45, 0.45) * side, y + rng.uniform(-0.45, 0.45) * side
+    return View(affine=(metres, 0, x - side / 2, 0, -metres, y + side / 2), height=px, width=px, seed=world, date=date)
+
+
+def _region(
+    view: View, x: NDArray[np.float64], y: NDArray[np.float64], thing: Thing, sensor: Modality
+) -> Region | None:
+    a, _, c, _, e, f = view.affine
+    corners = (np.concatenate(thing.rings) - (c, f)) / (a, e)
+    col0, row0 = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+    col1, row1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (view.width, view.height))
+    if col0 >= col1 or row0 >= row1:
+        return None
+    window = (slice(row0, row1), slice(col0, col1))
+    inside = coverage(thing.rings, x[window], y[window], view.pixel_m) >= 0.5
+    if inside.sum() < LEAST_PX:
+        return None
+    label = next((word for word in _PARENTS if f"a {word} " in thing.caption), str(thing.kind))
+    labels = (label, _PARENTS[label]) if label in _PARENTS else (label,)
+    return Region(
+        labels=labels, mask=Mask.from_array(inside, y0=int(row0), x0=int(col0)), whole=label in _STUFF,
+        caption=caption_of(thing, sensor),
+    )  # fmt: skip
+
+
+def caption_of(thing: Thing, sensor: Modality) -> str:
+    """The world's caption as far as the sensor shows it: colours in optical, warmth in infrared; lengths to ten metres."""
+    text = thing.caption
+    if sensor != "optical":
+        text = _COLOURS.sub("", text)
+    if sensor != "infrared":
+        text = text.replace(_WARM, "")
+    text = text.replace("a aircraft", "an aircraft")
+    return re.sub(r"(\d+) m", lambda found: f"{max(round(int(found[1]), -1), 10)} m", text)
+
+
+def _scaled(bands: NDArray[np.generic], sensor: Modality, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """8 bit as collections scale theirs, each a little otherwise."""
+    if sensor == "optical":
+        return np.ascontiguousarray(bands).astype(np.uint8)
+    values = bands.astype(np.float64)
+    if sensor == "sar":
+        values = 20 * np.log10(values)
+        low, high = 37 + rng.uniform(-6, 3), 67 + rng.uniform(-4, 6)
+        both = np.clip((values - np.array([low, low - 7])[:, None, None]) / (high - low), 0, 1)
+        channels = both[[0, 1, 0]] if rng.random() < 0.5 else both[[0, 0, 0]]
+    else:
+        low, high = 27000 + rng.uniform(-500, 1500), 33000 + rng.uniform(-1500, 500)
+        one = np.clip((values[0] - low) / (high - low), 0, 1)
+        channels = np.stack([one] * 3)
+    return (channels * 255 + 0.5).astype(np.uint8)

@@ -1,0 +1,225 @@
+"""One stage over one mixture: AdamW, a warm-up and a cosine, an average of the weights, checkpoints that go on bit by bit.
+
+What a run leaves in its folder: `model/` (the average, as any other model's folder), `checkpoint.pt` (all that is
+needed to go on), `metrics.jsonl`, `tensorboard/`, `pictures/`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+
+from model.config import SCALES, preset
+from model.earthgptx import EarthGPTX
+from model.errors import ConfigError
+from model.memory import keep_memory
+from model.pretrained import Parts, assemble
+from model.tokens import Vocabulary
+from model.training.config import TrainConfig
+from model.training.mixture import Mixture
+from model.training.objective import Ground, losses
+from model.training.samples import Sample
+from model.weights import from_pretrained, save_pretrained
+
+FOCAL_EVERY = 8
+"""One batch of so many is of crops with the wider view beside them."""
+HELD_OUT = 2**40
+"""Number of the first sample that is looked at in pictures and never taught."""
+
+
+def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, float]], None] = lambda *_: None) -> None:
+    """Train a model, or go on where the folder's checkpoint ends.
+
+    Args:
+        config: of the run.
+        out: folder of the run.
+        on_step: told the steps done and the last losses.
+
+    Raises:
+        ConfigError: the folder holds another run's checkpoint.
+        DataError: a set cannot be read.
+    """
+    keep_memory()
+    out.mkdir(parents=True, exist_ok=True)
+    mixture = Mixture.read(config.sources, config.seed, config.px)
+    run = _Run(config, mixture, out)
+    loader = DataLoader(
+        _Numbers(mixture, config.batch), batch_size=config.batch, sampler=range(run.step * config.batch, config.steps * config.batch),
+        num_workers=config.workers, collate_fn=list, prefetch_factor=4 if config.workers else None,
+        worker_init_fn=_alone,
+    )  # fmt: skip
+    writer = _Metrics(out)
+    started, first = time.monotonic(), run.step
+    for samples in loader:
+        found = run.advance(samples)
+        on_step(run.step, found)
+        last = run.step == config.steps
+        if run.step % config.log_every == 0 or last:
+            speed = (run.step - first) * config.batch / (time.monotonic() - started)
+            writer.write(run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed})
+        if run.step % config.checkpoint_every == 0 or last:
+            run.save()
+        if config.picture_every and (run.step % config.picture_every == 0 or last):
+            from model.training.pictures import draw_answers
+
+            records = [mixture.record(HELD_OUT + number) for number in range(6)]
+            draw_answers(run.averaged, records, out / "pictures" / f"{run.step:06d}.png")
+    writer.close()
+
+
+class _Run:
+    """All that changes while training."""
+
+    def __init__(self, config: TrainConfig, mixture: Mixture, out: Path) -> None:
+        self._config, self._out = config, out
+        torch.manual_seed(config.seed)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = _built(config, mixture).to(device)
+        self.ground = Ground(mixture.words, self.model.config.mask_width).to(device)
+        for name, weight in self.model.named_parameters():
+            if name.startswith(config.frozen):
+                weight.requires_grad = False
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self._optimizer = torch.optim.AdamW(_groups(self.model, self.ground, config), config.lr, fused=True)
+        self.schedule = LambdaLR(self._optimizer, lambda step: _rate(step, config))
+        self.step = 0
+        self._load()
+
+    @property
+    def averaged(self) -> EarthGPTX:
+        """What is kept."""
+        return cast("EarthGPTX", self.average.module)
+
+    def advance(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """One step; the losses."""
+        config, model = self._config, self.model
+        model.train()
+        model.encoders.conv.eval()  # its statistics are those that it was published with: batches are small
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        with autocast:
+            found = losses(model, samples, self.ground)
+        (found["total"] / config.accumulate).backward()
+        self.step += 1
+        if self.step % config.accumulate == 0:
+            learned = [w for part in (model, self.ground) for w in part.parameters() if w.grad is not None]
+            norm = nn.utils.clip_grad_norm_(learned, config.clip)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            self.average.update_parameters(model)
+            found["gradient"] = norm
+        self.schedule.step()
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all, and the averaged model."""
+        state = {
+            "config": self._identity(), "step": self.step, "model": self.model.state_dict(),
+            "ground": self.ground.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self._optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+        }  # fmt: skip
+        path = self._out / "checkpoint.pt"
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+        save_pretrained(self.averaged, self._out / "model", dtype=torch.float16)
+
+    def _load(self) -> None:
+        path = self._out / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.model.device, weights_only=True)
+        if state["config"] != self._identity():
+            raise ConfigError(
+                f"{path} is of a run with another config; use another folder, or the config it began with"
+            )
+        self.model.load_state_dict(state["model"])
+        self.ground.load_state_dict(state["ground"])
+        self.average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+
+    def _identity(self) -> str:
+        """The config but for what only says how a run is watched."""
+        watched = {"workers", "log_every", "checkpoint_every", "picture_every"}
+        return self._config.model_dump_json(exclude=watched)
+
+
+def _built(config: TrainConfig, mixture: Mixture) -> EarthGPTX:
+    if config.model not in SCALES:
+        return from_pretrained(config.model)
+    scale = preset(config.model)
+    parts = Parts(conv=config.start.conv, vit=config.start.vit, language=config.start.language)
+    words = None
+    if parts.language is None:
+        words = Vocabulary.train(mixture.texts(config.vocabulary_samples), scale.language.vocabulary)
+    return assemble(scale, parts, words)
+
+
+def _groups(model: EarthGPTX, ground: Ground, config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Weights by learning rate; biases, norms and embeddings do not decay."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, weight in (*model.named_parameters(), *ground.named_parameters()):
+        if weight.requires_grad:
+            factor = next((f for first, f in config.lr_factors.items() if name.startswith(first)), 1.0)
+            decay = 0.0 if weight.ndim < 2 or "embed" in name else config.weight_decay
+            found.setdefault((factor, decay), []).append(weight)
+    for (factor, decay), weights in found.items():
+        yield {"params": weights, "lr": config.lr * factor, "weight_decay": decay}
+
+
+def _rate(step: int, config: TrainConfig) -> float:
+    """Part of the learning rate at a step: a straight warm-up, then half a cosine down to a hundredth."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2
+
+
+class _Numbers(Dataset[Sample]):
+    """The mixture as torch's loader wants it."""
+
+    def __init__(self, mixture: Mixture, batch: int) -> None:
+        self._mixture, self._batch = mixture, batch
+
+    def __getitem__(self, number: int) -> Sample:
+        if number // self._batch % FOCAL_EVERY == FOCAL_EVERY - 1:
+            return self._mixture.focal(number)
+        return self._mixture.sample(number)
+
+
+def _alone(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+class _Metrics:
+    """The same figures as JSON lines and for TensorBoard."""
+
+    def __init__(self, out: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._lines = (out / "metrics.jsonl").open("a")
+        self._board = SummaryWriter(str(out / "tensorboard"))
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Of one step."""
+        self._lines.write(
+            json.dumps({"step": step, **{name: round(value, 6) for name, value in figures.items()}}) + "\n"
+        )
+        self._lines.flush()
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._lines.close()
+        self._board.close()
