@@ -200,12 +200,6 @@ def _attend(
     slots: Slots | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention of transformers' form, (R, G * H, Q, D) to (R, Q, G * H, D), over the image's keys and a row's own."""
-    if query.requires_grad:  # short rows: plain products go backward several times faster than the fused kernel
-        assert attention_mask is not None
-        spread = query.shape[1] // key.shape[1]
-        keys, values = (part.repeat_interleave(spread, dim=1) for part in (key, value))
-        worth = (query @ keys.mT * scaling).masked_fill(~attention_mask, -torch.inf)
-        return (worth.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ values).transpose(1, 2), None
     if slots is None or slots.prefix is None:
         attended: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)[0]
         return attended, None

@@ -319,6 +319,37 @@ def submit(
     raise typer.Exit(code)
 
 
+@app.command(epilog="Example: EARTHGPTX_DATA=data earthgptx train examples/train/nano.yaml --out runs/nano")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training run.")],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Of the run; a run that was stopped goes on.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would need, and train nothing.")] = False,
+) -> None:
+    """Train a model on one mixture of sources, sensors and tasks; or go on where the folder's checkpoint ends."""
+    from model.training.config import read_train_config
+
+    asked = read_train_config(config)
+    if dry_run:
+        from model.training.needs import needs_of
+
+        _table(f"{config}", [{"what": name, "value": value} for name, value in needs_of(asked).items()])
+        return
+    from model.training.train import train as start
+
+    with _progress() as progress:
+        task = progress.add_task("reading the sets", total=asked.steps, rate="")
+
+        def update(step: int, losses: dict[str, float]) -> None:
+            said = ", ".join(f"{name} {losses[name]:.2f}" for name in ("total", "text", "mask") if name in losses)
+            progress.update(task, completed=step, description=f"loss: {said}")
+
+        start(asked, folder, update)
+    out.print(
+        f"model:    {folder / 'model'}\nfigures:  {folder / 'metrics.jsonl'}; tensorboard --logdir {folder / 'tensorboard'}\n"
+        f"pictures: {folder / 'pictures'}", soft_wrap=True,
+    )  # fmt: skip
+
+
 @models.command(epilog="Example: earthgptx model describe nano")
 def describe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, base), a folder or a hub id.")],

@@ -78,5 +78,5 @@ def read_train_config(path: Path) -> TrainConfig:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
         found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"])
-        raise ConfigError(f"{path}, {place}: {found['msg']}") from error
+        place = ".".join(str(part) for part in found["loc"] if part not in ("Rendered", "Read"))
+        raise ConfigError(f"{path}, {place}: {found['msg'].removeprefix('Value error, ')}") from error

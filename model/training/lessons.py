@@ -93,6 +93,8 @@ def caption(region: Region, record: Record) -> str:
 
 def scene(record: Record) -> tuple[tuple[str, Mask | None], ...]:
     """The scene's words; what is named carries its mask."""
+    if record.scene:
+        return ((record.scene, None),)
     groups: dict[str, list[Region]] = defaultdict(list)
     for region in record.regions:
         groups[region.label].append(region)
@@ -157,6 +159,7 @@ def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, 
     for name, regions in sorted(groups.items()):
         found += [Locate(text, region.mask, outlined=region.outlined) for text, region in _unique(name, regions)]
     found += _near(groups)
+    found += [Locate(r.phrase, r.mask, outlined=r.outlined) for r in record.regions if r.phrase]
     found = [found[at] for at in _some(rng, len(found), most)]
     absent = [name for name in ABSENT if name in record.complete and name not in groups]
     if absent and rng.random() < 0.3:
@@ -204,7 +207,7 @@ def _near(groups: dict[str, list[Region]]) -> list[Lesson]:
 def _questions(
     record: Record, prompts: Sequence[VisualPrompt], chosen: Sequence[Region], rng: np.random.Generator
 ) -> list[Lesson]:
-    lessons: list[Lesson] = []
+    lessons: list[Lesson] = [Answer(*record.asked[at]) for at in _some(rng, len(record.asked), 2)]
     counts: dict[str, int] = defaultdict(int)
     for region in record.regions:
         if not region.whole:

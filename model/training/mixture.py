@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model.focal import CROP_PX, LEAST_PX
 from model.training.augment import augmented
 from model.training.datasets import SetConfig, read_set
+from model.training.known import KNOWN
 from model.training.lessons import taught
 from model.training.record import Record
 from model.training.rendered import rendered
@@ -31,17 +33,38 @@ class RenderedConfig(BaseModel):
 
 
 class ReadConfig(BaseModel):
-    """An annotated set, cropped by chance."""
+    """An annotated set, cropped by chance: one that is described here, or a known one by its name and folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    set: SetConfig
+    set: SetConfig | None = None
+    known: str = ""
+    folder: Path = Path()
+    """Of the known set."""
     weight: float = Field(gt=0)
     crop: tuple[float, float]
     """Shortest and longest side of a crop, in pixels of the image."""
 
+    @property
+    def sets(self) -> tuple[SetConfig, ...]:
+        """What is read; of a known set its list `train`."""
+        if self.set is not None:
+            return (self.set,)
+        return tuple(each.model_copy(update={"folder": self.folder, "split": "train"}) for each in KNOWN[self.known])
 
-SourceConfig = RenderedConfig | ReadConfig
+    @model_validator(mode="after")
+    def _may_be_learned(self) -> ReadConfig:
+        if self.set is None and self.known not in KNOWN:
+            raise ValueError(f"no set '{self.known}' is known; there are {', '.join(KNOWN)}, or describe one under set")
+        if only := [each.name for each in self.sets if each.evaluation_only]:
+            raise ValueError(f"{only[0]} is for evaluation only and is not learned from")
+        return self
+
+
+SourceConfig = Annotated[
+    Annotated[RenderedConfig, Tag("Rendered")] | Annotated[ReadConfig, Tag("Read")],
+    Discriminator(lambda value: "Rendered" if "rendered" in dict(value) else "Read"),
+]
 
 
 @dataclass(frozen=True)
@@ -61,9 +84,7 @@ class Mixture:
         Raises:
             DataError: one cannot be read.
         """
-        held = tuple(
-            (source, () if isinstance(source, RenderedConfig) else tuple(read_set(source.set))) for source in sources
-        )
+        held = tuple((source, () if isinstance(source, RenderedConfig) else _read(source)) for source in sources)
         return cls(held, seed, px)
 
     @property
@@ -72,7 +93,8 @@ class Mixture:
         found = set(rendered(0, 64).complete)
         for source, _ in self.sources:
             if isinstance(source, ReadConfig):
-                found |= {word for word in source.set.names.values() if word} | set(source.set.parents.values())
+                for each in source.sets:
+                    found |= {*each.words, *each.parents.values()}
         return tuple(sorted(found))
 
     def record(self, number: int) -> Record:
@@ -139,6 +161,10 @@ class Mixture:
     def sized(self, px: int) -> Mixture:
         """The same mixture at another size."""
         return replace(self, px=px)
+
+
+def _read(source: ReadConfig) -> tuple[Record, ...]:
+    return tuple(record for each in source.sets for record in read_set(each))
 
 
 def _start(rng: np.random.Generator, length: int, side: float) -> float:

@@ -33,6 +33,8 @@ class Region:
     """Whether it is all the ground of its kind and no single object: water, roads."""
     caption: str = ""
     """In words; empty where the source has none."""
+    phrase: str = ""
+    """Words of the source that fit this object alone; empty where it has none."""
 
     @property
     def label(self) -> str:
@@ -54,6 +56,10 @@ class Record:
     """Words of which every object is annotated: where none is, there is none."""
     source: str = ""
     """Which set it is from."""
+    scene: str = ""
+    """The whole image in words; empty where the source has none."""
+    asked: tuple[tuple[str, str], ...] = ()
+    """Questions of the source about the whole image, and their answers."""
     north_up: bool = False
     """Whether the image may not be turned, since its words speak of directions."""
     ignored: NDArray[np.bool_] | None = field(default=None, repr=False)
@@ -72,8 +78,8 @@ class Record:
         picture = Image.fromarray(np.moveaxis(self.pixels, 0, -1))
         factor = px / side
         corner = (x0, y0, x0 + side, y0 + side)
-        if corner[0] < 0 or corner[1] < 0 or corner[2] > width or corner[3] > height:
-            pad = int(np.ceil(side))
+        pad = int(np.ceil(max(-x0, -y0, x0 + side - width, y0 + side - height)))
+        if pad > 0:
             larger = Image.new("RGB", (width + 2 * pad, height + 2 * pad))
             larger.paste(picture, (pad, pad))
             picture, corner = larger, tuple(edge + pad for edge in corner)  # type: ignore[assignment]

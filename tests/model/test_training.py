@@ -1,0 +1,229 @@
+"""What is learned from: records, lessons, mixtures; and that a run which was stopped goes on bit by bit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.errors import ConfigError
+from model.region import Mask
+from model.tasks import Asked
+from model.training.config import TrainConfig, read_train_config
+from model.training.lessons import locates, pointed, taught
+from model.training.mixture import Mixture, RenderedConfig
+from model.training.record import Record, Region
+from model.training.rendered import rendered
+from model.training.samples import Find, Locate, Refer
+from model.training.train import train
+from model.weights import from_pretrained
+
+SENSORS = ("optical", "sar", "infrared")
+
+
+def square(y: int, x: int, side: int = 10) -> Mask:
+    return Mask.from_array(np.ones((side, side), bool), y0=y, x0=x)
+
+
+def a_record(*regions: Region, side: int = 100) -> Record:
+    pixels = np.zeros((3, side, side), np.uint8)
+    for region in regions:
+        pixels[:, region.mask.window(0, 0, side, side)] = 200
+    return Record(
+        pixels=pixels, modality="sar", metres_per_pixel=2.0, regions=regions, complete=frozenset({"ship", "aircraft"})
+    )
+
+
+def ship(y: int, x: int, side: int = 10) -> Region:
+    return Region(labels=("ship", "vessel"), mask=square(y, x, side))
+
+
+@given(
+    y=st.integers(0, 85), x=st.integers(0, 85), y0=st.integers(-30, 60), x0=st.integers(-30, 60), side=st.integers(20, 120),
+    quarters=st.integers(0, 3), flipped=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_an_object_stays_on_its_pixels_however_its_image_is_cut_and_turned(
+    y: int, x: int, y0: int, x0: int, side: int, quarters: int, flipped: bool
+) -> None:
+    cut = a_record(ship(y, x)).cropped(y0, x0, side, 64).turned(quarters, flipped=flipped)
+    bright = cut.pixels[0] > 100
+    inside = np.zeros((64, 64), bool)
+    for region in cut.regions:
+        inside |= region.mask.window(0, 0, 64, 64)
+    unknown = cut.ignored if cut.ignored is not None else np.zeros((64, 64), bool)
+    # What is bright is an object or unknown, but for the edge that resampling blurs.
+    edge = 2 + int(64 / side)
+    from scipy import ndimage
+
+    near = ndimage.binary_dilation(inside | unknown, iterations=edge)
+    assert not (bright & ~near).any()
+    if cut.regions:
+        core = ndimage.binary_erosion(inside, iterations=edge)
+        assert bright[core].all()
+    assert cut.metres_per_pixel == pytest.approx(2.0 * side / 64)
+
+
+def test_what_is_cut_to_a_sliver_is_not_taught_either_way() -> None:
+    cut = a_record(ship(40, 90)).cropped(40, 0, 91, 91)
+    assert not cut.regions
+    assert cut.ignored is not None
+    assert cut.ignored.sum() > 0
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_the_made_world_is_the_same_for_a_seed_and_shows_what_it_says(sensor: Any) -> None:
+    one, again, other = rendered(3, 128, sensor), rendered(3, 128, sensor), rendered(4, 128, sensor)
+    assert one.pixels.tobytes() == again.pixels.tobytes()
+    assert [region.mask for region in one.regions] == [region.mask for region in again.regions]
+    assert one.pixels.tobytes() != other.pixels.tobytes()
+    for seed in range(12):
+        record = rendered(seed, 128, sensor)
+        assert record.modality == sensor
+        for region in record.regions:
+            assert region.label in record.complete
+            assert 0 <= region.mask.x0 < region.mask.x0 + region.mask.width <= 128
+            if sensor != "optical":
+                assert not {"white", "red", "dark", "grey"} & set(region.caption.split())
+            if sensor != "infrared":
+                assert "warm" not in region.caption
+
+
+def test_only_one_object_fits_a_referring_phrase() -> None:
+    record = a_record(ship(10, 10), ship(40, 60, 20), ship(80, 84, 8))
+    found = {lesson.phrase: lesson.mask for lesson in locates(record, record.regions, np.random.default_rng(0), 50)
+             if isinstance(lesson, Locate)}  # fmt: skip
+    first, second, third = (region.mask for region in record.regions)
+    assert found["the leftmost ship"] == found["the topmost ship"] == first
+    assert found["the largest ship"] == found["the second ship from the left"] == second
+    assert found["the rightmost ship"] == found["the smallest ship"] == third
+    # Two that are alike: neither is the largest.
+    twins = a_record(ship(10, 10), ship(12, 60))
+    phrases = [lesson.phrase for lesson in locates(twins, twins.regions, np.random.default_rng(0), 50)
+               if isinstance(lesson, Locate)]  # fmt: skip
+    assert not [phrase for phrase in phrases if "largest" in phrase or "smallest" in phrase or "topmost" in phrase]
+
+
+def test_lessons_say_what_is_there_and_what_is_known_not_to_be() -> None:
+    record = a_record(ship(10, 10), ship(50, 50))
+    sample = taught(record, np.random.default_rng(0))
+    finds = {lesson.phrase: lesson.masks for lesson in sample.lessons if isinstance(lesson, Find)}
+    assert len(finds["ship"]) == len(finds["vessel"]) == 2
+    assert finds["aircraft"] == ()
+    assert "building" not in finds  # nothing is known of buildings
+    refers = [lesson for lesson in sample.lessons if isinstance(lesson, Refer)]
+    assert {lesson.prompt_id for lesson in refers} == {prompt.id for prompt in sample.prompts}
+    assert {each.phrase: len(each.masks) for each in sample.ground} == {"aircraft": 0, "ship": 2, "vessel": 2}
+
+
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(["point", "box", "free"]))
+def test_a_prompt_points_at_its_object(seed: int, kind: str) -> None:
+    from model.prompt import VisualPrompt
+
+    rng = np.random.default_rng(seed)
+    inside = rng.random((14, 9)) < 0.6
+    inside[5, 5] = True
+    mask = Mask.from_array(inside, y0=20, x0=30)
+    drawn = VisualPrompt(id="p", place=pointed(mask, rng, kind)).inside(64, 64)
+    assert (drawn & mask.window(0, 0, 64, 64)).any()
+
+
+def config(**changes: Any) -> TrainConfig:
+    plain = {
+        "model": "tiny", "px": 128, "steps": 6, "batch": 2, "warmup": 2, "lr": 3e-3, "workers": 0, "vocabulary_samples": 20,
+        "log_every": 1, "checkpoint_every": 3, "picture_every": 0, "precision": "fp32",
+        "sources": [{"rendered": True, "weight": 1}],
+    }  # fmt: skip
+    return TrainConfig.model_validate(plain | changes)
+
+
+def test_a_number_gives_always_the_same_sample() -> None:
+    one, other = (Mixture.read((RenderedConfig(rendered=True, weight=1),), 5, 128) for _ in range(2))
+    for number in (0, 7, 10**6):
+        for first, second in ((one.sample(number), other.sample(number)), (one.focal(number), other.focal(number))):
+            assert first.pixels.tobytes() == second.pixels.tobytes()
+            assert first.lessons == second.lessons
+    assert one.sample(0).pixels.tobytes() != one.sample(1).pixels.tobytes()
+    focal = one.focal(3)
+    assert focal.around is not None
+    assert focal.around[0].shape == focal.pixels.shape == (3, 128, 128)
+    assert [prompt.id for prompt in focal.around[1]] == [prompt.id for prompt in focal.prompts]
+
+
+def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
+    train(config(), tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, _: dict[str, float]) -> None:
+        if step == 4:  # after the checkpoint of the third
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config(), tmp_path / "stopped", stop)
+    steps: list[int] = []
+    train(config(), tmp_path / "stopped", lambda step, _: steps.append(step))
+    assert steps == [4, 5, 6]
+    whole, again = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == again
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    with pytest.raises(ConfigError, match="is of a run with another config"):
+        train(config(lr=1e-4), tmp_path / "stopped")
+    model = from_pretrained(tmp_path / "whole" / "model")
+    record = rendered(0, 128)
+    assert Asked(model, torch.from_numpy(record.pixels)[None], [record.modality]).describe()[0].caption
+    train(config(model=str(tmp_path / "whole" / "model"), steps=1), tmp_path / "further")
+
+
+def test_it_learns_and_shows_what_it_learned(tmp_path: Path) -> None:
+    losses: list[float] = []
+    train(
+        config(steps=40, checkpoint_every=100, picture_every=40, accumulate=2, warmup=4), tmp_path,
+        lambda _, found: losses.append(found["text"]),
+    )  # fmt: skip
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert (tmp_path / "pictures" / "000040.png").stat().st_size > 10_000
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": 0}, "steps: Input should be greater than 0"),
+        ({"sources": []}, "sources: Tuple should have at least 1 item"),
+        ({"stpes": 3}, "stpes: Extra inputs"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config().model_dump_json()) | change))
+    with pytest.raises(ConfigError, match=sentence):
+        read_train_config(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_train_config(tmp_path / "none.yaml")
+
+
+def test_ground_that_is_not_known_is_not_taught() -> None:
+    from model.training.objective import losses
+    from tests.model.lessons import samples
+
+    torch.manual_seed(0)
+    from model.config import preset
+    from model.earthgptx import EarthGPTX
+    from tests.model.lessons import vocabulary
+
+    model = EarthGPTX(preset("tiny"), vocabulary())
+    sample = samples(1)[0]
+    everywhere = np.ones(sample.pixels.shape[1:], bool)
+    known, unknown = (losses(model, [replace(sample, ignored=each)]) for each in (None, everywhere))
+    assert float(known["mask"]) > 0
+    assert float(unknown["mask"]) == 0
