@@ -93,7 +93,7 @@ class EarthGPTXAnalyst:
 
     def __init__(self, model: EarthGPTX) -> None:
         """Host a model."""
-        self._model = model
+        self.model = model
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         """One output per tile, in order.
@@ -105,7 +105,7 @@ class EarthGPTXAnalyst:
 
         from model.tasks import Asked
 
-        most = self._model.config.max_prompts
+        most = self.model.config.max_prompts
         turns = max(-(-max(len(tile.prompts) for tile in tiles) // most), 1)
         pixels = torch.from_numpy(np.stack([self._padded(tile.pixels) for tile in tiles]))
         modalities = [tile.modality for tile in tiles]
@@ -114,7 +114,7 @@ class EarthGPTXAnalyst:
         captions = [""] * len(tiles)
         for turn in range(turns):
             prompts = [tile.prompts[turn * most : (turn + 1) * most] for tile in tiles]
-            asked = Asked(self._model, pixels, modalities, prompts, metres=[tile.metres_per_pixel for tile in tiles])
+            asked = Asked(self.model, pixels, modalities, prompts, metres=[tile.metres_per_pixel for tile in tiles])
             if turn == 0:
                 scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
                 if any(tile.describe for tile in tiles):
@@ -146,7 +146,7 @@ class EarthGPTXAnalyst:
             if is_small(prompt, height, width)
         ]
         near = focus(
-            self._model,
+            self.model,
             pixels,
             [tile.modality for tile in tiles],
             [(number, prompt) for number, _, prompt in small],
@@ -158,7 +158,7 @@ class EarthGPTXAnalyst:
         return answers
 
     def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        step = self._model.config.token_px
+        step = self.model.config.token_px
         return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
 
     def _find(

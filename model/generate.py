@@ -119,7 +119,7 @@ def decode(
 
 @torch.inference_mode()
 def likelihoods(model: EarthGPTX, states: Sequence[Tensor], slots: Slots, names: Trie) -> Tensor:
-    """How likely each name, ended by `<sep>`, follows each branch: log-likelihood per token, (branches, names).
+    """How likely each name, with its end, follows each branch: log-likelihood per token, (branches, names).
 
     All names are read in one pass over their trie.
 
@@ -144,8 +144,8 @@ def likelihoods(model: EarthGPTX, states: Sequence[Tensor], slots: Slots, names:
 class Trie:
     """Names that share their beginnings."""
 
-    def __init__(self, vocabulary: Vocabulary, names: Sequence[str]) -> None:
-        """Tokens of the names, each ended by `<sep>`, as nodes."""
+    def __init__(self, vocabulary: Vocabulary, names: Sequence[str], end: str = "sep") -> None:
+        """Tokens of the names, each ended by a mark, as nodes."""
         self.tokens: list[int] = []
         """Of each node."""
         self.parents: list[int] = []
@@ -155,7 +155,7 @@ class Trie:
         children: dict[tuple[int, int], int] = {}
         for name in names:
             path, node = [], -1
-            for token in (*vocabulary.encode(name), vocabulary.mark("sep")):
+            for token in (*vocabulary.encode(name), vocabulary.mark(end)):
                 if (node, token) not in children:
                     children[node, token] = len(self.tokens)
                     self.tokens.append(token)

@@ -20,7 +20,7 @@ from model.config import Budget
 from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
-from model.perception import Perceived
+from model.perception import STRIDE, Perceived
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -41,6 +41,8 @@ class Instance:
     """0..1: presence times the mask's own quality, or the height of its peak."""
     presence: float
     """0..1, that there is anything."""
+    box: Box | None = None
+    """Of an instance of a phrase: as it was judged from its middle, continuous edges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,15 @@ class Asked:
         said = decode(self._model, self._encoded, self._past, branches, self._budget.answer)
         return [(self._model.vocabulary.decode(one.tokens), one.cut) for one in said]
 
+    @torch.inference_mode()
+    def choose(self, question: str, names: Sequence[str]) -> list[dict[str, float]]:
+        """How likely each name is as the answer to a question, of each image; 1 together."""
+        trie = Trie(self._model.vocabulary, names, end="eos")
+        branches = [self._model.ask(image, question) for image in range(len(self._prompts))]
+        states, slots = read(self._model, self._encoded, self._past, branches, len(trie.tokens))
+        shares = likelihoods(self._model, states, slots, trie).softmax(dim=1).cpu().tolist()
+        return [dict(zip(names, share, strict=True)) for share in shares]
+
     def _label_and_words(self, said: Said) -> tuple[str, list[int]]:
         words, sep = self._model.vocabulary, self._model.vocabulary.mark("sep")
         at = said.tokens.index(sep) if sep in said.tokens else len(said.tokens)
@@ -242,15 +253,24 @@ class Asked:
         heights = heat[rows, cols]
         order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
-        masks, _ = self._model.perception.instances(
+        masks, boxes = self._model.perception.instances(
             perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks, self._encoded.pixels
         )
         inside = (self._upsampled(masks) > 0).cpu().numpy()
         return tuple(
-            Instance(mask=Mask.from_array(each), score=float(height) * presence, presence=presence)
-            for each, height in zip(inside, heights[order].tolist(), strict=True)
+            Instance(
+                mask=Mask.from_array(each), score=float(height) * presence, presence=presence, box=self._edges(box)
+            )
+            for each, height, box in zip(inside, heights[order].tolist(), boxes.tolist(), strict=True)
             if each.any()
         )
+
+    def _edges(self, cells: Sequence[float]) -> Box:
+        """A box in cells of stride 4 as one in pixels of the image, cut at its border; a pixel wide at least."""
+        rows, cols = self._encoded.size
+        x0, y0 = (min(max(edge * STRIDE, 0.0), side - 1.0) for edge, side in zip(cells[:2], (cols, rows), strict=True))
+        x1, y1 = (min(edge * STRIDE, float(side)) for edge, side in zip(cells[2:], (cols, rows), strict=True))
+        return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
 Answer = TypeVar("Answer")

@@ -350,6 +350,39 @@ def train(
     )  # fmt: skip
 
 
+@app.command(epilog="Example: earthgptx evaluate runs/nano/model data/hit-uav --json hit-uav.json")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder of weights, or a hub id.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="'rendered', or a folder of annotated images.")],
+    split: Annotated[str, typer.Option(help="A list in the folder.")] = "test",
+    iou: Annotated[float, typer.Option(min=0.05, max=0.95, help="From which a found box is a hit.")] = 0.5,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Keep raw answers, and pictures of the best and the worst."),
+    ] = None,
+) -> None:
+    """Say how well a model does, beside what it would get blind and what the commonest word gets."""
+    from workflows.evaluate import evaluate as examine
+
+    with _progress() as progress:
+        task = progress.add_task("reading", total=None, rate="")
+        reports = examine(
+            model, dataset, split, iou=iou, out=folder,
+            on_image=lambda name, done, total: progress.update(task, description=name, completed=done, total=total),
+        )  # fmt: skip
+    for report in reports:
+        columns = {"figure": report.figures, "blind": report.blind, **report.sensors}
+        rows = [
+            {"what": name, **{kind: f"{at[name]:.3f}" if name in at else "" for kind, at in columns.items()}}
+            for name in sorted({name for at in columns.values() for name in at})
+        ]
+        _table(f"{model} on {report.name}, {report.images} images", rows)
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(report) for report in reports], indent=1) + "\n")
+        out.print(f"figures: {json_file}", soft_wrap=True)
+
+
 @models.command(epilog="Example: earthgptx model describe nano")
 def describe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, base), a folder or a hub id.")],

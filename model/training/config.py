@@ -23,6 +23,19 @@ class StartConfig(BaseModel):
     language: str | None = None
 
 
+class SizeConfig(BaseModel):
+    """Batches of one size of image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    px: int
+    """Side of the images."""
+    batch: int = Field(gt=0)
+    """Images of a step; each is asked ten to twenty questions."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often, beside the other sizes."""
+
+
 class TrainConfig(BaseModel):
     """One training run."""
 
@@ -33,11 +46,9 @@ class TrainConfig(BaseModel):
     start: StartConfig = StartConfig()
     """For a scale."""
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    px: int = 256
-    """Side of the images."""
+    sizes: tuple[SizeConfig, ...] = Field(min_length=1)
+    """Every step has one of them, by chance: a model that saw one size only knows no other."""
     steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    """Images of a step; each is asked ten to twenty questions."""
     accumulate: int = Field(default=1, gt=0)
     """Steps whose gradients are added before the weights move."""
     lr: float = 1e-3

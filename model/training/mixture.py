@@ -43,7 +43,7 @@ class ReadConfig(BaseModel):
     """Of the known set."""
     weight: float = Field(gt=0)
     crop: tuple[float, float]
-    """Shortest and longest side of a crop, in pixels of the image."""
+    """Shortest and longest side of a crop that becomes 256 px, in pixels of the image; larger images see more ground."""
 
     @property
     def sets(self) -> tuple[SetConfig, ...]:
@@ -61,6 +61,8 @@ class ReadConfig(BaseModel):
         return self
 
 
+CROPS_PX = 256
+"""Side of the images that `ReadConfig.crop` speaks of."""
 SourceConfig = Annotated[
     Annotated[RenderedConfig, Tag("Rendered")] | Annotated[ReadConfig, Tag("Read")],
     Discriminator(lambda value: "Rendered" if "rendered" in dict(value) else "Read"),
@@ -74,18 +76,16 @@ class Mixture:
     sources: tuple[tuple[SourceConfig, tuple[Record, ...]], ...]
     """Each with its images; the made world has none."""
     seed: int
-    px: int
-    """Side of every image."""
 
     @classmethod
-    def read(cls, sources: Sequence[SourceConfig], seed: int, px: int) -> Mixture:
+    def read(cls, sources: Sequence[SourceConfig], seed: int) -> Mixture:
         """Read all sets.
 
         Raises:
             DataError: one cannot be read.
         """
         held = tuple((source, () if isinstance(source, RenderedConfig) else _read(source)) for source in sources)
-        return cls(held, seed, px)
+        return cls(held, seed)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -97,15 +97,15 @@ class Mixture:
                     found |= {*each.words, *each.parents.values()}
         return tuple(sorted(found))
 
-    def record(self, number: int) -> Record:
-        """The image of a sample, as it is taught."""
+    def record(self, number: int, px: int) -> Record:
+        """The image of a sample, as it is taught, px x px pixels."""
         rng = np.random.default_rng([self.seed, number, 0])
         weights = np.array([source.weight for source, _ in self.sources])
         source, records = self.sources[int(rng.choice(len(weights), p=weights / weights.sum()))]
         if isinstance(source, RenderedConfig):
-            return augmented(rendered(int(rng.integers(2**62)), self.px), rng)
+            return augmented(rendered(int(rng.integers(2**62)), px), rng)
         record = records[int(rng.integers(len(records)))]
-        side = float(np.exp(rng.uniform(*np.log(source.crop))))
+        side = float(np.exp(rng.uniform(*np.log(source.crop)))) * px / CROPS_PX
         height, width = record.pixels.shape[1:]
         y0, x0 = (_start(rng, length, side) for length in (height, width))
         if record.regions and rng.random() < 0.6:  # see something more often than nothing
@@ -114,40 +114,40 @@ class Mixture:
                 float(np.clip(at - side * rng.uniform(0.15, 0.85), *sorted((0.0, length - side))))
                 for at, length in ((middle.y, height), (middle.x, width))
             )
-        crop = record.cropped(y0, x0, side, self.px)
+        crop = record.cropped(y0, x0, side, px)
         if not crop.north_up:
             crop = crop.turned(int(rng.integers(4)), flipped=bool(rng.integers(2)))
         return augmented(crop, rng)
 
-    def sample(self, number: int) -> Sample:
-        """The sample of a number."""
-        return taught(self.record(number), np.random.default_rng([self.seed, number, 1]))
+    def sample(self, number: int, px: int) -> Sample:
+        """The sample of a number, px x px pixels."""
+        return taught(self.record(number, px), np.random.default_rng([self.seed, number, 1]))
 
-    def focal(self, number: int) -> Sample:
+    def focal(self, number: int, px: int) -> Sample:
         """A crop of an image, enlarged, with the whole of it beside it: as small prompts are asked (`model.focus`)."""
         rng = np.random.default_rng([self.seed, number, 2])
-        record = self.record(number)
+        record = self.record(number, px)
         smallest = sorted(record.regions, key=lambda region: region.mask.area)[:8]
-        middle = (self.px / 2, self.px / 2)
+        middle = (px / 2, px / 2)
         side = float(LEAST_PX)
         if smallest:
             mask = smallest[int(rng.integers(len(smallest)))].mask
             middle = (mask.centre.y, mask.centre.x)
-            side = min(max(3.0 * max(mask.height, mask.width), side), self.px)
-        y0, x0 = (float(np.clip(at - side / 2, 0, self.px - side)) for at in middle)
+            side = min(max(3.0 * max(mask.height, mask.width), side), px)
+        y0, x0 = (float(np.clip(at - side / 2, 0, px - side)) for at in middle)
         near = taught(record.cropped(y0, x0, side, CROP_PX), rng)
-        factor = side / self.px  # from a pixel of the crop to one of the reduced image
+        factor = side / px  # from a pixel of the crop to one of the reduced image
         wide = tuple(
             prompt.zoomed(-y0 * CROP_PX / side, -x0 * CROP_PX / side, factor, CROP_PX, CROP_PX)
             for prompt in near.prompts
         )
-        return replace(near, around=(record.cropped(0, 0, self.px, CROP_PX).pixels, wide))
+        return replace(near, around=(record.cropped(0, 0, px, CROP_PX).pixels, wide))
 
     def texts(self, count: int) -> list[str]:
         """What is said in the first samples, to learn a vocabulary from."""
         found: list[str] = list(self.words)
         for number in range(count):
-            for lesson in self.sample(number).lessons:
+            for lesson in self.sample(number, CROPS_PX).lessons:
                 if isinstance(lesson, Find | Locate):
                     found.append(lesson.phrase)
                 elif isinstance(lesson, Refer):
@@ -157,10 +157,6 @@ class Mixture:
                 elif isinstance(lesson, Describe):
                     found += [text for text, _ in lesson.pieces]
         return found
-
-    def sized(self, px: int) -> Mixture:
-        """The same mixture at another size."""
-        return replace(self, px=px)
 
 
 def _read(source: ReadConfig) -> tuple[Record, ...]:

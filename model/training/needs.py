@@ -29,11 +29,13 @@ def needs_of(config: TrainConfig) -> dict[str, str]:
     total = sum(weight.numel() for _, weight in weights)
     learned = sum(w.numel() for name, w in weights if w.requires_grad and not name.startswith(config.frozen))
     held = learned * BYTES + (total - learned) * 4 + total * AVERAGE_BYTES
+    weight = sum(size.weight for size in config.sizes)
+    batch = sum(size.batch * size.weight for size in config.sizes) / weight
     figures = {
         "weights": f"{total:,}",
         "that learn": f"{learned:,}",
         "memory, without activations": f"{held / 2**30:,.2f} GiB on one device",
-        "images": f"{config.steps * config.batch:,} of {config.px} px",
+        "images": f"{round(config.steps * batch):,} of {', '.join(str(size.px) for size in config.sizes)} px",
     }
     for devices in (8, 32):
         figures[f"sharded over {devices}"] = f"{held / devices / 2**30:,.2f} GiB on each"

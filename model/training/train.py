@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -53,28 +54,28 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
     """
     keep_memory()
     out.mkdir(parents=True, exist_ok=True)
-    mixture = Mixture.read(config.sources, config.seed, config.px)
+    mixture = Mixture.read(config.sources, config.seed)
     run = _Run(config, mixture, out)
     loader = DataLoader(
-        _Numbers(mixture, config.batch), batch_size=config.batch, sampler=range(run.step * config.batch, config.steps * config.batch),
-        num_workers=config.workers, collate_fn=list, prefetch_factor=4 if config.workers else None,
-        worker_init_fn=_alone,
+        _Numbers(mixture), batch_sampler=list(_batches(config, run.step)), num_workers=config.workers, collate_fn=list,
+        prefetch_factor=4 if config.workers else None, worker_init_fn=_alone,
     )  # fmt: skip
     writer = _Metrics(out)
-    started, first = time.monotonic(), run.step
+    started, images = time.monotonic(), 0
     for samples in loader:
         found = run.advance(samples)
+        images += len(samples)
         on_step(run.step, found)
         last = run.step == config.steps
         if run.step % config.log_every == 0 or last:
-            speed = (run.step - first) * config.batch / (time.monotonic() - started)
+            speed = images / (time.monotonic() - started)
             writer.write(run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed})
         if run.step % config.checkpoint_every == 0 or last:
             run.save()
         if config.picture_every and (run.step % config.picture_every == 0 or last):
             from model.training.pictures import draw_answers
 
-            records = [mixture.record(HELD_OUT + number) for number in range(6)]
+            records = [mixture.record(HELD_OUT + number, config.sizes[0].px) for number in range(6)]
             draw_answers(run.averaged, records, out / "pictures" / f"{run.step:06d}.png")
     writer.close()
 
@@ -189,16 +190,30 @@ def _rate(step: int, config: TrainConfig) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2
 
 
+_Wanted = tuple[int, int, bool]
+"""Number of a sample, side of its image, and whether it is a crop with the wider view beside it."""
+
+
+def _batches(config: TrainConfig, first: int) -> Iterator[list[_Wanted]]:
+    """What each step is taught, from a step on."""
+    weights = np.array([size.weight for size in config.sizes])
+    most = max(size.batch for size in config.sizes)
+    for step in range(first, config.steps):
+        rng = np.random.default_rng([config.seed, step])
+        size = config.sizes[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        focal = step % FOCAL_EVERY == FOCAL_EVERY - 1
+        yield [(step * most + number, size.px, focal) for number in range(most if focal else size.batch)]
+
+
 class _Numbers(Dataset[Sample]):
     """The mixture as torch's loader wants it."""
 
-    def __init__(self, mixture: Mixture, batch: int) -> None:
-        self._mixture, self._batch = mixture, batch
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
 
-    def __getitem__(self, number: int) -> Sample:
-        if number // self._batch % FOCAL_EVERY == FOCAL_EVERY - 1:
-            return self._mixture.focal(number)
-        return self._mixture.sample(number)
+    def __getitem__(self, wanted: _Wanted) -> Sample:
+        number, px, focal = wanted
+        return self._mixture.focal(number, px) if focal else self._mixture.sample(number, px)
 
 
 def _alone(_: int) -> None:

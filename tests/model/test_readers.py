@@ -196,7 +196,9 @@ def test_a_class_that_is_not_taught_hides_its_ground(tmp_path: Path) -> None:
 def test_what_is_for_evaluation_only_is_never_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.yaml"
     source = {"known": "hrsid-mini", "folder": "x", "weight": 1, "crop": [100, 200]}
-    path.write_text(yaml.safe_dump({"model": "tiny", "steps": 1, "batch": 1, "sources": [source]}))
+    path.write_text(
+        yaml.safe_dump({"model": "tiny", "steps": 1, "sizes": [{"px": 128, "batch": 1}], "sources": [source]})
+    )
     with pytest.raises(ConfigError, match="hrsid-mini is for evaluation only"):
         read_train_config(path)
     path.write_text(path.read_text().replace("hrsid-mini", "mine"))

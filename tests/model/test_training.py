@@ -136,7 +136,7 @@ def test_a_prompt_points_at_its_object(seed: int, kind: str) -> None:
 
 def config(**changes: Any) -> TrainConfig:
     plain = {
-        "model": "tiny", "px": 128, "steps": 6, "batch": 2, "warmup": 2, "lr": 3e-3, "workers": 0, "vocabulary_samples": 20,
+        "model": "tiny", "sizes": [{"px": 128, "batch": 2, "weight": 3}, {"px": 160, "batch": 1}], "steps": 6, "warmup": 2, "lr": 3e-3, "workers": 0, "vocabulary_samples": 20,
         "log_every": 1, "checkpoint_every": 3, "picture_every": 0, "precision": "fp32",
         "sources": [{"rendered": True, "weight": 1}],
     }  # fmt: skip
@@ -144,13 +144,16 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def test_a_number_gives_always_the_same_sample() -> None:
-    one, other = (Mixture.read((RenderedConfig(rendered=True, weight=1),), 5, 128) for _ in range(2))
+    one, other = (Mixture.read((RenderedConfig(rendered=True, weight=1),), 5) for _ in range(2))
     for number in (0, 7, 10**6):
-        for first, second in ((one.sample(number), other.sample(number)), (one.focal(number), other.focal(number))):
+        for first, second in (
+            (one.sample(number, 128), other.sample(number, 128)),
+            (one.focal(number, 128), other.focal(number, 128)),
+        ):
             assert first.pixels.tobytes() == second.pixels.tobytes()
             assert first.lessons == second.lessons
-    assert one.sample(0).pixels.tobytes() != one.sample(1).pixels.tobytes()
-    focal = one.focal(3)
+    assert one.sample(0, 128).pixels.tobytes() != one.sample(1, 128).pixels.tobytes()
+    focal = one.focal(3, 128)
     assert focal.around is not None
     assert focal.around[0].shape == focal.pixels.shape == (3, 128, 128)
     assert [prompt.id for prompt in focal.around[1]] == [prompt.id for prompt in focal.prompts]

@@ -1,0 +1,208 @@
+"""An exam: what a model is asked of annotated images, and what it answered beside what is true, as plain records.
+
+Deterministic. A model that is asked blind gets grey images and the same questions: what it then knows, it knows from the
+words and from the prompts' places alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.earthgptx import EarthGPTX
+from model.evaluation.measures import Detection, box_iou, iou
+from model.prompt import VisualPrompt
+from model.region import Box
+from model.tasks import Asked
+from model.training.lessons import NUMBERS, caption, locates, plural, pointed, scene
+from model.training.record import Record, Region
+from model.training.samples import Locate
+
+KINDS = ("point", "box", "free")
+MOST_REGIONS = 40
+"""Of one image, that are pointed at."""
+GREY = 115
+SCENE = "what kind of scene is this?"
+
+FindWhole = Callable[[NDArray[np.uint8], Record, Sequence[str]], list[tuple[str, Box, float]]]
+"""Word, box and score of all objects of an image that is too large to be seen at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """All that was answered, by task; each answer a plain record that JSON holds."""
+
+    found: list[Detection] = field(default_factory=list)
+    there: list[Detection] = field(default_factory=list)
+    regions: list[dict[str, Any]] = field(default_factory=list)
+    located: list[dict[str, Any]] = field(default_factory=list)
+    ground: list[dict[str, Any]] = field(default_factory=list)
+    scenes: list[dict[str, Any]] = field(default_factory=list)
+    described: list[dict[str, Any]] = field(default_factory=list)
+    questions: list[dict[str, Any]] = field(default_factory=list)
+
+    def raw(self) -> Iterator[dict[str, Any]]:
+        """Every answer with its task."""
+        for task in ("regions", "located", "ground", "scenes", "described", "questions"):
+            yield from ({"task": task, **each} for each in getattr(self, task))
+        for task, each in (*(("found", d) for d in self.found), *(("there", d) for d in self.there)):
+            box = [round(edge, 1) for edge in (each.box.x0, each.box.y0, each.box.x1, each.box.y1)]
+            yield {"task": task, "image": each.image, "label": each.label, "box": box, "score": round(each.score, 4)}
+
+
+def examine(
+    model: EarthGPTX, records: Sequence[Record], words: Sequence[str], *, blind: bool = False,
+    find_whole: FindWhole | None = None, on_image: Callable[[int, int], None] = lambda *_: None,
+) -> Answers:  # fmt: skip
+    """Ask everything that the images are good for.
+
+    Args:
+        model: to ask.
+        records: annotated images.
+        words: that its objects are called.
+        blind: hide the images.
+        find_whole: finds in images larger than the model is asked at once; None to ask at once.
+        on_image: told the images done and to do.
+    """
+    answers = Answers()
+    for number, record in enumerate(records):
+        _examine(model, number, record, words, blind, find_whole, answers)
+        on_image(number + 1, len(records))
+    return answers
+
+
+def _examine(
+    model: EarthGPTX, number: int, record: Record, words: Sequence[str], blind: bool, find_whole: FindWhole | None,
+    answers: Answers,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng([number, 77])
+    pixels = np.full_like(record.pixels, GREY) if blind else record.pixels
+    regions = [region for region in record.regions if not region.whole][:MOST_REGIONS]
+    about = {"image": number, "source": record.source, "modality": record.modality}
+    single = [region for region in record.regions if not region.whole]
+    for region in single:
+        answers.there.extend(Detection(number, label, region.mask.box) for label in region.labels if label in words)
+    if find_whole is not None:
+        answers.found.extend(Detection(number, *each) for each in find_whole(pixels, record, words))
+        return
+    padded = _padded(pixels, model.config.token_px)
+    asked = _asked(model, padded, record, ())
+    known = [word for word in words if word in record.complete]
+    for word, one in zip(known, asked.find([known])[0], strict=True):
+        inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
+        whole = [region.mask for region in record.regions if region.whole and word in region.labels]
+        if whole or not single:
+            truth = whole[0].window(0, 0, *inside.shape) if whole else np.zeros_like(inside)
+            shared, either = int((inside & truth).sum()), int((inside | truth).sum())
+            answers.ground.append({**about, "word": word, "shared": shared, "either": either})
+        for instance in one.instances:
+            if instance.box is not None and _answerable(instance.box, record):
+                answers.found.append(Detection(number, word, instance.box, instance.score))
+    if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
+        shares = asked.choose(SCENE, words)[0]
+        answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
+    _ask_regions(model, padded, record, regions, words, rng, about, answers)
+    _ask_phrases(asked, record, single, rng, about, answers)
+    if record.source == "rendered":
+        _ask_words(asked, record, about, answers)
+
+
+def _ask_regions(
+    model: EarthGPTX, padded: NDArray[np.uint8], record: Record, regions: Sequence[Region], words: Sequence[str],
+    rng: np.random.Generator, about: dict[str, Any], answers: Answers,
+) -> None:  # fmt: skip
+    """Each region pointed at in three ways, in turns of their own: no prompt sees the others of its region."""
+    if not regions:
+        return
+    for kind in KINDS:
+        prompts = [
+            VisualPrompt(id=str(at), place=pointed(region.mask, rng, kind) if kind != "box" else region.mask.box)
+            for at, region in enumerate(regions)
+        ]
+        asked = _asked(model, padded, record, prompts)
+        named = asked.refer(words)[0] if len(words) > 1 else None
+        free = asked.refer()[0] if kind == "box" or named is None else named
+        for region, chosen, said in zip(regions, named or free, free, strict=True):
+            answers.regions.append({
+                **about, "kind": kind, "truth": region.label, "said": chosen.label,
+                "sure": chosen.labels.get(chosen.label, said.seen.score) if chosen.labels else said.seen.score,
+                "free": said.label, "caption": said.caption if kind == "box" else None,
+                "true_caption": caption(region, record), "made": not region.caption,
+                "iou": iou(said.seen.mask, region.mask) if region.outlined else None,
+            })  # fmt: skip
+
+
+def _ask_phrases(
+    asked: Asked, record: Record, single: Sequence[Region], rng: np.random.Generator, about: dict[str, Any], answers: Answers
+) -> None:  # fmt: skip
+    lessons = [each for each in locates(record, single, rng, 4) if isinstance(each, Locate) and each.mask is not None]
+    if not lessons:
+        return
+    for lesson, said in zip(lessons, asked.locate([[lesson.phrase for lesson in lessons]])[0], strict=True):
+        assert lesson.mask is not None
+        box = said.box
+        seen = said.seen.mask.box if said.seen.mask is not None else None
+        answers.located.append({
+            **about, "phrase": lesson.phrase, "box_iou": box_iou(box, lesson.mask.box), "mask_box_iou": box_iou(seen, lesson.mask.box),
+            "mask_iou": iou(said.seen.mask, lesson.mask) if lesson.outlined else None,
+        })  # fmt: skip
+
+
+def _ask_words(asked: Asked, record: Record, about: dict[str, Any], answers: Answers) -> None:
+    """The scene's caption, counts, and yes or no; of images of which everything is known."""
+    truth = sorted({region.label for region in record.regions})
+    names = sorted(record.complete)
+    said = asked.describe()[0].caption
+    named = [name for name in names if name in said or plural(name) in said]
+    expected = " ".join(text for text, _ in scene(record))
+    told = [name for name in names if name in expected or plural(name) in expected]
+    answers.described.append({**about, "said": said, "truth": expected, "named": named, "there": told})
+    counts = {name: sum(r.label == name and not r.whole for r in record.regions) for name in truth}
+    asked_now = [
+        (f"how many {plural(name)} are there?", _count(count), "count") for name, count in counts.items() if count
+    ]
+    there, absent = truth[:2], [name for name in names if name not in truth][:2]
+    asked_now += [(f"is there {_article(name)}?", "yes", "yes/no") for name in there]
+    asked_now += [(f"is there {_article(name)}?", "no", "yes/no") for name in absent]
+    for (question, right, kind), (answer, _) in zip(
+        asked_now, asked.answer([(0, question, ()) for question, _, _ in asked_now]), strict=True
+    ):
+        answers.questions.append({**about, "question": question, "truth": right, "said": answer, "kind": kind})
+
+
+def within_one(said: str, truth: str) -> bool:
+    """Whether a count is right but for one."""
+    numbers = {name: at for at, name in enumerate(NUMBERS)} | {"more than ten": 11}
+    return said in numbers and abs(numbers[said] - numbers[truth]) <= 1
+
+
+def _count(count: int) -> str:
+    return NUMBERS[count] if count <= 10 else "more than ten"
+
+
+def _article(name: str) -> str:
+    return name if name == "water" else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _asked(model: EarthGPTX, padded: NDArray[np.uint8], record: Record, prompts: Sequence[VisualPrompt]) -> Asked:
+    return Asked(
+        model, torch.from_numpy(padded)[None], [record.modality], [list(prompts)], metres=[record.metres_per_pixel]
+    )
+
+
+def _padded(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
+
+
+def _answerable(box: Box, record: Record) -> bool:
+    """Whether a box lies in the image, on ground of which something is known."""
+    height, width = record.pixels.shape[1:]
+    row, col = int(box.centre.y), int(box.centre.x)
+    if not (row < height and col < width):
+        return False
+    return record.ignored is None or not record.ignored[row, col]

@@ -1,0 +1,113 @@
+"""Figures from an exam's answers: by task, by sensor and by word."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model.evaluation.exam import KINDS, Answers, within_one
+from model.evaluation.measures import (
+    average_precision,
+    calibration_error,
+    captions,
+    macro_f1,
+    majority,
+    set_f1,
+    top1,
+    word_overlap,
+)
+
+Case = dict[str, Any]
+
+
+def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]:
+    """All figures that the answers allow, by name; what was not asked is left out."""
+    found: dict[str, float] = {}
+    ap = average_precision(answers.found, answers.there, images, iou=iou)
+    found |= {f"find_ap{round(100 * iou)}/{label}": value for label, value in ap.items()}
+    if ap:
+        found[f"find_ap{round(100 * iou)}"] = float(np.mean(list(ap.values())))
+    found |= _regions(answers.regions)
+    if answers.located:
+        best = [max(each["box_iou"], each["mask_box_iou"]) for each in answers.located]
+        found["pr_at_50"] = float(np.mean([each["box_iou"] >= 0.5 for each in answers.located]))
+        found["pr_at_50_mask"] = float(np.mean([each["mask_box_iou"] >= 0.5 for each in answers.located]))
+        found["pr_at_50_either"] = float(np.mean([value >= 0.5 for value in best]))
+    for word, cases in _by(answers.ground, "word").items():
+        either = sum(each["either"] for each in cases)
+        if either and any(each["shared"] for each in cases):
+            found[f"iou/{word}"] = sum(each["shared"] for each in cases) / either
+        elif either:
+            found[f"iou/{word}"] = 0.0
+    if answers.scenes:
+        found["scene_top1"] = top1(
+            [each["said"] for each in answers.scenes], [each["truth"] for each in answers.scenes]
+        )
+    if answers.described:
+        named = [set_f1(set(each["named"]), set(each["there"])) for each in answers.described]
+        found["scene_f1"] = float(np.mean(named))
+    for kind, cases in _by(answers.questions, "kind").items():
+        if kind == "count":
+            found["count_within_one"] = float(np.mean([within_one(each["said"], each["truth"]) for each in cases]))
+        else:
+            found["yes_no"] = top1([each["said"] for each in cases], [each["truth"] for each in cases])
+    return found
+
+
+def _regions(cases: Sequence[Case]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for kind in KINDS:
+        mine = [each for each in cases if each["kind"] == kind]
+        if not mine:
+            continue
+        said, truth = [each["said"] for each in mine], [each["truth"] for each in mine]
+        ious = [each["iou"] for each in mine if each["iou"] is not None]
+        if len(set(truth)) > 1:
+            found[f"region_top1/{kind}"] = top1(said, truth)
+        if ious:
+            found[f"mask_miou/{kind}"] = float(np.mean(ious))
+        if kind != "box":
+            continue
+        if len(set(truth)) > 1:
+            found["region_top1"] = top1(said, truth)
+            found["region_macro_f1"] = macro_f1(said, truth)
+            found["region_majority"] = majority(truth)
+            found["ece"] = calibration_error(
+                [each["sure"] for each in mine], [s == t for s, t in zip(said, truth, strict=True)]
+            )
+        found["region_free_top1"] = top1([each["free"] for each in mine], truth)
+        found["region_word_overlap"] = float(np.mean([word_overlap(each["free"], each["truth"]) for each in mine]))
+        if ious:
+            found["mask_miou"] = float(np.mean(ious))
+        worded = [each for each in mine if not each["made"]]
+        if worded:
+            found |= captions([each["caption"] for each in worded], [each["true_caption"] for each in worded])
+            found["caption_word"] = float(np.mean([each["truth"] in each["caption"] for each in worded]))
+    return found
+
+
+def by_sensor(
+    answers: Answers, images: int, measure: Callable[[Answers, int], dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The same figures for each sensor alone; detections are not split, since all images of a set are of one sensor."""
+    lists = ("regions", "located", "ground", "scenes", "described", "questions")
+    sensors = sorted({each["modality"] for name in lists for each in getattr(answers, name)})
+    if len(sensors) < 2:
+        return {}
+    found = {}
+    for sensor in sensors:
+        mine = {name: [each for each in getattr(answers, name) if each["modality"] == sensor] for name in lists}
+        numbers = {each["image"] for cases in mine.values() for each in cases}
+        seen = {name: [d for d in getattr(answers, name) if d.image in numbers] for name in ("found", "there")}
+        found[sensor] = measure(Answers(**mine, **seen), images)
+    return found
+
+
+def _by(cases: Sequence[Case], key: str) -> dict[str, list[Case]]:
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for each in cases:
+        groups[each[key]].append(each)
+    return dict(sorted(groups.items()))

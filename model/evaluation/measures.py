@@ -1,0 +1,159 @@
+"""The field's measures, by the implementations that the field uses. A missing answer counts as wrong."""
+
+# N cases
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.region import Box, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """An object said to be somewhere, or truly there."""
+
+    image: int
+    label: str
+    box: Box
+    score: float = 1.0
+
+
+def average_precision(
+    found: Sequence[Detection], truth: Sequence[Detection], images: int, *, iou: float = 0.5
+) -> dict[str, float]:
+    """AP of boxes at one IoU by word, by pycocotools: one to one, the surest first, 101 points of recall.
+
+    Args:
+        found: with scores.
+        truth: all that is there.
+        images: how many there are.
+        iou: from which a box is a hit.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    labels = sorted({each.label for each in truth})
+    if not labels:
+        return {}
+    number = {label: at for at, label in enumerate(labels, start=1)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        real = COCO()
+        real.dataset = {
+            "images": [{"id": at} for at in range(images)], "categories": [{"id": number[label]} for label in labels],
+            "annotations": [
+                {"id": at, "image_id": each.image, "category_id": number[each.label], "bbox": _xywh(each.box),
+                 "area": _area(each.box), "iscrowd": 0}
+                for at, each in enumerate(truth, start=1)
+            ],
+        }  # fmt: skip
+        real.createIndex()
+        said = [
+            {"image_id": each.image, "category_id": number[each.label], "bbox": _xywh(each.box), "score": each.score}
+            for each in found
+            if each.label in number
+        ]
+        if not said:
+            return dict.fromkeys(labels, 0.0)
+        judge = COCOeval(real, real.loadRes(said), "bbox")
+        judge.params.iouThrs = np.array([iou])
+        judge.params.maxDets = [1, 100, 1000]
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][0, :, :, 0, 2]  # recalls x words
+    return {label: float(precision[:, at].mean()) for at, label in enumerate(labels)}
+
+
+def iou(one: Mask | None, other: Mask) -> float:
+    """Intersection over union of two masks; nothing shares nothing."""
+    if one is None:
+        return 0.0
+    y0, x0 = min(one.y0, other.y0), min(one.x0, other.x0)
+    y1, x1 = max(one.y0 + one.height, other.y0 + other.height), max(one.x0 + one.width, other.x0 + other.width)
+    a, b = one.window(y0, x0, y1, x1), other.window(y0, x0, y1, x1)
+    return float((a & b).sum() / (a | b).sum())
+
+
+def box_iou(one: Box | None, other: Box) -> float:
+    """Intersection over union of two boxes, continuous edges."""
+    if one is None:
+        return 0.0
+    width = max(min(one.x1, other.x1) - max(one.x0, other.x0), 0.0)
+    height = max(min(one.y1, other.y1) - max(one.y0, other.y0), 0.0)
+    return width * height / (_area(one) + _area(other) - width * height)
+
+
+def top1(said: Sequence[str], truth: Sequence[str]) -> float:
+    """Part of the cases whose word is right; nan of none."""
+    return float(np.mean([one == other for one, other in zip(said, truth, strict=True)])) if truth else float("nan")
+
+
+def macro_f1(said: Sequence[str], truth: Sequence[str]) -> float:
+    """F1 averaged over the words that are true somewhere."""
+    from torchmetrics.functional.classification import multiclass_f1_score
+
+    words = sorted({*said, *truth})
+    target = torch.tensor([words.index(each) for each in truth])
+    each = multiclass_f1_score(torch.tensor([words.index(w) for w in said]), target, len(words), average="none")
+    return float(each[target.unique()].mean())
+
+
+def majority(truth: Sequence[str]) -> float:
+    """What always saying the commonest word would get."""
+    return Counter(truth).most_common(1)[0][1] / len(truth) if truth else float("nan")
+
+
+def calibration_error(sure: Sequence[float], right: Sequence[bool]) -> float:
+    """Expected calibration error over 15 bins of how sure an answer was."""
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    if not sure:
+        return float("nan")
+    return float(binary_calibration_error(torch.tensor(sure), torch.tensor(right).int(), n_bins=15, norm="l1"))
+
+
+def captions(said: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """CIDEr, BLEU-4 and ROUGE-L by pycocoevalcap, of words in small letters without marks (METEOR and SPICE need Java)."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    if not truth:
+        return {}
+    references = {at: [_plain(text)] for at, text in enumerate(truth)}
+    answers = {at: [_plain(text)] for at, text in enumerate(said)}
+    bleu = Bleu(4).compute_score(references, answers, verbose=0)[0][3]
+    cider, rouge = (kind().compute_score(references, answers)[0] for kind in (Cider, Rouge))
+    return {"cider": float(cider), "bleu4": float(bleu), "rouge_l": float(rouge)}
+
+
+def word_overlap(said: str, truth: str) -> float:
+    """S-IoU: words shared over words in either (Yuan et al. 2024, Osprey)."""
+    one, other = set(_plain(said).split()), set(_plain(truth).split())
+    return len(one & other) / len(one | other) if one | other else 1.0
+
+
+def set_f1(said: set[str], truth: set[str]) -> float:
+    """F1 of what is named."""
+    if not said and not truth:
+        return 1.0
+    return 2 * len(said & truth) / (len(said) + len(truth))
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter == "-" else " " for letter in text.lower()).strip() or "nothing"
+
+
+def _xywh(box: Box) -> list[float]:
+    return [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0]
+
+
+def _area(box: Box) -> float:
+    return (box.x1 - box.x0) * (box.y1 - box.y0)

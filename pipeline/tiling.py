@@ -1,0 +1,56 @@
+"""One image in memory, tiled and put together as a scene is: for pictures without a place on the earth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from model.region import Box
+from model.tile import AnalystTraits, TileInput
+from pipeline.analyst import Analyst
+from pipeline.assemble import merge, resolve, to_part
+from pipeline.grid import BlockKey, Grid, View
+
+TILE_PX, HALO_PX = 512, 64
+
+
+def find_in_image(
+    analyst: Analyst, traits: AnalystTraits, pixels: NDArray[np.uint8],
+    ask: Callable[[NDArray[np.uint8], NDArray[np.bool_]], TileInput],
+) -> list[tuple[str, Box, float]]:  # fmt: skip
+    """Word, box in pixels and score of every object of an image.
+
+    Args:
+        analyst: to ask.
+        traits: of the analyst.
+        pixels: (3, H, W) uint8.
+        ask: the question for a tile's pixels (3, h, w) and where they are valid (h, w).
+    """
+    height, width = pixels.shape[1:]
+    core = TILE_PX - 2 * HALO_PX
+    side = -(-max(height, width) // core) * core
+    nowhere = shapely.Polygon()
+    grid = Grid(
+        name="image", crs="EPSG:3857", transform=(1, 0, 0, 0, -1, 0), shape=(height, width), lattice=(0, 0), tile_px=TILE_PX,
+        halo_px=HALO_PX, block_px=side, asked=nowhere, owned=nowhere, zone=None,
+    )  # fmt: skip
+    around = ((0, 0), (HALO_PX, side + HALO_PX - height), (HALO_PX, side + HALO_PX - width))
+    padded = np.pad(pixels, around)
+    valid = np.pad(np.ones((height, width), bool), around[1:])
+    tiles = grid.tiles(BlockKey("image", 0, 0, 0))
+    parts = []
+    for start in range(0, len(tiles), traits.tiles_per_batch):
+        batch = tiles[start : start + traits.tiles_per_batch]
+        windows = [tile.window.grown(0) for tile in batch]
+        at = [
+            (slice(w.y0 + HALO_PX, w.y1 + HALO_PX), slice(w.x0 + HALO_PX, w.x1 + HALO_PX)) for w in windows
+        ]  # the padded image begins a halo before the first pixel
+        answers = analyst.analyse([ask(padded[(slice(None), *place)], valid[place]) for place in at])
+        for tile, answer in zip(batch, answers, strict=True):
+            found = (to_part(each, tile, View(tile.window), traits.context_px) for each in answer.groundings)
+            parts += [part for part in found if part is not None]
+    objects = (resolve(group, traits) for group in merge(parts, traits))
+    return [(each.label, each.mask.box, each.score) for each in objects if each is not None]

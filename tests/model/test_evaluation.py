@@ -1,0 +1,119 @@
+"""Each measure against cases worked out by hand; a whole exam of a model that knows nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.evaluation.exam import examine, within_one
+from model.evaluation.figures import figures
+from model.evaluation.measures import (
+    Detection,
+    average_precision,
+    box_iou,
+    calibration_error,
+    captions,
+    iou,
+    macro_f1,
+    majority,
+    set_f1,
+    top1,
+    word_overlap,
+)
+from model.region import Box, Mask
+from model.training.rendered import rendered
+from model.weights import untrained
+
+
+def at(image: int, x: float, score: float = 1.0, label: str = "ship", side: float = 10) -> Detection:
+    return Detection(image, label, Box(x, 0, x + side, 10), score)
+
+
+def test_average_precision_is_that_of_the_curve() -> None:
+    truth = [at(0, 0), at(0, 50), at(1, 0)]
+    assert average_precision(truth, truth, 2) == {"ship": pytest.approx(1.0)}
+    # Sure and right, then wrong, then right: precision 1 up to a third of recall, 2/3 up to two thirds, then nothing.
+    found = [at(0, 0, 0.9), at(0, 200, 0.8), at(1, 1, 0.7)]
+    expected = (34 * 1 + 33 * 2 / 3) / 101
+    assert average_precision(found, truth, 2)["ship"] == pytest.approx(expected, abs=1e-3)
+    # One to one: the same object found twice counts once, and the second is wrong.
+    twice = [at(0, 0, 0.9), at(0, 1, 0.8), at(0, 50, 0.7), at(1, 0, 0.6)]
+    assert average_precision(twice, truth, 2)["ship"] < 1.0
+    # Half of it is not enough at 0.5, and is at 0.3.
+    half = [at(0, 0, 0.9, side=21), at(0, 50, 0.8, side=21), at(1, 0, 0.7, side=21)]
+    assert average_precision(half, truth, 2)["ship"] == 0
+    assert average_precision(half, truth, 2, iou=0.3)["ship"] == pytest.approx(1.0)
+    assert average_precision([], truth, 2) == {"ship": 0.0}
+    assert average_precision([at(0, 0, label="tank")], truth, 2) == {"ship": 0.0}
+    assert average_precision(found, [], 2) == {}
+
+
+def test_overlaps_are_shares_of_the_union() -> None:
+    one = Mask.from_array(np.ones((4, 4), bool))
+    other = Mask.from_array(np.ones((4, 4), bool), x0=2)
+    assert iou(one, other) == pytest.approx(8 / 24)
+    assert iou(None, one) == 0
+    assert iou(one, one.moved(dx=50, dy=0)) == 0
+    assert box_iou(Box(0, 0, 4, 4), Box(2, 0, 6, 4)) == pytest.approx(8 / 24)
+    assert box_iou(Box(0, 0, 1, 1), Box(5, 5, 6, 6)) == 0
+    assert box_iou(None, Box(0, 0, 1, 1)) == 0
+
+
+def test_words_are_counted_as_they_are_said() -> None:
+    said, truth = ["ship", "ship", "tank", ""], ["ship", "tank", "tank", "tank"]
+    assert top1(said, truth) == pytest.approx(0.5)  # what was not answered is wrong
+    assert majority(truth) == pytest.approx(0.75)
+    # ship: precision 1/2, recall 1; tank: precision 1, recall 1/3.
+    assert macro_f1(said, truth) == pytest.approx((2 / 3 + 1 / 2) / 2, abs=1e-6)
+    assert word_overlap("a white ship", "A ship.") == pytest.approx(2 / 3)
+    assert set_f1({"ship", "tank"}, {"ship"}) == pytest.approx(2 / 3)
+    assert set_f1(set(), set()) == 1
+    assert within_one("two", "three")
+    assert within_one("more than ten", "ten")
+    assert not within_one("two", "four")
+    assert not within_one("a lot", "four")
+
+
+def test_captions_are_compared_as_the_field_does() -> None:
+    truth = ["a white ship at anchor", "a grey building", "a runway by the sea"]
+    same = captions(truth, truth)
+    assert same["bleu4"] == pytest.approx(1.0, abs=1e-3) or same["bleu4"] > 0.8  # one has fewer than four words
+    assert same["rouge_l"] == pytest.approx(1.0)
+    assert same["cider"] > 5
+    other = captions(["something else", "", "nothing"], truth)
+    assert other["cider"] == pytest.approx(0.0, abs=1e-6)
+    # ROUGE-L of "a ship at anchor" against "a white ship at anchor": four of four, four of five; beta 1.2.
+    precision, recall, beta = 1.0, 4 / 5, 1.2
+    expected = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+    assert captions(["a ship at anchor"], truth[:1])["rouge_l"] == pytest.approx(expected)
+    assert captions([], []) == {}
+
+
+def test_how_sure_is_compared_with_how_often_right() -> None:
+    assert calibration_error([0.9] * 10, [True] * 9 + [False]) == pytest.approx(0.0, abs=1e-6)
+    assert calibration_error([0.9] * 10, [False] * 10) == pytest.approx(0.9, abs=1e-6)
+    assert calibration_error([0.2, 0.9], [True, True]) == pytest.approx((0.8 + 0.1) / 2, abs=1e-6)
+    assert np.isnan(calibration_error([], []))
+
+
+def test_a_whole_exam_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
+    model = untrained("tiny")
+    records = [rendered(seed, 128, sensor) for seed, sensor in ((3, "optical"), (5, "sar"), (8, "infrared"))]
+    words = tuple(sorted({region.label for record in records for region in record.regions}))
+    one, again = (examine(model, records, words) for _ in range(2))
+    lines = [json.dumps(each, default=float) for each in one.raw()]
+    assert lines == [json.dumps(each, default=float) for each in again.raw()]
+    found = figures(one, len(records))
+    assert 0 <= found["find_ap50"] <= 0.2
+    assert 0 <= found["mask_miou"] <= 0.5
+    assert {"scene_f1", "yes_no", "region_top1/point", "region_top1/box", "region_top1/free"} <= set(found)
+    assert all(0 <= value <= 1 for name, value in found.items() if not name.startswith("cider"))
+    kinds = {kind: [each["truth"] for each in one.regions if each["kind"] == kind] for kind in ("point", "box", "free")}
+    assert kinds["point"] == kinds["box"] == kinds["free"]
+    # Blind, the same questions are asked, and the image makes no difference.
+    first, second = (
+        examine(model, [record], words, blind=True).regions[0]["said"]
+        for record in (records[0], rendered(3, 128, "optical"))
+    )
+    assert first == second

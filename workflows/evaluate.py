@@ -1,0 +1,165 @@
+"""How well a model does on a set of annotated images: figures, raw answers, pictures of the best and the worst."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from model.analyst import EarthGPTXAnalyst, Weights
+from model.earthgptx import EarthGPTX
+from model.errors import DataError
+from model.evaluation.exam import Answers, examine
+from model.evaluation.figures import by_sensor, figures
+from model.region import Box
+from model.tile import AnalystTraits, Modality, TileInput
+from model.training.datasets import SetConfig, read_set
+from model.training.known import KNOWN
+from model.training.record import Record
+from model.training.rendered import rendered
+from pipeline.tiling import find_in_image
+
+RENDERED_SEED = 2**50
+"""Of the first made image of an exam; training never comes near."""
+RENDERED_IMAGES = 60
+RENDERED_PX = 256
+LARGE_PX = 1024
+"""Longer side from which an image is tiled as the pipeline does it."""
+BLIND = (
+    "region_top1",
+    "region_free_top1",
+    "cider",
+    "caption_word",
+    "scene_f1",
+    "yes_no",
+    "count_within_one",
+    "pr_at_50",
+)
+"""Figures that are also given for a model that sees nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came out."""
+
+    name: str
+    images: int
+    figures: dict[str, float]
+    blind: dict[str, float]
+    """The same figures when the images are hidden."""
+    sensors: dict[str, dict[str, float]]
+
+
+def evaluate(
+    place: str, dataset: str, split: str, *, iou: float = 0.5, out: Path | None = None,
+    on_image: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[Report]:  # fmt: skip
+    """Examine a model; a report a set.
+
+    Args:
+        place: folder, hub id or scale of the model.
+        dataset: `rendered`, the folder of a known set, or one that holds an `earthgptx.yaml` that describes it.
+        split: name of a list in the folder.
+        iou: from which a found box is a hit.
+        out: folder for raw answers and pictures; None for none.
+        on_image: told the set, the images done and to do.
+
+    Raises:
+        DataError: the set cannot be read.
+        WeightsError: the model cannot be read.
+    """
+    weights = Weights(place)
+    traits, model = weights.traits(), weights.load().model
+    reports = []
+    for name, words, records in read_exam(dataset, split):
+        large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
+        whole = partial(_find_whole, EarthGPTXAnalyst(model), traits) if large else None
+        told = partial(on_image, name)
+        answers = examine(model, records, words, find_whole=whole, on_image=told)
+        measured = figures(answers, len(records), iou)
+        blind: dict[str, float] = {}
+        if not large:
+            unseen = figures(examine(model, records, words, blind=True, on_image=told), len(records), iou)
+            blind = {figure: unseen[figure] for figure in BLIND if figure in unseen}
+        reports.append(
+            Report(
+                name=name, images=len(records), figures=measured, blind=blind,
+                sensors=by_sensor(answers, len(records), partial(figures, iou=iou)),
+            )
+        )  # fmt: skip
+        if out is not None:
+            _keep(out / name, answers, model, records)
+    return reports
+
+
+def read_exam(dataset: str, split: str) -> list[tuple[str, tuple[str, ...], list[Record]]]:
+    """Name, words and images of each set.
+
+    Raises:
+        DataError: it is not known, or cannot be read.
+    """
+    if dataset == "rendered":
+        sensors = get_args(Modality)
+        records = [
+            rendered(RENDERED_SEED + number, RENDERED_PX, sensors[number % 3]) for number in range(RENDERED_IMAGES)
+        ]
+        words = tuple(sorted({region.label for record in records for region in record.regions}))
+        return [("rendered", words, records)]
+    folder = Path(dataset)
+    described = folder / "earthgptx.yaml"
+    if described.is_file():
+        try:
+            configs: tuple[SetConfig, ...] = (SetConfig.model_validate(yaml.safe_load(described.read_text())),)
+        except (ValidationError, yaml.YAMLError) as error:
+            raise DataError(f"{described} does not describe a set: {error}") from error
+    elif folder.name in KNOWN and folder.is_dir():
+        configs = KNOWN[folder.name]
+    else:
+        raise DataError(
+            f"{dataset} is neither 'rendered' nor a folder of a known set ({', '.join(KNOWN)}); describe your own in an "
+            "earthgptx.yaml in its folder (name, format, modality, names)"
+        )
+    found = []
+    for config in configs:
+        records = read_set(config.model_copy(update={"folder": folder, "split": split}))
+        words = config.words or tuple(sorted({region.label for record in records for region in record.regions}))
+        found.append((config.name, words, records))
+    return found
+
+
+def _find_whole(
+    analyst: EarthGPTXAnalyst, traits: AnalystTraits, pixels: NDArray[np.uint8], record: Record, words: Sequence[str]
+) -> list[tuple[str, Box, float]]:
+    def ask(tile: NDArray[np.uint8], valid: NDArray[np.bool_]) -> TileInput:
+        return TileInput(
+            pixels=tile, valid=valid, asked=valid, modality=record.modality,
+            metres_per_pixel=record.metres_per_pixel or 1.0, phrases=tuple(words), prompts=(), names=(), describe=False,
+        )  # fmt: skip
+
+    return find_in_image(analyst, traits, pixels, ask)
+
+
+def _keep(folder: Path, answers: Answers, model: EarthGPTX, records: Sequence[Record]) -> None:
+    from model.training.pictures import draw_answers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "answers.jsonl").open("w") as file:
+        for each in answers.raw():
+            file.write(json.dumps(each, default=float) + "\n")
+    worth: dict[int, list[float]] = {}
+    for each in answers.regions:
+        worth.setdefault(each["image"], []).append(float(each["said"] == each["truth"]) + (each["iou"] or 0.0))
+    for case in answers.ground:
+        worth.setdefault(case["image"], []).append(case["shared"] / max(case["either"], 1))
+    order = sorted(worth, key=lambda image: (np.mean(worth[image]), image))
+    for name, chosen in (("worst", order[:4]), ("best", order[::-1][:4])):
+        if chosen:
+            draw_answers(model, [records[image] for image in chosen], folder / f"{name}.png")
