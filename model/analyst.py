@@ -7,8 +7,8 @@ Torch is loaded with the model and not before: who plans a job only needs the tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     from model.earthgptx import EarthGPTX
     from model.tasks import Asked, Described, Found, Referred
 
-CODE = "3"
+SHIPPED = Path(__file__).parent / "shipped"
+"""Weights that come with the package, by scale."""
+CODE = "4"
 """Version of all code that shapes an answer; part of the digest."""
+MIN_SCORE = 0.25
+"""Under which an object is not kept, and so not described."""
 CONTEXT_PX = 16
 """A cell of the encoders: what lies nearer to a tile's border is seen without its surroundings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model by its folder or hub id; or a scale, with random weights, to try the way."""
+    """A model by its folder or hub id; or a scale: the weights that ship with it, else random ones, to try the way."""
 
     place: str
 
@@ -46,15 +50,15 @@ class Weights:
         Raises:
             ModelError: there is no such model.
         """
-        if self._is_scale:
+        if self._is_random:
             name, found = f"earthgptx-{self.place}-untrained", self.place
         else:
-            folder = find_folder(self.place)
+            folder = find_folder(self._folder)
             read_config(folder)
             name, found = f"earthgptx-{Path(self.place).name}", digest(folder)
         return AnalystTraits(
             name=name, digest=f"{found}-{CODE}", context_px=CONTEXT_PX, tiles_per_batch=4, same_object_overlap=0.3,
-            min_score=0.25, min_area_px=4, max_area_px=10**7,
+            min_score=MIN_SCORE, min_area_px=4, max_area_px=10**7,
         )  # fmt: skip
 
     def load(self) -> EarthGPTXAnalyst:
@@ -65,7 +69,7 @@ class Weights:
         from model.weights import from_pretrained, untrained
 
         keep_memory()
-        model = untrained(self.place) if self._is_scale else from_pretrained(self.place)
+        model = untrained(self.place) if self._is_random else from_pretrained(self._folder)
         if torch.cuda.is_available():
             return EarthGPTXAnalyst(model.to("cuda", torch.bfloat16))
         # One thread and two differ in the last digits: as many replicas as there are cores, one thread each.
@@ -73,8 +77,14 @@ class Weights:
         return EarthGPTXAnalyst(model)
 
     @property
-    def _is_scale(self) -> bool:
-        return self.place in SCALES
+    def _folder(self) -> str:
+        """The folder of the weights that ship under a scale's name; else what was given."""
+        shipped = SHIPPED / self.place
+        return str(shipped) if self.place in SCALES and shipped.is_dir() else self.place
+
+    @property
+    def _is_random(self) -> bool:
+        return self._folder in SCALES
 
 
 def source(place: str) -> Weights:
@@ -98,33 +108,41 @@ class EarthGPTXAnalyst:
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         """One output per tile, in order.
 
-        Prompts beyond what the model reads together are asked in several turns. Tiles whose sides are not whole
-        tokens are padded at their end.
+        What is found does not depend on the prompts: it is looked for first, without any. Where captions are wanted,
+        each found object is then a prompt itself. Prompts beyond what the model reads together are asked in several
+        turns. Tiles whose sides are not whole tokens are padded at their end.
         """
         import torch
 
         from model.tasks import Asked
 
-        most = self.model.config.max_prompts
-        turns = max(-(-max(len(tile.prompts) for tile in tiles) // most), 1)
+        model = self.model
         pixels = torch.from_numpy(np.stack([self._padded(tile.pixels) for tile in tiles]))
-        modalities = [tile.modality for tile in tiles]
+        modalities, metres = [tile.modality for tile in tiles], [tile.metres_per_pixel for tile in tiles]
+        with torch.inference_mode():
+            features = model.encoders(pixels.to(model.device))
+        asked = Asked(model, pixels, modalities, metres=metres, features=features)
         answers: list[list[Grounding]] = [[] for _ in tiles]
-        scores: list[NDArray[np.uint8]] = []
+        scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
         captions = [""] * len(tiles)
-        for turn in range(turns):
-            prompts = [tile.prompts[turn * most : (turn + 1) * most] for tile in tiles]
-            asked = Asked(self.model, pixels, modalities, prompts, metres=[tile.metres_per_pixel for tile in tiles])
-            if turn == 0:
-                scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
-                if any(tile.describe for tile in tiles):
-                    said = [_text(described) for described in asked.describe()]
-                    captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
-            if any(prompts):
-                for tile, referred, into in zip(
-                    tiles, self._refer(asked, pixels, tiles, prompts), answers, strict=True
-                ):
-                    into += [_referred(answer, tile) for answer in referred]
+        if any(tile.describe for tile in tiles):
+            said = [_text(described) for described in asked.describe()]
+            captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
+        prompts = [
+            [*tile.prompts, *(_own_prompts(of_tile) if tile.describe else ())]
+            for tile, of_tile in zip(tiles, answers, strict=True)
+        ]
+        most = model.config.max_prompts
+        for start in range(0, max(len(each) for each in prompts), most):
+            turn = [each[start : start + most] for each in prompts]
+            asked = Asked(model, pixels, modalities, turn, metres=metres, features=features)
+            for tile, referred, into in zip(tiles, self._refer(asked, pixels, tiles, turn), answers, strict=True):
+                for at, answer in enumerate(referred, start):
+                    number = at - len(tile.prompts)
+                    if number < 0:
+                        into.append(_referred(answer, tile))
+                    else:
+                        into[number] = replace(into[number], caption=_text(answer))
         return [
             TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
             for number in range(len(tiles))
@@ -174,10 +192,16 @@ class EarthGPTXAnalyst:
                 for instance in one.instances:
                     assert instance.mask is not None
                     inside = instance.mask.window(0, 0, height, width) & tile.asked
-                    if inside.any():
+                    if inside.any() and instance.score >= MIN_SCORE:
                         into.append(Grounding(label=phrase, score=instance.score, mask=Mask.from_array(inside)))
             scores.append(planes)
         return scores
+
+
+def _own_prompts(found: Sequence[Grounding]) -> Iterator[VisualPrompt]:
+    """Found objects as prompts, so that they are described; their ids are no one else's."""
+    for number, each in enumerate(found):
+        yield VisualPrompt(id=f"\0{number}", place=each.mask)
 
 
 def _text(answer: Referred | Described) -> str:

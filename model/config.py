@@ -73,6 +73,8 @@ class ModelConfig(_Part):
     """Channels of the features at stride 4 that masks are made of."""
     mask_heads: int
     language: LanguageConfig
+    temperature: float = Field(default=1.0, gt=0)
+    """By which the likelihoods of given names are divided, so that how sure it is is how often it is right."""
     max_prompts: int = 64
     """Prompts of one image that are read together; more are asked in several turns."""
 

@@ -118,7 +118,7 @@ class EarthGPTX(nn.Module):
 
     def encode(
         self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]] = (),
-        around: Around | None = None, metres: Sequence[float | None] = (),
+        around: Around | None = None, metres: Sequence[float | None] = (), features: Features | None = None,
     ) -> Encoded:  # fmt: skip
         """Look at images and their prompts.
 
@@ -128,6 +128,7 @@ class EarthGPTX(nn.Module):
             prompts: of each image, at most `max_prompts`, in its pixels; empty for none at all.
             around: the wider view that each image lies in; None for none.
             metres: along a side of a pixel, of each image; None where it is not known.
+            features: of the encoders, where the same images were looked at before; None to look now.
 
         Raises:
             ImageError: the images have another dtype or shape.
@@ -136,7 +137,8 @@ class EarthGPTX(nn.Module):
         """
         prompts = prompts or [() for _ in pixels]
         self._check(pixels, modalities, prompts)
-        fused = self._fused(self.encoders(pixels.to(self.device)), prompts, (pixels.shape[-2], pixels.shape[-1]))
+        features = features or self.encoders(pixels.to(self.device))
+        fused = self._fused(features, prompts, (pixels.shape[-2], pixels.shape[-1]))
         wider = None
         if around is not None:
             self._check(around.pixels, modalities, around.prompts)

@@ -24,6 +24,7 @@ from model.perception import STRIDE, Perceived
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
+from model.vision import Features
 
 MOST_INSTANCES = 256
 """Peaks of one phrase in one image that become instances, the surest first."""
@@ -94,13 +95,13 @@ class Asked:
     def __init__(
         self, model: EarthGPTX, pixels: Tensor, modalities: Sequence[str],
         prompts: Sequence[Sequence[VisualPrompt]] = (), around: Around | None = None,
-        metres: Sequence[float | None] = (), budget: Budget = Budget(),  # noqa: B008  frozen
+        metres: Sequence[float | None] = (), features: Features | None = None, budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         """Look at the images; see `EarthGPTX.encode`."""
         self._model, self._budget = model, budget
         self._prompts = prompts or [() for _ in pixels]
         with torch.inference_mode():
-            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around, metres)
+            self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around, metres, features)
         self._past: Slots = remember(model, self._encoded)
 
     @torch.inference_mode()
@@ -165,7 +166,8 @@ class Asked:
         perceived = self._perceive([state[-1] for state in states], [image for image, _ in where])
         seen = [self._single(perceived, number) for number in range(len(where))]
         if names:
-            shares = likelihoods(model, states, slots, trie).softmax(dim=1).cpu().tolist()
+            worth = likelihoods(model, states, slots, trie) / model.config.temperature
+            shares = worth.softmax(dim=1).cpu().tolist()
             chosen = [names[int(np.argmax(share))] for share in shares]
             branches = [
                 Branch(b.image, (*b.tokens, *model.vocabulary.encode(label), sep), b.regions)

@@ -37,7 +37,7 @@ from pipeline.job import GridSpec, JobSpec
 from pipeline.scene import SceneItem
 from pipeline.vectors import LONLAT, read_aoi, read_prompts
 
-ALGORITHM = "1"
+ALGORITHM = "2"
 """Version of all code that shapes a result; a change of it makes every plan a new one."""
 NEAR_DEG = 0.5
 """How far past its Items' bounds an AOI is drawn in a CRS that need not reach around the Earth."""

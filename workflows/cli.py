@@ -319,7 +319,24 @@ def submit(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example: EARTHGPTX_DATA=data earthgptx train examples/train/nano.yaml --out runs/nano")
+@app.command(epilog="Example: earthgptx chips town.tif buildings.geojson --word building --out data/town")
+def chips(
+    raster: Annotated[str, typer.Argument(metavar="RASTER", help="8 bit, georeferenced.")],
+    labels: Annotated[str, typer.Argument(metavar="LABELS", help="Polygons: GeoJSON, GeoParquet, ...")],
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the set is written.")],
+    word: Annotated[str, typer.Option(help="What the objects are called.")] = "object",
+    column: Annotated[str, typer.Option(help="Of the labels, that says what each is called.")] = "",
+    px: Annotated[int, typer.Option(min=64, help="Side of a chip.")] = 512,
+    split: Annotated[str, typer.Option(help="Name of the list.")] = "train",
+) -> None:
+    """Cut a georeferenced raster and outlines over it into annotated chips that train and evaluate read."""
+    from workflows.chips import cut_chips
+
+    images, objects = cut_chips(raster, labels, folder, word=word, px=px, column=column, split=split)
+    out.print(f"{images} chips, {objects} objects: {folder}", soft_wrap=True)
+
+
+@app.command(epilog="Example: earthgptx train examples/train/nano.yaml --out runs/nano")
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training run.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Of the run; a run that was stopped goes on.")],

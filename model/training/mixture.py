@@ -90,7 +90,7 @@ class Mixture:
     @property
     def words(self) -> tuple[str, ...]:
         """All that the mixture's objects are called."""
-        found = set(rendered(0, 64).complete)
+        found = set(rendered(0, 64, "infrared").complete)
         for source, _ in self.sources:
             if isinstance(source, ReadConfig):
                 for each in source.sets:

@@ -20,7 +20,10 @@ FINEST_M, COARSEST_M = 0.3, 20.0
 """Metres of a pixel."""
 _COLOURS = re.compile(r"\b(dark|white|red|grey|red-roofed) ")
 _WARM = " with its engines warm"
+HOT = "hot target"
+"""What stands out in infrared is also called."""
 _STUFF = ("road", "water")
+_WORDS = frozenset((*KINDS, "car", "lorry")) - {"field"}
 _PARENTS = {"car": "vehicle", "lorry": "vehicle"}
 
 
@@ -55,7 +58,7 @@ def rendered(seed: int, px: int, modality: Modality | None = None) -> Record:
         regions.append(Region(labels=("road",), mask=Mask.from_array(union), whole=True, caption=roads[0].caption))
     return Record(
         pixels=_scaled(picture.bands, sensor, rng), modality=sensor, metres_per_pixel=metres, regions=tuple(regions),
-        complete=frozenset((*KINDS, "car", "lorry")) - {"field"}, source="rendered", north_up=True,
+        complete=_WORDS | ({HOT} if sensor == "infrared" else set()), source="rendered", north_up=True,
         ignored=picture.cloud if picture.cloud.any() else None,
     )  # fmt: skip
 
@@ -92,6 +95,8 @@ def _region(
         return None
     label = next((word for word in _PARENTS if f"a {word} " in thing.caption), str(thing.kind))
     labels = (label, _PARENTS[label]) if label in _PARENTS else (label,)
+    if sensor == "infrared" and thing.hot:
+        labels = (*labels, HOT)
     return Region(
         labels=labels, mask=Mask.from_array(inside, y0=int(row0), x0=int(col0)), whole=label in _STUFF,
         caption=caption_of(thing, sensor),

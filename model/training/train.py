@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from model.config import SCALES, preset
 from model.earthgptx import EarthGPTX
 from model.errors import ConfigError
+from model.evaluation.calibration import fitted
 from model.memory import keep_memory
 from model.pretrained import Parts, assemble
 from model.tokens import Vocabulary
@@ -34,6 +35,8 @@ from model.training.objective import Ground, losses
 from model.training.samples import Sample
 from model.weights import from_pretrained, save_pretrained
 
+CALIBRATED = 60
+"""Held-out images that the temperature is fitted on."""
 FOCAL_EVERY = 8
 """One batch of so many is of crops with the wider view beside them."""
 HELD_OUT = 2**40
@@ -70,6 +73,8 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
         if run.step % config.log_every == 0 or last:
             speed = images / (time.monotonic() - started)
             writer.write(run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed})
+        if last:
+            run.calibrate()
         if run.step % config.checkpoint_every == 0 or last:
             run.save()
         if config.picture_every and (run.step % config.picture_every == 0 or last):
@@ -84,7 +89,7 @@ class _Run:
     """All that changes while training."""
 
     def __init__(self, config: TrainConfig, mixture: Mixture, out: Path) -> None:
-        self._config, self._out = config, out
+        self._config, self._mixture, self._out = config, mixture, out
         torch.manual_seed(config.seed)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = _built(config, mixture).to(device)
@@ -124,6 +129,15 @@ class _Run:
             found["gradient"] = norm
             self.schedule.step()
         return {name: float(value.detach()) for name, value in found.items()}
+
+    def calibrate(self) -> None:
+        """Fit the temperature of the averaged model on images that were not taught."""
+        px = self._config.sizes[0].px
+        records = [self._mixture.record(HELD_OUT + number, px) for number in range(CALIBRATED)]
+        words = sorted({region.label for record in records for region in record.regions})
+        model = self.averaged.eval()
+        temperature = fitted(model, records, words)
+        model.config = model.config.model_copy(update={"temperature": round(temperature, 4)})
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, and the averaged model."""

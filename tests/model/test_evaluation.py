@@ -1,11 +1,14 @@
 """Each measure against cases worked out by hand; a whole exam of a model that knows nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from model.evaluation.calibration import HIGH, LOW, fitted
 from model.evaluation.exam import examine, within_one
 from model.evaluation.figures import figures
 from model.evaluation.measures import (
@@ -21,7 +24,9 @@ from model.evaluation.measures import (
     top1,
     word_overlap,
 )
+from model.prompt import VisualPrompt
 from model.region import Box, Mask
+from model.tasks import Asked
 from model.training.rendered import rendered
 from model.weights import untrained
 
@@ -97,9 +102,34 @@ def test_how_sure_is_compared_with_how_often_right() -> None:
     assert np.isnan(calibration_error([], []))
 
 
+def test_the_temperature_is_the_one_under_which_the_truth_is_likeliest() -> None:
+    model = untrained("tiny")
+    records = [rendered(seed, 128, "optical") for seed in (3, 4)]
+    words = sorted({region.label for record in records for region in record.regions})
+    temperature = fitted(model, records, words)
+
+    def surprise(value: float) -> float:
+        model.config = model.config.model_copy(update={"temperature": value})
+        worth = []
+        for record in records:
+            regions = record.regions[:8]
+            prompts = [VisualPrompt(id=str(at), place=region.mask.box) for at, region in enumerate(regions)]
+            pixels = torch.from_numpy(record.pixels)[None]
+            asked = Asked(model, pixels, ["optical"], [prompts], metres=[record.metres_per_pixel])
+            answers = asked.refer(words)[0]
+            worth += [-np.log(a.labels[r.label]) for a, r in zip(answers, regions, strict=True)]
+        return float(np.mean(worth))
+
+    best = surprise(temperature)
+    others = [temperature * factor for factor in (0.5, 0.9, 1.1, 2.0) if LOW < temperature * factor < HIGH]
+    assert all(best <= surprise(other) + 1e-6 for other in others)
+    assert fitted(model, [], words) == model.config.temperature
+
+
 def test_a_whole_exam_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
     model = untrained("tiny")
-    records = [rendered(seed, 128, sensor) for seed, sensor in ((3, "optical"), (5, "sar"), (8, "infrared"))]
+    whole = [rendered(seed, 128, sensor) for seed, sensor in ((3, "optical"), (5, "sar"), (8, "infrared"))]
+    records = [replace(record, regions=record.regions[:5]) for record in whole]
     words = tuple(sorted({region.label for record in records for region in record.regions}))
     one, again = (examine(model, records, words) for _ in range(2))
     lines = [json.dumps(each, default=float) for each in one.raw()]

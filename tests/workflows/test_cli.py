@@ -23,7 +23,21 @@ from workflows import cli
 from workflows.cli import app, main
 
 REPO = Path(__file__).parents[2]
-COMMANDS = ("sample", "demo", "search", "plan", "run", "status", "why", "query", "show", "export", "submit")
+COMMANDS = (
+    "sample",
+    "demo",
+    "search",
+    "plan",
+    "run",
+    "status",
+    "why",
+    "query",
+    "show",
+    "export",
+    "submit",
+    "train",
+    "evaluate",
+)
 
 
 def earthgptx(*arguments: object, code: int = 0) -> tuple[str, str]:
@@ -84,7 +98,9 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: earthgptx {command} " in " ".join(said.output.split())
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("tiny", 0.3, 1), ("nano", 10, 20), ("base", 7000, 9000)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("tiny", 0.3, 1), ("nano", 10, 20), ("small", 130, 180), ("base", 7000, 9000)]
+)
 def test_a_scale_is_described_without_its_weights(name: str, low: float, high: float) -> None:
     facts = json.loads(earthgptx("model", "describe", name, "--json")[0])
     total = sum(facts["parameters"].values())

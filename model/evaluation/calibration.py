@@ -1,0 +1,54 @@
+"""One temperature for the likelihoods of given names (Guo et al. 2017), so that how sure is how often right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from model.earthgptx import EarthGPTX
+from model.prompt import VisualPrompt
+from model.tasks import Asked
+from model.training.record import Record
+
+LOW, HIGH = 0.02, 20.0
+"""Between which it is looked for."""
+MOST_REGIONS = 8
+"""Of one image, that are pointed at."""
+
+
+def fitted(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) -> float:
+    """The temperature under which the true words are likeliest; the model's own where no image has a region.
+
+    Args:
+        model: to ask, with its present temperature.
+        records: that it was not taught.
+        words: that a region may be called.
+    """
+    sure: list[list[float]] = []
+    truth: list[int] = []
+    for record in records:
+        regions = [region for region in record.regions if region.label in words][:MOST_REGIONS]
+        if not regions:
+            continue
+        prompts = [VisualPrompt(id=str(at), place=region.mask.box) for at, region in enumerate(regions)]
+        asked = Asked(
+            model, torch.from_numpy(record.pixels)[None], [record.modality], [prompts], metres=[record.metres_per_pixel]
+        )
+        for answer, region in zip(asked.refer(words)[0], regions, strict=True):
+            sure.append([answer.labels[word] for word in words])
+            truth.append(words.index(region.label))
+    if not truth:
+        return model.config.temperature
+    # Shares to the power of one over T are what a temperature T times the present one gives.
+    logs = np.log(np.maximum(np.array(sure), 1e-30))
+
+    def surprise(log_factor: float) -> float:
+        scaled = logs / np.exp(log_factor)
+        scaled -= np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+        return -float(scaled[np.arange(len(truth)), truth].mean())
+
+    best = minimize_scalar(surprise, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
+    return float(model.config.temperature * np.exp(best.x))
