@@ -147,7 +147,7 @@ def _compare(queries: Tensor, pixels: Tensor, of_image: Sequence[int]) -> Tensor
     compared = [torch.einsum("mc,cyx->myx", queries[mine], each[image]) for image, mine in rows.items()]
     order = torch.tensor([row for mine in rows.values() for row in mine], dtype=torch.long, device=queries.device)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    return torch.cat(compared).float()[back] / queries.shape[-1] ** 0.5
+    return torch.cat(compared).float()[back]
 
 
 def _refine(width: int) -> nn.Module:

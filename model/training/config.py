@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import ConfigError
 from model.training.mixture import SourceConfig
@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
     clip: float = 1.0
     """Largest norm of the gradient."""
     ema: float = 0.999
-    """Decay of the weights' average, which is what is kept."""
+    """Most that an update leaves of the weights' average, which is what is kept."""
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = 0
     workers: int = 1
@@ -71,6 +71,12 @@ class TrainConfig(BaseModel):
     log_every: int = 20
     checkpoint_every: int = 500
     picture_every: int = 1000
+
+    @model_validator(mode="after")
+    def _whole_updates(self) -> TrainConfig:
+        if self.checkpoint_every % self.accumulate or self.steps % self.accumulate:
+            raise ValueError(f"steps and checkpoint_every are not whole multiples of accumulate ({self.accumulate})")
+        return self
 
 
 def read_train_config(path: Path) -> TrainConfig:

@@ -17,12 +17,36 @@ from model.training.world import Ring, Thing, coast, river, things
 Sensor = Literal["optical", "sar", "infrared"]
 Floats = NDArray[np.float64]
 
-SUN = (0.55, 0.83)
-"""Metres of shadow (east, north) per metre of height."""
 MARGIN_M = 60.0
 """How far past a view things are drawn: no shadow is longer."""
-LOOKS = 6.0
-"""Equivalent number of looks of the SAR speckle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How the ground, the weather and the sensors are; the sample archive's where nothing is said."""
+
+    sun: tuple[float, float] = (0.55, 0.83)
+    """Metres of shadow (east, north) per metre of height."""
+    soil: tuple[float, float, float] = (0.34, 0.33, 0.2)
+    """Red, green and blue reflectance of bare ground."""
+    water: tuple[float, float, float] = (0.05, 0.11, 0.17)
+    beach: tuple[float, float, float] = (0.62, 0.56, 0.43)
+    roughness: float = 1.0
+    """Of the ground's and the sea's textures."""
+    cloudiness: float = 1.0
+    """Thickness of clouds; 0 for none."""
+    looks: float = 6.0
+    """Equivalent number of looks of the SAR speckle."""
+    sea_db: float = -20.5
+    soil_db: float = -13.5
+    impulse_px: float = 0.6
+    """Deviation of the SAR's impulse response."""
+    sea_k: float = 288.0
+    ground_k: float = 295.5
+    warmth: float = 1.0
+    """How far things stand out from the ground in infrared; negative where they are colder."""
+    clutter: float = 0.0
+    """Specks that are no object, a hundred by a hundred pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +58,7 @@ class View:
     width: int
     seed: int
     date: int
+    style: Style = Style()
 
     @property
     def pixel_m(self) -> float:
@@ -102,7 +127,7 @@ def _draw(view: View, x: Floats, y: Floats, layers: Floats, thing: Thing, values
     """Blend `values` (C,) into `layers` (C, H, W) where the thing lies; moved by `shift` heights of shadow."""
     a, b, c, d, e, f = view.affine
     inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
-    offset = np.array(SUN) * thing.height_m * shift
+    offset = np.array(view.style.sun) * thing.height_m * shift
     rings = tuple(ring + offset for ring in thing.rings)
     corners = (np.concatenate(rings) - (c, f)) @ inverse.T
     col0, row0 = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1, 0)
@@ -125,6 +150,16 @@ def _texture(x: Floats, y: Floats, scale_m: float, seed: int) -> Floats:
     return ndimage.map_coordinates(lattice, [v - j0, u - i0], order=1, mode="nearest")
 
 
+def _cluttered(view: View, layers: Floats, noise: np.random.Generator, strength: float) -> Floats:
+    """Specks of a few pixels, brighter or darker than what is around: rocks, waves, bushes, hot stones."""
+    count = noise.poisson(view.style.clutter * view.height * view.width / 1e4) if view.style.clutter else 0
+    for _ in range(count):
+        row, col = int(noise.integers(view.height)), int(noise.integers(view.width))
+        rows, cols = (int(side) for side in noise.integers(1, 4, 2))
+        layers[:, row : row + rows, col : col + cols] += strength * noise.uniform(-0.4, 1.0)
+    return layers
+
+
 def land(x: Floats, y: Floats, seed: int) -> tuple[Floats, Floats, Floats]:
     """Depth inland from the water in metres (negative: at sea), field number in 0..1, vegetation in 0..1."""
     inland = np.minimum(y - coast(x), river(x, y) - 22.0)
@@ -138,18 +173,20 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
     inland, _, vegetation = land(x, y, view.seed)
     season = 0.75 + 0.25 * np.cos(view.date * 1.3)
     fine = _texture(x, y, 9.0, view.seed + 5)
-    green = np.stack([0.34 - 0.2 * vegetation * season, 0.33 - 0.08 * vegetation, 0.2 - 0.1 * vegetation * season])
-    ground = green + 0.04 * fine + 0.05 * _texture(x, y, 400.0, view.seed + 7)
-    beach = np.array([0.62, 0.56, 0.43])[:, None, None] + 0.03 * fine
+    style, rough = view.style, view.style.roughness
+    red, green, blue = style.soil
+    covered = np.stack([red - 0.2 * vegetation * season, green - 0.08 * vegetation, blue - 0.1 * vegetation * season])
+    ground = covered + rough * (0.04 * fine + 0.05 * _texture(x, y, 400.0, view.seed + 7))
+    beach = np.array(style.beach)[:, None, None] + 0.03 * fine
     ground = np.where((inland < 35.0) & (y < 400.0), beach, ground)
     waves = _texture(x + 31.0 * view.date, y * 2.2, 26.0, view.seed + 11 + view.date)
     shallow = np.exp(np.clip(inland, -500, 0) / 60.0)
     water = (
-        np.array([0.05, 0.11, 0.17])[:, None, None]
-        + 0.018 * waves
+        np.array(style.water)[:, None, None]
+        + 0.018 * rough * waves
         + shallow * np.array([0.04, 0.1, 0.08])[:, None, None]
     )
-    layers = np.where(inland < 0, water, ground)
+    layers = _cluttered(view, np.where(inland < 0, water, ground), noise, 0.3)
     seen = view.things()
     for thing in seen:
         if thing.height_m > 2.5:
@@ -160,7 +197,7 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
     thickness = _texture(x, y, 700.0, view.seed + 101 * (view.date + 1)) + 0.4 * _texture(
         x, y, 190.0, view.seed + view.date
     )
-    thickness = np.clip((thickness - 0.42) * 5.0, 0.0, 1.0)
+    thickness = np.clip((thickness - 0.42) * 5.0 * style.cloudiness, 0.0, 1.0)
     layers += thickness * (0.93 - layers)
     layers += noise.normal(0, 0.008, layers.shape)
     bands = np.clip(layers * 255.0 + 0.5, 1, 255).astype(np.uint8)
@@ -170,11 +207,12 @@ def _optical(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pi
 def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
     inland, field, vegetation = land(x, y, view.seed)
     swell = _texture(x + 57.0 * view.date, y * 1.6, 42.0, view.seed + 17 + view.date)
-    calm = -20.5 + 1.6 * swell + 1.2 * _texture(x, y, 900.0, view.seed + 19 + view.date)
-    soil = -13.5 + 3.0 * (field - 0.5) + 2.0 * vegetation + 2.0 * _texture(x, y, 22.0, view.seed + 23)
+    style, rough = view.style, view.style.roughness
+    calm = style.sea_db + rough * 1.6 * swell + 1.2 * _texture(x, y, 900.0, view.seed + 19 + view.date)
+    soil = style.soil_db + 3.0 * (field - 0.5) + 2.0 * vegetation + rough * 2.0 * _texture(x, y, 22.0, view.seed + 23)
     co = np.where(inland < 0, calm, soil)
     cross = np.where(inland < 0, calm - 8.5, soil - 6.5 + 2.0 * vegetation)
-    layers = np.stack([co, cross])
+    layers = _cluttered(view, np.stack([co, cross]), noise, 12.0)
     for thing in view.things():
         clear = thing.backscatter_db - (
             5.0 if thing.kind in ("ship", "building", "storage tank", "aircraft", "vehicle") else 8.0
@@ -184,20 +222,27 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
             # Layover: the wall that faces the radar (which looks from the east) is bright and falls towards it.
             _draw(view, x, y, layers, thing, np.array([thing.backscatter_db + 3.0, clear]), shift=0.4)
     power = 10.0 ** (layers / 10.0)
-    power *= noise.gamma(LOOKS, 1.0 / LOOKS, power.shape)
+    power *= noise.gamma(style.looks, 1.0 / style.looks, power.shape)
     # The sensor's impulse response is a little wider than a pixel: speckle is correlated.
-    power = ndimage.gaussian_filter(power, (0, 0.6, 0.6))
+    power = ndimage.gaussian_filter(power, (0, style.impulse_px, style.impulse_px))
     amplitude = np.clip(np.sqrt(power) * 1000.0 + 0.5, 1, 65535).astype(np.uint16)
     return Picture(bands=amplitude, cloud=np.zeros(x.shape, bool))
 
 
 def _infrared(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Picture:
     inland, field, vegetation = land(x, y, view.seed)
-    sea = 288.0 + 0.4 * _texture(x, y, 300.0, view.seed + 31 + view.date)
-    ground = 295.5 + 2.0 * (field - 0.5) - 3.0 * vegetation + 0.8 * _texture(x, y, 14.0, view.seed + 37)
-    layers = np.where(inland < 0, sea, ground)[None]
+    style = view.style
+    sea = style.sea_k + 0.4 * _texture(x, y, 300.0, view.seed + 31 + view.date)
+    ground = (
+        style.ground_k
+        + 2.0 * (field - 0.5)
+        - 3.0 * vegetation
+        + style.roughness * 0.8 * _texture(x, y, 14.0, view.seed + 37)
+    )
+    layers = _cluttered(view, np.where(inland < 0, sea, ground)[None], noise, 6.0)
     for thing in view.things():
-        _draw(view, x, y, layers, thing, np.array([thing.kelvin]))
+        kelvin = style.ground_k + style.warmth * (thing.kelvin - Style().ground_k)
+        _draw(view, x, y, layers, thing, np.array([kelvin]))
     layers = ndimage.gaussian_filter(layers, (0, 0.5, 0.5))
     stripes = noise.normal(0, 0.12, (1, 1, view.width))
     layers = layers + stripes + noise.normal(0, 0.25, layers.shape)

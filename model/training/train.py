@@ -16,10 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from model.config import SCALES, preset
@@ -97,7 +97,7 @@ class _Run:
         for name, weight in self.model.named_parameters():
             if name.startswith(config.frozen):
                 weight.requires_grad = False
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.average = AveragedModel(self.model, multi_avg_fn=_average(config.ema))
         self._optimizer = torch.optim.AdamW(_groups(self.model, self.ground, config), config.lr, fused=True)
         self.schedule = LambdaLR(self._optimizer, lambda update: _rate(update * config.accumulate, config))
         self.step = 0
@@ -194,6 +194,24 @@ def _groups(model: EarthGPTX, ground: Ground, config: TrainConfig) -> Iterator[d
             found.setdefault((factor, decay), []).append(weight)
     for (factor, decay), weights in found.items():
         yield {"params": weights, "lr": config.lr * factor, "weight_decay": decay}
+
+
+_Weights = tuple[Tensor, ...] | list[Tensor]
+
+
+def _average(most: float) -> Callable[[_Weights, _Weights, Tensor | int], None]:
+    """An average with a memory that grows to `most`: else a short run would still hold its random start."""
+
+    @torch.no_grad()
+    def update(averaged: _Weights, current: _Weights, updates: Tensor | int) -> None:
+        decay = min(most, (1 + float(updates)) / (10 + float(updates)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new.to(old.dtype), 1 - decay)
+            else:
+                old.copy_(new)
+
+    return update
 
 
 def _rate(step: int, config: TrainConfig) -> float:
