@@ -108,6 +108,9 @@ class EarthGPTX(nn.Module):
             nn.Linear(config.language.width, REGION_TOKENS * config.language.width),
         )  # fmt: skip
         self.scale = nn.Linear(2 * WAVES, config.language.width)
+        # Nothing at first: embeddings are small, and it would drown the sensor's mark that it is added to.
+        nn.init.zeros_(self.scale.weight)
+        nn.init.zeros_(self.scale.bias)
         self.language = Language(config.language)
         self.perception = Perception(config)
 

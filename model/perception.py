@@ -56,7 +56,7 @@ class Perception(nn.Module):
         self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
         self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
         # Few pixels are an instance's middle: start from that, as focal loss wants it (Lin et al. 2017).
-        self.centre_bias = nn.Parameter(torch.tensor(-4.0))
+        self.centre_bias = nn.Parameter(torch.tensor([-4.0]))
 
     def pixels(self, conv: tuple[Tensor, ...], fused: Tensor) -> tuple[Tensor, Tensor]:
         """Features to compare queries with.

@@ -340,6 +340,7 @@ def chips(
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training run.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Of the run; a run that was stopped goes on.")],
+    processes: Annotated[int, typer.Option(min=1, help="So many together, through Ray; one a GPU.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would need, and train nothing.")] = False,
 ) -> None:
     """Train a model on one mixture of sources, sensors and tasks; or go on where the folder's checkpoint ends."""
@@ -351,16 +352,21 @@ def train(
 
         _table(f"{config}", [{"what": name, "value": value} for name, value in needs_of(asked).items()])
         return
-    from model.training.train import train as start
+    if processes > 1:
+        from workflows.together import train_together
 
-    with _progress() as progress:
-        task = progress.add_task("reading the sets", total=asked.steps, rate="")
+        train_together(asked, folder, processes)
+    else:
+        from model.training.train import train as start
 
-        def update(step: int, losses: dict[str, float]) -> None:
-            said = ", ".join(f"{name} {losses[name]:.2f}" for name in ("total", "text", "mask") if name in losses)
-            progress.update(task, completed=step, description=f"loss: {said}")
+        with _progress() as progress:
+            task = progress.add_task("reading the sets", total=asked.steps, rate="")
 
-        start(asked, folder, update)
+            def update(step: int, losses: dict[str, float]) -> None:
+                said = ", ".join(f"{name} {losses[name]:.2f}" for name in ("total", "text", "mask") if name in losses)
+                progress.update(task, completed=step, description=f"loss: {said}")
+
+            start(asked, folder, update)
     out.print(
         f"model:    {folder / 'model'}\nfigures:  {folder / 'metrics.jsonl'}; tensorboard --logdir {folder / 'tensorboard'}\n"
         f"pictures: {folder / 'pictures'}", soft_wrap=True,

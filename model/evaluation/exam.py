@@ -90,9 +90,9 @@ def _examine(
     if find_whole is not None:
         answers.found.extend(Detection(number, *each) for each in find_whole(pixels, record, words))
         return
-    padded = _padded(pixels, model.config.token_px)
-    asked = _asked(model, padded, record, ())
-    known = [word for word in words if word in record.complete]
+    look = _Look(model, pixels, record)
+    asked = look.asked(())
+    known = [word for word in words if word in record.complete and not blind]
     for word, one in zip(known, asked.find([known])[0], strict=True):
         inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
         whole = [region.mask for region in record.regions if region.whole and word in region.labels]
@@ -106,25 +106,42 @@ def _examine(
     if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
         shares = asked.choose(SCENE, words)[0]
         answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
-    _ask_regions(model, padded, record, regions, words, rng, about, answers)
+    _ask_regions(look, regions, words, ("box",) if blind else KINDS, rng, about, answers)
     _ask_phrases(asked, record, single, rng, about, answers)
     if record.source == "rendered":
         _ask_words(asked, record, about, answers)
 
 
+class _Look:
+    """One image, looked at once for all that is asked of it."""
+
+    def __init__(self, model: EarthGPTX, pixels: NDArray[np.uint8], record: Record) -> None:
+        step = model.config.token_px
+        padded = np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
+        self._model, self._pixels, self.record = model, torch.from_numpy(padded)[None], record
+        with torch.inference_mode():
+            self._features = model.encoders(self._pixels.to(model.device))
+
+    def asked(self, prompts: Sequence[VisualPrompt]) -> Asked:
+        return Asked(
+            self._model, self._pixels, [self.record.modality], [list(prompts)], metres=[self.record.metres_per_pixel],
+            features=self._features,
+        )  # fmt: skip
+
+
 def _ask_regions(
-    model: EarthGPTX, padded: NDArray[np.uint8], record: Record, regions: Sequence[Region], words: Sequence[str],
-    rng: np.random.Generator, about: dict[str, Any], answers: Answers,
+    look: _Look, regions: Sequence[Region], words: Sequence[str], kinds: Sequence[str], rng: np.random.Generator,
+    about: dict[str, Any], answers: Answers,
 ) -> None:  # fmt: skip
     """Each region pointed at in three ways, in turns of their own: no prompt sees the others of its region."""
     if not regions:
         return
-    for kind in KINDS:
+    for kind in kinds:
         prompts = [
             VisualPrompt(id=str(at), place=pointed(region.mask, rng, kind) if kind != "box" else region.mask.box)
             for at, region in enumerate(regions)
         ]
-        asked = _asked(model, padded, record, prompts)
+        asked = look.asked(prompts)
         named = asked.refer(words)[0] if len(words) > 1 else None
         free = asked.refer()[0] if kind == "box" or named is None else named
         for region, chosen, said in zip(regions, named or free, free, strict=True):
@@ -132,7 +149,7 @@ def _ask_regions(
                 **about, "kind": kind, "truth": region.label, "said": chosen.label,
                 "sure": chosen.labels.get(chosen.label, said.seen.score) if chosen.labels else said.seen.score,
                 "free": said.label, "caption": said.caption if kind == "box" else None,
-                "true_caption": caption(region, record), "made": not region.caption,
+                "true_caption": caption(region, look.record), "made": not region.caption,
                 "iou": iou(said.seen.mask, region.mask) if region.outlined else None,
             })  # fmt: skip
 
@@ -187,16 +204,6 @@ def _count(count: int) -> str:
 
 def _article(name: str) -> str:
     return name if name == "water" else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def _asked(model: EarthGPTX, padded: NDArray[np.uint8], record: Record, prompts: Sequence[VisualPrompt]) -> Asked:
-    return Asked(
-        model, torch.from_numpy(padded)[None], [record.modality], [list(prompts)], metres=[record.metres_per_pixel]
-    )
-
-
-def _padded(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
 
 
 def _answerable(box: Box, record: Record) -> bool:

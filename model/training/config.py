@@ -72,6 +72,18 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = 500
     picture_every: int = 1000
 
+    def check_shares(self, processes: int) -> None:
+        """Refuse batches that so many processes cannot share.
+
+        Raises:
+            ConfigError: one has fewer images than there are processes.
+        """
+        least = min(size.batch for size in self.sizes)
+        if least < processes:
+            raise ConfigError(
+                f"sizes: {processes} processes share a batch of {least}; each needs an image of every batch"
+            )
+
     @model_validator(mode="after")
     def _whole_updates(self) -> TrainConfig:
         if self.checkpoint_every % self.accumulate or self.steps % self.accumulate:

@@ -1,8 +1,9 @@
 """The one objective of all tasks and sensors: words, masks, presence, centres and boxes of a batch, in one sum.
 
-Text and mask BCE weigh as in the LISA family (1 and 2), Dice three times as much: most objects are small. Centres by CornerNet's focal loss (Law and Deng
-2018, eq. 1), boxes by the logarithm of their IoU (Yu et al. 2016). Of an object of which only the box is known, the
-inner ellipse of six tenths of its sides is taught as object and what lies outside as ground; between them nothing.
+Text and mask BCE weigh as in the LISA family (1 and 2), Dice three times as much: most objects are small. Centres by
+CornerNet's focal loss (Law and Deng 2018, eq. 1), boxes by the logarithm of their IoU (Yu et al. 2016). Of an object of
+which only the box is known, the inner ellipse of six tenths of its sides is taught as object and what lies outside as
+ground; between them nothing.
 """
 
 # M queries, N instances, B images, K words of the ground, Y X cells at stride 4

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -32,7 +33,9 @@ from model.tokens import Vocabulary
 from model.training.config import TrainConfig
 from model.training.mixture import Mixture
 from model.training.objective import Ground, losses
+from model.training.record import Record
 from model.training.samples import Sample
+from model.training.team import Team
 from model.weights import from_pretrained, save_pretrained
 
 CALIBRATED = 60
@@ -44,7 +47,7 @@ HELD_OUT = 2**40
 
 
 def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, float]], None] = lambda *_: None) -> None:
-    """Train a model, or go on where the folder's checkpoint ends.
+    """Train a model, or go on where the folder's checkpoint ends; with others where torch's process group is up.
 
     Args:
         config: of the run.
@@ -52,61 +55,76 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
         on_step: told the steps done and the last losses.
 
     Raises:
-        ConfigError: the folder holds another run's checkpoint.
+        ConfigError: the folder holds another run's checkpoint, or a batch has fewer images than there are processes.
         DataError: a set cannot be read.
     """
     keep_memory()
+    team = Team.joined()
+    config.check_shares(team.size)
     out.mkdir(parents=True, exist_ok=True)
     mixture = Mixture.read(config.sources, config.seed)
-    run = _Run(config, mixture, out)
+    run = _Run(config, mixture, out, team)
+    batches = [team.part(batch) for batch in _batches(config, run.step)]
     loader = DataLoader(
-        _Numbers(mixture), batch_sampler=list(_batches(config, run.step)), num_workers=config.workers, collate_fn=list,
+        _Numbers(mixture), batch_sampler=batches, num_workers=config.workers, collate_fn=list,
         prefetch_factor=4 if config.workers else None, worker_init_fn=_alone,
     )  # fmt: skip
-    writer = _Metrics(out)
+    writer = _Metrics(out) if team.leads else None
     started, images = time.monotonic(), 0
     for samples in loader:
         found = run.advance(samples)
         images += len(samples)
         on_step(run.step, found)
         last = run.step == config.steps
-        if run.step % config.log_every == 0 or last:
-            speed = images / (time.monotonic() - started)
+        if writer and (run.step % config.log_every == 0 or last):
+            speed = team.size * images / (time.monotonic() - started)
             writer.write(run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed})
-        if last:
-            run.calibrate()
         if run.step % config.checkpoint_every == 0 or last:
-            run.save()
+            run.save(calibrate=last)
         if config.picture_every and (run.step % config.picture_every == 0 or last):
-            from model.training.pictures import draw_answers
+            run.draw()
+    if writer:
+        writer.close()
 
-            records = [mixture.record(HELD_OUT + number, config.sizes[0].px) for number in range(6)]
-            draw_answers(run.averaged, records, out / "pictures" / f"{run.step:06d}.png")
-    writer.close()
+
+class _Teacher(nn.Module):
+    """A model and what teaches it, as one module: a step is one call of it, which sharded weights want."""
+
+    def __init__(self, model: EarthGPTX, ground: Ground, *, together: bool) -> None:
+        super().__init__()
+        self.model, self.ground, self._together = model, ground, together
+
+    def forward(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        found = losses(self.model, samples, self.ground)
+        if self._together:
+            # Every weight takes part in every step, though not every image has prompts: processes must not differ in
+            # that. The language model's layers, which are sharded again by now, always do.
+            here = [weight for weight in self.parameters() if weight.requires_grad and not isinstance(weight, DTensor)]
+            every = [weight.reshape(-1)[:1].sum() for weight in here]
+            found["total"] = found["total"] + 0 * torch.stack(every).sum()
+        return found
 
 
 class _Run:
     """All that changes while training."""
 
-    def __init__(self, config: TrainConfig, mixture: Mixture, out: Path) -> None:
-        self._config, self._mixture, self._out = config, mixture, out
+    def __init__(self, config: TrainConfig, mixture: Mixture, out: Path, team: Team) -> None:
+        self._config, self._mixture, self._out, self._team = config, mixture, out, team
         torch.manual_seed(config.seed)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = _built(config, mixture).to(device)
-        self.ground = Ground(mixture.words, self.model.config.mask_width).to(device)
+        self.model = _built(config, mixture)
+        ground = Ground(mixture.words, self.model.config.mask_width)
+        self._teacher = _Teacher(self.model, ground, together=team.size > 1).to(team.device)
         for name, weight in self.model.named_parameters():
             if name.startswith(config.frozen):
                 weight.requires_grad = False
-        self.average = AveragedModel(self.model, multi_avg_fn=_average(config.ema))
-        self._optimizer = torch.optim.AdamW(_groups(self.model, self.ground, config), config.lr, fused=True)
+        self._average = AveragedModel(self.model, multi_avg_fn=_average(config.ema))
+        averaged = cast("EarthGPTX", self._average.module)
+        team.share(self._teacher, self.model.language.causal.model.layers)
+        team.share(averaged, averaged.language.causal.model.layers)
+        self._optimizer = torch.optim.AdamW(_groups(self._teacher, config), config.lr, fused=team.size == 1)
         self.schedule = LambdaLR(self._optimizer, lambda update: _rate(update * config.accumulate, config))
         self.step = 0
         self._load()
-
-    @property
-    def averaged(self) -> EarthGPTX:
-        """What is kept."""
-        return cast("EarthGPTX", self.average.module)
 
     def advance(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One step; the losses."""
@@ -117,53 +135,73 @@ class _Run:
         # On a processor plain products go backward several times faster than the fused kernel: rows are short.
         kernel = sdpa_kernel(SDPBackend.MATH) if model.device.type == "cpu" else nullcontext()
         with autocast, kernel:
-            found = losses(model, samples, self.ground)
+            found: dict[str, Tensor] = self._teacher(samples)
         (found["total"] / config.accumulate).backward()
         self.step += 1
         if self.step % config.accumulate == 0:
-            learned = [w for part in (model, self.ground) for w in part.parameters() if w.grad is not None]
-            norm = nn.utils.clip_grad_norm_(learned, config.clip)
+            norm = nn.utils.clip_grad_norm_(self._teacher.parameters(), config.clip)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-            self.average.update_parameters(model)
+            self._average.update_parameters(model)
             found["gradient"] = norm
             self.schedule.step()
-        return {name: float(value.detach()) for name, value in found.items()}
+        return {name: float(_whole(value.detach())) for name, value in found.items()}
 
-    def calibrate(self) -> None:
-        """Fit the temperature of the averaged model on images that were not taught."""
-        px = self._config.sizes[0].px
-        records = [self._mixture.record(HELD_OUT + number, px) for number in range(CALIBRATED)]
-        words = sorted({region.label for record in records for region in record.regions})
-        model = self.averaged.eval()
-        temperature = fitted(model, records, words)
-        model.config = model.config.model_copy(update={"temperature": round(temperature, 4)})
+    def averaged(self) -> EarthGPTX | None:
+        """What is kept, whole; None but on the leading process. Every process must ask."""
+        held = self._team.weights(self._average.module)
+        if not self._team.leads:
+            return None
+        whole = EarthGPTX(self.model.config, self.model.vocabulary)
+        whole.load_state_dict(held)
+        return whole.to(self._team.device).eval()
 
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all, and the averaged model."""
+    def save(self, *, calibrate: bool) -> None:
+        """Write the checkpoint, whole or not at all, and the averaged model; fit its temperature on the way."""
+        team, teacher = self._team, self._teacher
         state = {
-            "config": self._identity(), "step": self.step, "model": self.model.state_dict(),
-            "ground": self.ground.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self._optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "config": self._identity(), "step": self.step, "weights": team.weights(teacher),
+            "average": team.weights(self._average.module), "updates": int(self._average.n_averaged),
+            "moments": team.moments(teacher, self._optimizer), "schedule": self.schedule.state_dict(),
         }  # fmt: skip
-        path = self._out / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
-        save_pretrained(self.averaged, self._out / "model", dtype=torch.float16)
+        averaged = self.averaged()
+        if averaged is not None:
+            path = self._out / "checkpoint.pt"
+            torch.save(state, path.with_suffix(".new"))
+            path.with_suffix(".new").replace(path)
+            if calibrate:
+                records = self._held_out(CALIBRATED)
+                words = sorted({region.label for record in records for region in record.regions})
+                temperature = round(fitted(averaged, records, words), 4)
+                averaged.config = averaged.config.model_copy(update={"temperature": temperature})
+            save_pretrained(averaged, self._out / "model", dtype=torch.float16)
+        team.wait()
+
+    def draw(self) -> None:
+        """Show what the averaged model says of images that it is not taught."""
+        from model.training.pictures import draw_answers
+
+        averaged = self.averaged()
+        if averaged is not None:
+            draw_answers(averaged, self._held_out(6), self._out / "pictures" / f"{self.step:06d}.png")
+        self._team.wait()
+
+    def _held_out(self, count: int) -> list[Record]:
+        return [self._mixture.record(HELD_OUT + number, self._config.sizes[0].px) for number in range(count)]
 
     def _load(self) -> None:
         path = self._out / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.model.device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["config"] != self._identity():
             raise ConfigError(
                 f"{path} is of a run with another config; use another folder, or the config it began with"
             )
-        self.model.load_state_dict(state["model"])
-        self.ground.load_state_dict(state["ground"])
-        self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._team.take_weights(self._teacher, state["weights"])
+        self._team.take_weights(self._average.module, state["average"])
+        self._team.take_moments(self._teacher, self._optimizer, state["moments"])
+        self._average.n_averaged.fill_(state["updates"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
 
@@ -184,10 +222,16 @@ def _built(config: TrainConfig, mixture: Mixture) -> EarthGPTX:
     return assemble(scale, parts, words)
 
 
-def _groups(model: EarthGPTX, ground: Ground, config: TrainConfig) -> Iterator[dict[str, Any]]:
+def _whole(value: Tensor) -> Tensor:
+    """A value that may be spread over processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _groups(teacher: _Teacher, config: TrainConfig) -> Iterator[dict[str, Any]]:
     """Weights by learning rate; biases, norms and embeddings do not decay."""
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, weight in (*model.named_parameters(), *ground.named_parameters()):
+    for whole_name, weight in teacher.named_parameters():
+        name = whole_name.removeprefix("model.")
         if weight.requires_grad:
             factor = next((f for first, f in config.lr_factors.items() if name.startswith(first)), 1.0)
             decay = 0.0 if weight.ndim < 2 or "embed" in name else config.weight_decay

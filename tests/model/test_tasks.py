@@ -115,6 +115,13 @@ def test_a_scene_is_described_and_its_words_are_grounded(asked: Asked) -> None:
         assert iou(instance.mask, mask) > 0.9
 
 
+def test_the_likeliest_of_given_answers_is_chosen(asked: Asked) -> None:
+    for share in asked.choose("what is this?", [f"a {name}" for name in NAMES]):
+        assert sum(share.values()) == pytest.approx(1, abs=1e-5)
+    counted = asked.choose("how many ships?", ["two", "a ship"])
+    assert counted[0]["two"] > 0.9
+
+
 def test_questions_are_answered(asked: Asked) -> None:
     counted = asked.answer([(image, f"how many {name}s?", ()) for image, name in enumerate(NAMES)])
     assert counted == [("two", False)] * len(NAMES)
@@ -138,6 +145,13 @@ def test_an_image_alone_gets_the_answers_that_it_gets_in_a_batch(taught: EarthGP
             assert np.abs(one.scores.astype(int) - other.scores.astype(int)).max() <= 1
             assert [i.mask for i in one.instances] == [i.mask for i in other.instances]
         assert described.caption == describes.caption
+        phrases = [f"the western {NAMES[number]}", f"the eastern {NAMES[number]}"]
+        [one], other = (
+            alone.locate([phrases]),
+            asked.locate([phrases if at == number else [] for at in range(8)])[number],
+        )
+        assert [answer.box for answer in one] == [answer.box for answer in other]
+        assert [answer.seen.mask for answer in one] == [answer.seen.mask for answer in other]
 
 
 def test_the_same_batch_gives_the_same_bytes(taught: EarthGPTX) -> None:
