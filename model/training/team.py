@@ -24,7 +24,6 @@ from torch.distributed.fsdp import fully_shard
 
 Item = TypeVar("Item")
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-_SPREAD = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +68,22 @@ class Team:
 
     def weights(self, module: nn.Module) -> dict[str, Any]:
         """The whole weights, on the leading process; every process must ask."""
-        return module.state_dict() if self.size == 1 else get_model_state_dict(module, options=_WHOLE)
+        return get_model_state_dict(module, options=_WHOLE)
 
     def take_weights(self, module: nn.Module, state: dict[str, Any]) -> None:
         """Set weights from the leading process's."""
-        if self.size == 1:
-            module.load_state_dict(state)
-        else:
-            set_model_state_dict(module, state if self.leads else {}, options=_SPREAD)
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.size > 1)
+        set_model_state_dict(module, state if self.leads else {}, options=options)
 
     def moments(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The optimizer's whole state, on the leading process; every process must ask."""
-        return optimizer.state_dict() if self.size == 1 else get_optimizer_state_dict(module, optimizer, options=_WHOLE)
+        return get_optimizer_state_dict(module, optimizer, options=_WHOLE)
 
     def take_moments(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Set the optimizer's state from the leading process's."""
-        if self.size == 1:
-            optimizer.load_state_dict(state)
-        else:
-            set_optimizer_state_dict(module, optimizer, state if self.leads else {}, options=_SPREAD)
+        # Not strict: weights that no image has used yet have no moments.
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.size > 1, strict=False)
+        set_optimizer_state_dict(module, optimizer, state if self.leads else {}, options=options)
 
     def wait(self) -> None:
         """For all others."""

@@ -24,20 +24,8 @@ from workflows.cli import app, main
 
 REPO = Path(__file__).parents[2]
 COMMANDS = (
-    "sample",
-    "demo",
-    "search",
-    "plan",
-    "run",
-    "status",
-    "why",
-    "query",
-    "show",
-    "export",
-    "submit",
-    "train",
-    "evaluate",
-)
+    "sample", "demo", "search", "plan", "run", "status", "why", "query", "show", "export", "submit", "chips", "train", "evaluate",
+)  # fmt: skip
 
 
 def earthgptx(*arguments: object, code: int = 0) -> tuple[str, str]:

@@ -41,9 +41,11 @@ def test_two_processes_learn_as_one_and_go_on_where_they_stopped(tmp_path: Path,
     }
     # The same images, averaged in another order and grouping: close, and far closer than what two steps moved.
     assert max(float(each.abs().max()) for each in moved.values()) < 0.02
-    again = config(steps=2, log_every=2)
-    train_together(again, tmp_path / "both", 2)  # nothing is left to do
-    assert len((tmp_path / "both" / "metrics.jsonl").read_text().splitlines()) == 2
+    # One goes on from what two left, and two from what one left: nothing is left to do.
+    train(config(steps=2), tmp_path / "both")
+    train_together(config(steps=2), tmp_path / "alone", 2)
+    for name in ("both", "alone"):
+        assert len((tmp_path / name / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_batch_that_is_too_small_to_share_is_refused(tmp_path: Path) -> None:
