@@ -56,6 +56,8 @@ def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, r
         result = asked(scene, tmp_path / f"{Path(origin).stem}.zarr", origin)
         answered = [name for names in result.objects["prompt_ids"] for name in names.split()]
         assert len(answered) == len(set(answered)) > 0
+        # Random weights never end a caption: its budget does, and it says so.
+        assert all(text.endswith(" ...") for text in result.objects["caption"] if text)
         if origin.endswith(".parquet"):
             assert set(answered) == set(shapes)
             wide = result.objects[result.objects["prompt_ids"] == "wide"].geometry.item()
