@@ -57,7 +57,7 @@ class HybridBlock(nn.Module):
             (B, D, Y, X) fused features on cells, and (B, T, width) tokens for the language model.
         """
         batch, _, rows, cols = image.shape
-        seen = self.enter(image.flatten(2).transpose(1, 2)) + self.place(waves(_grid(rows, cols, image)))
+        seen = self.enter(image.flatten(2).transpose(1, 2)) + self.place(waves(middles(rows, cols, image)))
         seen = seen + self.self_image(self.norm_image(seen))
         fed = self.feed_prompt(prompts)
         both = seen + self.cross(self.norm_cross(seen), fed, present)
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         return out
 
 
-def _grid(rows: int, cols: int, like: Tensor) -> Tensor:
+def middles(rows: int, cols: int, like: Tensor) -> Tensor:
     """Middles of cells in 0..1, (1, rows * cols, 2) x and y."""
     y = (torch.arange(rows, device=like.device, dtype=like.dtype) + 0.5) / rows
     x = (torch.arange(cols, device=like.device, dtype=like.dtype) + 0.5) / cols

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
-from model.hybrid import Attention
+from model.hybrid import Attention, middles
+from model.spatial_encoder import WAVES, waves
 
 STRIDE = 4
 
@@ -48,6 +49,7 @@ class Perception(nn.Module):
         width = config.mask_width
         self.sides = nn.ModuleList([nn.Conv2d(channels, width, 1) for channels in config.conv.widths])
         self.fused = nn.Conv2d(config.hybrid_width, width, 1)
+        self.place = nn.Linear(4 * WAVES, width)
         self.smooth = nn.ModuleList([_refine(width) for _ in config.conv.widths[:-1]])
         self.ask = nn.Sequential(nn.Linear(config.language.width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
@@ -76,7 +78,10 @@ class Perception(nn.Module):
             if level == 2:
                 top = top + functional.interpolate(looked, top.shape[-2:], mode="bilinear", align_corners=False)
             top = self.smooth[level](top)
-        return top, looked
+        # Where a pixel is: else a query cannot tell one of several that look alike, as a prompt wants it.
+        rows, cols = top.shape[-2:]
+        placed = self.place(waves(middles(rows, cols, top)))
+        return top + placed.transpose(1, 2).unflatten(2, (rows, cols)), looked
 
     def forward(self, hidden: Tensor, of_image: Sequence[int], pixels: Tensor, looked: Tensor) -> Perceived:
         """Look.
