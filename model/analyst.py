@@ -115,9 +115,10 @@ class EarthGPTXAnalyst:
         import torch
 
         from model.tasks import Asked
+        from model.vision import padded
 
         model = self.model
-        pixels = torch.from_numpy(np.stack([self._padded(tile.pixels) for tile in tiles]))
+        pixels = torch.from_numpy(np.stack([padded(tile.pixels, model.config.token_px) for tile in tiles]))
         modalities, metres = [tile.modality for tile in tiles], [tile.metres_per_pixel for tile in tiles]
         with torch.inference_mode():
             features = model.encoders(pixels.to(model.device))
@@ -169,15 +170,12 @@ class EarthGPTXAnalyst:
             [tile.modality for tile in tiles],
             [(number, prompt) for number, _, prompt in small],
             names,
+            [tile.metres_per_pixel for tile in tiles],
         )
         for (number, at, _), answer in zip(small, near, strict=True):
             if answer.seen.score > answers[number][at].seen.score:
                 answers[number][at] = answer
         return answers
-
-    def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        step = self.model.config.token_px
-        return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
 
     def _find(
         self, found: list[list[Found]], tiles: Sequence[TileInput], answers: list[list[Grounding]]

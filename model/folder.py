@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from model.config import ModelConfig
+from model.config import SCALES, ModelConfig, preset
 from model.errors import WeightsError
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors")
@@ -44,6 +44,16 @@ def find_folder(place: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(place), revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client raises anything
         raise WeightsError(f"{place} cannot be fetched from the hub ({type(error).__name__}: {error})") from error
+
+
+def config_of(place: str) -> ModelConfig:
+    """The config of a scale by its name, or of a model by its folder or hub id.
+
+    Raises:
+        WeightsError: there is no such model.
+        ConfigError: its parts do not fit.
+    """
+    return preset(place) if place in SCALES else read_config(find_folder(place))
 
 
 def digest(folder: Path) -> str:

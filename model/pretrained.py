@@ -131,10 +131,10 @@ def _vit(config: ModelConfig, place: str) -> dict[str, Tensor]:
 
 def _transformers(kind: Any, place: str) -> dict[str, Tensor]:
     try:
-        found = kind.from_pretrained(place, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+        published = kind.from_pretrained(place, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{place} cannot be read as {kind.__name__}: {str(error)[:200]}") from error
-    return dict(found.state_dict())
+    return dict(published.state_dict())
 
 
 def _fill(part: nn.Module, held: dict[str, Tensor], what: str) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model
@@ -93,6 +95,11 @@ class ConvNext(nn.Module):
         """Features at strides 4, 8, 16 and 32."""
         states = self.model(images, output_hidden_states=True).hidden_states
         return cast("tuple[Tensor, Tensor, Tensor, Tensor]", tuple(states[-4:]))
+
+
+def padded(pixels: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """An image (3, Y, X), black at its end up to whole multiples of `step`."""
+    return np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
 
 
 def check_images(pixels: Tensor, step: int) -> None:

@@ -41,13 +41,11 @@ def find_in_image(
     padded = np.pad(pixels, around)
     valid = np.pad(np.ones((height, width), bool), around[1:])
     tiles = grid.tiles(BlockKey("image", 0, 0, 0))
+    outer = grid.window.grown(HALO_PX)  # the padded image begins a halo before the first pixel
     parts = []
     for start in range(0, len(tiles), traits.tiles_per_batch):
         batch = tiles[start : start + traits.tiles_per_batch]
-        windows = [tile.window.grown(0) for tile in batch]
-        at = [
-            (slice(w.y0 + HALO_PX, w.y1 + HALO_PX), slice(w.x0 + HALO_PX, w.x1 + HALO_PX)) for w in windows
-        ]  # the padded image begins a halo before the first pixel
+        at = [tile.window.within(outer) for tile in batch]
         answers = analyst.analyse([ask(padded[(slice(None), *place)], valid[place]) for place in at])
         for tile, answer in zip(batch, answers, strict=True):
             found = (to_part(each, tile, View(tile.window), traits.context_px) for each in answer.groundings)

@@ -408,15 +408,17 @@ def evaluate(
 
 @models.command(epilog="Example: earthgptx model describe nano")
 def describe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, base), a folder or a hub id.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, small, base), a folder or a hub id.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print a model's parts, parameters, tokens and memory; its weights are not loaded."""
-    from model.config import SCALES, Budget, preset
+    from model.config import Budget
     from model.describe import cost_of
-    from model.folder import find_folder, read_config
+    from model.folder import config_of
 
-    config = preset(name) if name in SCALES else read_config(find_folder(name))
+    config = config_of(name)
     cost = cost_of(config, Budget().caption)
     if as_json:
         print(json.dumps({"name": name, "config": config.model_dump(mode="json"), **asdict(cost)}))  # noqa: T201

@@ -19,9 +19,21 @@ from model.evaluation.measures import Detection, box_iou, iou
 from model.prompt import VisualPrompt
 from model.region import Box
 from model.tasks import Asked
-from model.training.lessons import NUMBERS, caption, locates, plural, pointed, scene
+from model.training.lessons import (
+    MANY,
+    NUMBERS,
+    caption,
+    count_word,
+    how_many,
+    is_there,
+    locates,
+    plural,
+    pointed,
+    scene,
+)
 from model.training.record import Record, Region
 from model.training.samples import Locate
+from model.vision import padded
 
 KINDS = ("point", "box", "free")
 MOST_REGIONS = 40
@@ -82,7 +94,6 @@ def _examine(
 ) -> None:  # fmt: skip
     rng = np.random.default_rng([number, 77])
     pixels = np.full_like(record.pixels, GREY) if blind else record.pixels
-    regions = [region for region in record.regions if not region.whole][:MOST_REGIONS]
     about = {"image": number, "source": record.source, "modality": record.modality}
     single = [region for region in record.regions if not region.whole]
     for region in single:
@@ -106,7 +117,7 @@ def _examine(
     if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
         shares = asked.choose(SCENE, words)[0]
         answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
-    _ask_regions(look, regions, words, ("box",) if blind else KINDS, rng, about, answers)
+    _ask_regions(look, single[:MOST_REGIONS], words, ("box",) if blind else KINDS, rng, about, answers)
     _ask_phrases(asked, record, single, rng, about, answers)
     if record.source == "rendered":
         _ask_words(asked, record, about, answers)
@@ -116,9 +127,8 @@ class _Look:
     """One image, looked at once for all that is asked of it."""
 
     def __init__(self, model: EarthGPTX, pixels: NDArray[np.uint8], record: Record) -> None:
-        step = model.config.token_px
-        padded = np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % step), (0, -pixels.shape[2] % step)))
-        self._model, self._pixels, self.record = model, torch.from_numpy(padded)[None], record
+        self._model, self.record = model, record
+        self._pixels = torch.from_numpy(padded(pixels, model.config.token_px))[None]
         with torch.inference_mode():
             self._features = model.encoders(self._pixels.to(model.device))
 
@@ -180,12 +190,10 @@ def _ask_words(asked: Asked, record: Record, about: dict[str, Any], answers: Ans
     told = [name for name in names if name in expected or plural(name) in expected]
     answers.described.append({**about, "said": said, "truth": expected, "named": named, "there": told})
     counts = {name: sum(r.label == name and not r.whole for r in record.regions) for name in truth}
-    asked_now = [
-        (f"how many {plural(name)} are there?", _count(count), "count") for name, count in counts.items() if count
-    ]
+    asked_now = [(how_many(name), count_word(count), "count") for name, count in counts.items() if count]
     there, absent = truth[:2], [name for name in names if name not in truth][:2]
-    asked_now += [(f"is there {_article(name)}?", "yes", "yes/no") for name in there]
-    asked_now += [(f"is there {_article(name)}?", "no", "yes/no") for name in absent]
+    asked_now += [(is_there(name), "yes", "yes/no") for name in there]
+    asked_now += [(is_there(name), "no", "yes/no") for name in absent]
     for (question, right, kind), (answer, _) in zip(
         asked_now, asked.answer([(0, question, ()) for question, _, _ in asked_now]), strict=True
     ):
@@ -194,16 +202,8 @@ def _ask_words(asked: Asked, record: Record, about: dict[str, Any], answers: Ans
 
 def within_one(said: str, truth: str) -> bool:
     """Whether a count is right but for one."""
-    numbers = {name: at for at, name in enumerate(NUMBERS)} | {"more than ten": 11}
+    numbers = {name: at for at, name in enumerate(NUMBERS)} | {MANY: len(NUMBERS)}
     return said in numbers and abs(numbers[said] - numbers[truth]) <= 1
-
-
-def _count(count: int) -> str:
-    return NUMBERS[count] if count <= 10 else "more than ten"
-
-
-def _article(name: str) -> str:
-    return name if name == "water" else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _answerable(box: Box, record: Record) -> bool:

@@ -38,10 +38,8 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
         found["pr_at_50_either"] = float(np.mean([value >= 0.5 for value in best]))
     for word, cases in _by(answers.ground, "word").items():
         either = sum(each["either"] for each in cases)
-        if either and any(each["shared"] for each in cases):
+        if either:
             found[f"iou/{word}"] = sum(each["shared"] for each in cases) / either
-        elif either:
-            found[f"iou/{word}"] = 0.0
     if answers.scenes:
         found["scene_top1"] = top1(
             [each["said"] for each in answers.scenes], [each["truth"] for each in answers.scenes]

@@ -18,6 +18,7 @@ from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer
 MOST_PROMPTS = 6
 MOST_PHRASES = 3
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+MANY = "more than ten"
 PLURALS = {"aircraft": "aircraft", "person": "people", "water": "water", "flood water": "flood water"}
 ABSENT = (
     "ship",
@@ -118,6 +119,21 @@ def counted(name: str, count: int) -> str:
     return f"{_number(count) if count <= 10 else 'many'} {plural(name)}"
 
 
+def how_many(name: str) -> str:
+    """The question for a count."""
+    return f"how many {plural(name)} are there?"
+
+
+def is_there(name: str) -> str:
+    """The question that is answered by yes or no."""
+    return f"is there {_a(name)}?"
+
+
+def count_word(count: int) -> str:
+    """The answer to `how_many`."""
+    return NUMBERS[count] if count < len(NUMBERS) else MANY
+
+
 def plural(name: str) -> str:
     """More than one of a thing."""
     return PLURALS.get(name, f"{name}s")
@@ -214,10 +230,7 @@ def _questions(
             counts[region.label] += 1
     names = sorted(counts)
     for at in _some(rng, len(names), 1):
-        count = counts[names[at]]
-        lessons.append(
-            Answer(f"how many {plural(names[at])} are there?", _number(count) if count <= 10 else "more than ten")
-        )
+        lessons.append(Answer(how_many(names[at]), count_word(counts[names[at]])))
     there = sorted({region.label for region in record.regions})
     absent = [name for name in ABSENT if name in record.complete and name not in there]
     asked = [(name, "yes") for name in there] + [(name, "no") for name in absent]
@@ -225,7 +238,7 @@ def _questions(
         wanted = "yes" if rng.random() < 0.5 else "no"
         asked = [each for each in asked if each[1] == wanted] or asked
         name, answer = asked[int(rng.integers(len(asked)))]
-        lessons.append(Answer(f"is there {_a(name)}?", answer))
+        lessons.append(Answer(is_there(name), answer))
     if prompts and rng.random() < 0.3:
         at = int(rng.integers(len(prompts)))
         lessons.append(Answer("what is this?", _a(chosen[at].label), (prompts[at].id,)))

@@ -19,7 +19,7 @@ from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
 from model.training.lessons import taught
 from model.training.record import Record
-from model.training.rendered import rendered
+from model.training.rendered import HOT, WORDS, rendered
 from model.training.samples import Answer, Describe, Find, Locate, Refer, Sample
 
 
@@ -90,7 +90,7 @@ class Mixture:
     @property
     def words(self) -> tuple[str, ...]:
         """All that the mixture's objects are called."""
-        found = set(rendered(0, 64, "infrared").complete)
+        found = {*WORDS, HOT}
         for source, _ in self.sources:
             if isinstance(source, ReadConfig):
                 for each in source.sets:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from model.config import SCALES, preset
 from model.earthgptx import EarthGPTX
-from model.folder import find_folder, read_config
+from model.folder import config_of
 from model.tokens import Vocabulary
 from model.training.config import TrainConfig
 
@@ -22,7 +21,7 @@ def needs_of(config: TrainConfig) -> dict[str, str]:
     Raises:
         WeightsError: the model's folder cannot be read.
     """
-    scale = preset(config.model) if config.model in SCALES else read_config(find_folder(config.model))
+    scale = config_of(config.model)
     with torch.device("meta"):
         model = EarthGPTX(scale, Vocabulary.train((), 1100))
     weights = list(model.named_parameters())

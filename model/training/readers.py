@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -228,8 +229,6 @@ def _instructions(config: SetConfig) -> Iterator[Record]:
     """GeoChat's and EarthMarker's instruction JSON: conversations about an image; `{<x0><y0><x1><y1>|<angle>}` is a place
     in hundredths, and what is said of it is its words. Other talk becomes questions.
     """
-    import re
-
     place = re.compile(r"\{<(\d+)><(\d+)><(\d+)><(\d+)>(?:\|<(-?\d+)>)?\}")
     for each in json.loads((config.folder / f"{config.split or 'instructions'}.json").read_text()):
         pixels = read_pixels(config.folder / config.images / each["image"])

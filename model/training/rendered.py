@@ -23,7 +23,7 @@ _WARM = " with its engines warm"
 HOT = "hot target"
 """What stands out in infrared is also called."""
 _STUFF = ("road", "water")
-_WORDS = frozenset((*KINDS, "car", "lorry")) - {"field"}
+WORDS = frozenset((*KINDS, "car", "lorry")) - {"field"}
 _PARENTS = {"car": "vehicle", "lorry": "vehicle"}
 
 
@@ -58,7 +58,7 @@ def rendered(seed: int, px: int, modality: Modality | None = None) -> Record:
         regions.append(Region(labels=("road",), mask=Mask.from_array(union), whole=True, caption=roads[0].caption))
     return Record(
         pixels=_scaled(picture.bands, sensor, rng), modality=sensor, metres_per_pixel=metres, regions=tuple(regions),
-        complete=_WORDS | ({HOT} if sensor == "infrared" else set()), source="rendered", north_up=True,
+        complete=WORDS | ({HOT} if sensor == "infrared" else set()), source="rendered", north_up=True,
         ignored=picture.cloud if picture.cloud.any() else None,
     )  # fmt: skip
 

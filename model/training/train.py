@@ -64,7 +64,7 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
     out.mkdir(parents=True, exist_ok=True)
     mixture = Mixture.read(config.sources, config.seed)
     run = _Run(config, mixture, out, team)
-    batches = [team.part(batch) for batch in _batches(config, run.step)]
+    batches = (team.part(batch) for batch in _batches(config, run.step))
     loader = DataLoader(
         _Numbers(mixture), batch_sampler=batches, num_workers=config.workers, collate_fn=list,
         prefetch_factor=4 if config.workers else None, worker_init_fn=_alone,
@@ -149,7 +149,9 @@ class _Run:
 
     def averaged(self) -> EarthGPTX | None:
         """What is kept, whole; None but on the leading process. Every process must ask."""
-        held = self._team.weights(self._average.module)
+        return self._plain(self._team.weights(self._average.module))
+
+    def _plain(self, held: dict[str, Any]) -> EarthGPTX | None:
         if not self._team.leads:
             return None
         whole = EarthGPTX(self.model.config, self.model.vocabulary)
@@ -159,12 +161,13 @@ class _Run:
     def save(self, *, calibrate: bool) -> None:
         """Write the checkpoint, whole or not at all, and the averaged model; fit its temperature on the way."""
         team, teacher = self._team, self._teacher
+        held = team.weights(self._average.module)
         state = {
             "config": self._identity(), "step": self.step, "weights": team.weights(teacher),
-            "average": team.weights(self._average.module), "updates": int(self._average.n_averaged),
+            "average": held, "updates": int(self._average.n_averaged),
             "moments": team.moments(teacher, self._optimizer), "schedule": self.schedule.state_dict(),
         }  # fmt: skip
-        averaged = self.averaged()
+        averaged = self._plain(held)
         if averaged is not None:
             path = self._out / "checkpoint.pt"
             torch.save(state, path.with_suffix(".new"))

@@ -16,7 +16,6 @@ from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
 from model.training.record import Record
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SIDE = 100
 
 
@@ -204,7 +203,7 @@ def test_what_is_for_evaluation_only_is_never_learned_from(tmp_path: Path, monke
     path.write_text(path.read_text().replace("hrsid-mini", "mine"))
     with pytest.raises(ConfigError, match="no set 'mine' is known"):
         read_train_config(path)
-    monkeypatch.setenv("EARTHGPTX_DATA", str(DATA))
+    monkeypatch.setenv("EARTHGPTX_DATA", str(tmp_path))
     for example in (Path(__file__).parents[2] / "examples" / "train").glob("*.yaml"):
         for source in read_train_config(example).sources:
             for each in getattr(source, "sets", ()):
@@ -212,13 +211,12 @@ def test_what_is_for_evaluation_only_is_never_learned_from(tmp_path: Path, monke
                 assert each.split == "train"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real sets are not beside the repository")
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_real_set_is_read_and_used_as_its_source_allows(name: str) -> None:
+def test_a_real_set_is_read_and_used_as_its_source_allows(name: str, data: Path) -> None:
     for config in KNOWN[name]:
-        text = (DATA / name / "SOURCE.md").read_text().lower()
+        text = (data / name / "SOURCE.md").read_text().lower()
         assert config.evaluation_only == ("use: evaluation only" in text)
-        records = read_set(config.model_copy(update={"folder": DATA / name, "split": "test"}))
+        records = read_set(config.model_copy(update={"folder": data / name, "split": "test"}))
         assert records
         assert sum(len(record.regions) for record in records) >= len(records) / 2
         assert {region.label for record in records for region in record.regions} <= set(config.words)
