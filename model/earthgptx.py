@@ -27,13 +27,23 @@ from model.config import ModelConfig
 from model.errors import ConfigError, ModelError
 from model.hybrid import HybridBlock
 from model.language import Language
-from model.perception import Perception
+from model.perception import STRIDE, Perception
 from model.prompt import VisualPrompt, rasterise
 from model.spatial_encoder import PROMPT_TOKENS, WAVES, SpatialEncoder, waves
 from model.tokens import MODALITIES, Vocabulary
 from model.vision import Features, MixedEncoders
 
 REGION_TOKENS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """What a prompt points at, as masks see it."""
+
+    under: Tensor
+    """(C) mean of the features that lie under it."""
+    middle: tuple[int, int]
+    """Row and column of its middle at stride 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,8 @@ class Encoded:
     """(B, C, rows, cols) for queries to look at."""
     regions: tuple[dict[str, Tensor], ...]
     """Per image, the tokens (2, W) of each prompt by its id."""
+    pointed: tuple[dict[str, Pointed], ...]
+    """Per image, what lies under each prompt, by its id."""
     size: tuple[int, int]
     """Rows and columns of the images."""
 
@@ -147,7 +159,7 @@ class EarthGPTX(nn.Module):
             self._check(around.pixels, modalities, around.prompts)
             size = (around.pixels.shape[-2], around.pixels.shape[-1])
             wider = self._fused(self.encoders(around.pixels.to(self.device)), around.prompts, size)
-        return self._encoded(fused, modalities, metres, wider)
+        return self._encoded(fused, modalities, prompts, metres, wider)
 
     def encode_apart(
         self, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]]
@@ -165,7 +177,7 @@ class EarthGPTX(nn.Module):
         features = Features(image=features.image[of], conv=tuple(level[of] for level in features.conv))
         alone = [(prompt,) for each in prompts for prompt in each]
         fused = self._fused(features, alone, (pixels.shape[-2], pixels.shape[-1]))
-        return self._encoded(fused, [modalities[image] for image in of.tolist()], (), None)
+        return self._encoded(fused, [modalities[image] for image in of.tolist()], alone, (), None)
 
     def _fused(self, features: Features, prompts: Sequence[Sequence[VisualPrompt]], size: tuple[int, int]) -> _Fused:
         """What the hybrid block makes of images and their prompts."""
@@ -181,8 +193,9 @@ class EarthGPTX(nn.Module):
         return _Fused(conv=features.conv, cells=cells, tokens=tokens, regions=regions, size=size)
 
     def _encoded(
-        self, fused: _Fused, modalities: Sequence[str], metres: Sequence[float | None], wider: _Fused | None
-    ) -> Encoded:
+        self, fused: _Fused, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]],
+        metres: Sequence[float | None], wider: _Fused | None,
+    ) -> Encoded:  # fmt: skip
         def marked(names: Sequence[str]) -> Tensor:
             return self.language.embed(
                 torch.tensor([[self.vocabulary.mark(name)] for name in names], device=self.device)
@@ -194,8 +207,9 @@ class EarthGPTX(nn.Module):
             prefix += [marked(["around"] * len(modalities)), wider.tokens]
         pixels, looked = self.perception.pixels(fused.conv, fused.cells)
         return Encoded(
-            prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions, size=fused.size
-        )
+            prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions,
+            pointed=_pointed(prompts, pixels), size=fused.size,
+        )  # fmt: skip
 
     def embed(self, encoded: Encoded, branches: Sequence[Branch]) -> list[Tensor]:
         """Branches as embeddings, each (Q, W)."""
@@ -296,3 +310,19 @@ class EarthGPTX(nn.Module):
             raise ModelError(
                 f"{most} prompts of one image, at most {self.config.max_prompts} are read together; split them"
             )
+
+
+def _pointed(prompts: Sequence[Sequence[VisualPrompt]], pixels: Tensor) -> tuple[dict[str, Pointed], ...]:
+    rows, cols = pixels.shape[-2:]
+    found: list[dict[str, Pointed]] = []
+    for image, each in enumerate(prompts):
+        drawn = torch.from_numpy(rasterise(each, rows * STRIDE, cols * STRIDE, STRIDE)).to(pixels)
+        under = drawn[:, 0] + 0.05 * drawn[:, 1]
+        under = under / under.sum(dim=(1, 2), keepdim=True)
+        means = torch.einsum("pyx,cyx->pc", under, pixels[image]).unbind()
+        middles = [prompt.box(rows * STRIDE, cols * STRIDE).centre for prompt in each]
+        found.append({
+            prompt.id: Pointed(mean, (int(middle.y / STRIDE), int(middle.x / STRIDE)))
+            for prompt, mean, middle in zip(each, means, middles, strict=True)
+        })  # fmt: skip
+    return tuple(found)

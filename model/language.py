@@ -86,8 +86,8 @@ class Language(nn.Module):
         Args:
             embeds: (R, Q, W). Rows with fewer tokens are padded at their end; tell `Slots.advance` their true number.
             slots: the rows' past; None for none, and nothing is kept.
-            tree: (Q, Q) bool, which of the new tokens each of them follows, itself included; None for one after the
-                other. Tokens of a tree are read, not kept: do not advance after them.
+            tree: (Q, Q) bool, or (R, Q, Q) for rows of their own: which of the new tokens each of them follows, itself
+                included; None for one after the other. Tokens of a tree are read, not kept: do not advance after them.
 
         Returns:
             (R, Q, W).
@@ -98,11 +98,12 @@ class Language(nn.Module):
         before = 0 if slots is None or slots.prefix is None else slots.prefix.shape[4]
         if tree is None:
             tree = new[:, None] >= new
-        positions = before + start[:, None] + tree.sum(dim=1) - 1
+        positions = before + start[:, None] + tree.sum(dim=-1) - 1
         last = count if slots is None else slots.longest + count
         # Of the keys, those of the past, and of the new ones those that a token follows.
         behind = torch.arange(last, device=embeds.device) - start[:, None]
-        among = tree[:, behind.clamp(0, count - 1)].transpose(0, 1) & (behind >= 0)[:, None] & (behind < count)[:, None]
+        at = behind.clamp(0, count - 1)[:, None].expand(-1, count, -1)
+        among = tree.expand(rows, -1, -1).gather(2, at) & (behind >= 0)[:, None] & (behind < count)[:, None]
         seen = (behind < 0)[:, None] | among
         answer = self.causal.model(
             inputs_embeds=embeds, attention_mask=seen[:, None], position_ids=positions, past_key_values=slots,

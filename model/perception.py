@@ -22,6 +22,8 @@ from model.hybrid import Attention, middles
 from model.spatial_encoder import WAVES, waves
 
 STRIDE = 4
+OUTSIDE = -20.0
+"""Log-odds of what lies outside an instance's box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Perception(nn.Module):
         self.mask_query, self.centre_query = (_mlp(width, width) for _ in range(2))
         self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
         self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
-        # Few pixels are an instance's middle: start from that, as focal loss wants it (Lin et al. 2017).
-        self.centre_bias = nn.Parameter(torch.tensor([-4.0]))
+        # Few pixels are an object's, fewer its middle: start from that, as focal loss wants it (Lin et al. 2017).
+        self.mask_bias, self.centre_bias = (nn.Parameter(torch.tensor([most])) for most in (-2.0, -4.0))
 
     def pixels(self, conv: tuple[Tensor, ...], fused: Tensor) -> tuple[Tensor, Tensor]:
         """Features to compare queries with.
@@ -101,7 +103,7 @@ class Perception(nn.Module):
                 seen[mine] = look(norm(queries[mine])[None], ground[image])[0].to(seen.dtype)
             queries = queries + seen
         return Perceived(
-            masks=_compare(self.mask_query(queries), pixels, of_image),
+            masks=_compare(self.mask_query(queries), pixels, of_image) + self.mask_bias,
             presence=self.presence(queries)[:, 0].float(),
             quality=self.quality(queries)[:, 0].float(),
             centres=_compare(self.centre_query(queries), pixels, of_image) + self.centre_bias,
@@ -109,22 +111,26 @@ class Perception(nn.Module):
         )
 
     def instances(
-        self, queries: Tensor, of_image: Sequence[int], peaks: Tensor, pixels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Masks and boxes of single instances.
+        self, queries: Tensor, of_image: Sequence[int], peaks: Tensor, pixels: Tensor, under: Tensor | None = None,
+        within: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Masks and boxes of single instances: peaks of a group, what a phrase speaks of, what prompts point at.
 
         Args:
-            queries: (N, C) of the groups, from `Perceived`.
+            queries: (N, C) from `Perceived`.
             of_image: N numbers.
-            peaks: (N, 2) long, row and column of each instance's middle at stride 4.
+            peaks: (N, 2) long, row and column at stride 4 of a place in each instance's box.
             pixels: (B, C, Y, X).
+            under: (N, C) of `pixels`, what is pointed at; None for what lies at the peaks.
+            within: (N, 4) xyxy in cells, boxes that masks end at; None for those that are judged.
 
         Returns:
             (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 4.
         """
-        there = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
-        both = torch.cat([queries, there.to(queries.dtype)], dim=-1)
-        masks = _compare(self.instance_query(both), pixels, of_image)
+        if under is None:
+            under = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
+        both = torch.cat([queries, under.to(queries.dtype)], dim=-1)
+        masks = _compare(self.instance_query(both), pixels, of_image) + self.mask_bias
         reach = self.instance_box(both).float().clamp(max=8).exp()
         middle = peaks.flip(-1).float() + 0.5
         boxes = torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], dim=-1)
@@ -132,9 +138,10 @@ class Perception(nn.Module):
         rows, cols = masks.shape[-2:]
         y = torch.arange(rows, device=masks.device)[None, :, None] + 0.5
         x = torch.arange(cols, device=masks.device)[None, None, :] + 0.5
-        x0, y0, x1, y1 = (edge[:, None, None] for edge in boxes.unbind(-1))
+        ends = boxes if within is None else within
+        x0, y0, x1, y1 = (edge[:, None, None] for edge in ends.unbind(-1))
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
-        return masks.masked_fill(~inside, -20.0), boxes
+        return masks.masked_fill(~inside, OUTSIDE), boxes
 
 
 def _rows(of_image: Sequence[int]) -> dict[int, list[int]]:

@@ -43,7 +43,7 @@ class Instance:
     presence: float
     """0..1, that there is anything."""
     box: Box | None = None
-    """Of an instance of a phrase: as it was judged from its middle, continuous edges."""
+    """As it was judged from the instance's middle, continuous edges; None for the ground of a phrase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +136,15 @@ class Asked:
         states, _ = read(model, self._encoded, self._past, branches)
         said = model.language.logits(torch.stack([state[-2] for state in states]))
         presence = (said[:, mark("seg")] - said[:, mark("none")]).sigmoid().tolist()
-        perceived = self._perceive([state[-1] for state in states], [branch.image for branch in branches])
+        images = [branch.image for branch in branches]
+        perceived = self._perceive([state[-1] for state in states], images)
+        highest = perceived.centres.flatten(1).argmax(dim=1)
+        cols = perceived.centres.shape[2]
+        peaks = torch.stack([highest // cols, highest % cols], dim=1)
         boxes = [Branch(branch.image, (*branch.tokens, mark("box"))) for branch in branches]
         said_boxes = decode(model, self._encoded, self._past, boxes, 4)
         answers = []
-        for number, one in enumerate(said_boxes):
-            seen = self._single(perceived, number)
+        for number, (one, seen) in enumerate(zip(said_boxes, self._seen(perceived, images, peaks), strict=True)):
             seen = replace(seen, presence=presence[number], score=presence[number] * seen.score)
             answers.append(Located(box=self._box(one.tokens), seen=seen))
         return _split(answers, [len(each) for each in phrases])
@@ -163,8 +166,10 @@ class Asked:
             return [[] for _ in self._prompts]
         trie = Trie(model.vocabulary, names)
         states, slots = read(model, self._encoded, self._past, branches, len(trie.tokens))
-        perceived = self._perceive([state[-1] for state in states], [image for image, _ in where])
-        seen = [self._single(perceived, number) for number in range(len(where))]
+        images, pointed = [image for image, _ in where], [self._encoded.pointed[image][name] for image, name in where]
+        perceived = self._perceive([state[-1] for state in states], images)
+        middles = torch.tensor([each.middle for each in pointed], device=model.device)
+        seen = self._seen(perceived, images, middles, torch.stack([each.under for each in pointed]))
         if names:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
             shares = worth.softmax(dim=1).cpu().tolist()
@@ -245,6 +250,19 @@ class Asked:
         return Instance(
             mask=Mask.from_array(inside) if inside.any() else None, score=presence * quality, presence=presence
         )
+
+    def _seen(
+        self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None
+    ) -> list[Instance]:
+        """The one object of each query, at its peak."""
+        masks, boxes = self._model.perception.instances(perceived.queries, images, peaks, self._encoded.pixels, under)
+        seen = []
+        for number, box in enumerate(boxes.tolist()):
+            inside = (self._upsampled(masks[number : number + 1])[0] > 0).cpu().numpy()
+            presence, quality = (float(each[number].sigmoid()) for each in (perceived.presence, perceived.quality))
+            mask = Mask.from_array(inside) if inside.any() else None
+            seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=self._edges(box)))
+        return seen
 
     def _instances(self, perceived: Perceived, number: int, image: int, presence: float) -> tuple[Instance, ...]:
         heat = perceived.centres[number].sigmoid()

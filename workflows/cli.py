@@ -62,7 +62,7 @@ def sample(
 def demo(
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything is written.")] = Path("demo"),
 ) -> None:
-    """Run the main job end to end on the sample archive: ships in SAR, hot targets in infrared."""
+    """Run the main job end to end on the sample archive: ships, aircraft and tanks in optical, SAR and infrared."""
     from workflows.demo import run_demo
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The demo: render the sample archive, find and describe ships in SAR and hot targets in infrared, draw both."""
+"""The demo: render the sample archive, find and describe ships, aircraft and tanks in it with all sensors, draw them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
+from model.tile import Modality
 from pipeline import JobSpec, RunReport, open_result, plan, run
 from pipeline.engine import Progress
 from pipeline.picture import draw
@@ -27,9 +29,9 @@ class Shown:
 
 
 def demo_jobs(folder: Path) -> list[Path]:
-    """Write the demo's two job files."""
+    """Write the demo's job files, one a sensor."""
     jobs = []
-    for sensor, phrase in (("sar", "ship"), ("infrared", "hot target")):
+    for sensor in get_args(Modality):
         job = {
             "name": f"demo-{sensor}",
             "source": {
@@ -37,9 +39,8 @@ def demo_jobs(folder: Path) -> list[Path]:
                 "time": "2026-01-01/2026-03-31",
             },
             "slices": "day",
-            "prompts": {"from": "cfar"},
-            "tasks": {"find": [phrase], "refer": True, "describe": True},
-            "model": "cfar",
+            "tasks": {"find": ["ship", "aircraft", "storage tank"], "describe": True},
+            "model": "nano",
             "output": f"results/{sensor}.zarr",
             "engine": {"replicas": 2},
         }  # fmt: skip
@@ -55,7 +56,7 @@ def run_demo(
     on_scene: Callable[[int, int], None] = lambda *_: None,
     on_progress: Callable[[str, Progress], None] = lambda *_: None,
 ) -> list[Shown]:
-    """Make the archive where it is missing, run both jobs, draw both results."""
+    """Make the archive where it is missing, run the jobs, draw their results."""
     if not (folder / "sample" / "truth.parquet").exists():
         make_sample(folder / "sample", on_scene=on_scene)
     shown = []

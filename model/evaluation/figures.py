@@ -19,6 +19,7 @@ from model.evaluation.measures import (
     top1,
     word_overlap,
 )
+from model.evaluation.similarity import similarities
 
 Case = dict[str, Any]
 
@@ -77,6 +78,9 @@ def _regions(cases: Sequence[Case]) -> dict[str, float]:
                 [each["sure"] for each in mine], [s == t for s, t in zip(said, truth, strict=True)]
             )
         found["region_free_top1"] = top1([each["free"] for each in mine], truth)
+        near = similarities([each["free"] for each in mine], truth)
+        if near is not None:
+            found["region_similarity"] = float(np.mean(near))
         found["region_word_overlap"] = float(np.mean([word_overlap(each["free"], each["truth"]) for each in mine]))
         if ious:
             found["mask_miou"] = float(np.mean(ious))

@@ -66,7 +66,7 @@ KNOWN: dict[str, tuple[SetConfig, ...]] = {
     ),
     "sirst": (
         _known(
-            "sirst", format="coco", modality="infrared", licence="none given", names={"target": "target"},
+            "sirst", format="coco", modality="infrared", licence="none given", names={"target": "hot target"},
             evaluation_only=True,
         ),
     ),

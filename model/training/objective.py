@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.earthgptx import Around, Branch, EarthGPTX
-from model.perception import STRIDE
+from model.earthgptx import Around, Branch, EarthGPTX, Encoded
+from model.perception import OUTSIDE, STRIDE
 from model.region import Mask
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
 WEIGHTS = {
-    "text": 1.0, "mask": 2.0, "dice": 1.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.5, "ground": 0.3,
+    "text": 1.0, "mask": 1.0, "dice": 1.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.5, "ground": 0.3,
 }  # fmt: skip
 CORE = 0.6
 """Part of a box's sides that its inner ellipse has."""
@@ -58,8 +59,11 @@ class _Truth:
     image: int
     masks: tuple[Mask, ...]
     outlined: bool
-    apart: bool
-    """Whether each of the masks is an instance with a centre of its own."""
+    kind: Literal["ground", "group", "located", "pointed"]
+    """Ground as one mask; a group that has instances too, each with a middle; one object to be found; one that a
+    prompt points at."""
+    prompt: str = ""
+    """Id of the prompt that points at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +93,48 @@ def losses(model: EarthGPTX, samples: Sequence[Sample], ground: Ground | None = 
     taught = [
         _teach(model, image, lesson, encoded.size) for image, sample in enumerate(samples) for lesson in sample.lessons
     ]
-    prefixes = encoded.prefix.unbind()
-    embedded = model.embed(encoded, [each.branch for each in taught])
-    rows = [torch.cat([prefixes[each.branch.image], own]) for each, own in zip(taught, embedded, strict=True)]
-    hidden = model.language(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
-    first = encoded.prefix.shape[1]
+    hidden, starts = _read(model, encoded, [each.branch for each in taught])
     says, words, asks, truths = [], [], [], []
-    for row, each in enumerate(taught):
+    for start, each in zip(starts, taught, strict=True):
         places = model.places(each.branch)
         for at, token in each.targets:
-            says.append((row, first + places[at]))
+            says.append((each.branch.image, start + places[at]))
             words.append(token)
         for at, truth in each.seen:
-            asks.append((row, first + places[at]))
+            asks.append((each.branch.image, start + places[at]))
             truths.append(truth)
     said = hidden[[row for row, _ in says], [place for _, place in says]]
     found = {"text": functional.cross_entropy(model.language.logits(said), torch.tensor(words, device=model.device))}
     known = _known(samples, encoded.pixels)
     if asks:
         queries = hidden[[row for row, _ in asks], [place for _, place in asks]]
-        found |= _seen(model, queries, truths, known, encoded.pixels, encoded.looked)
+        found |= _seen(model, queries, truths, known, encoded)
     if ground is not None:
         found["ground"] = _grounded(ground, samples, known, encoded.pixels)
     found["total"] = torch.stack([WEIGHTS[name] * value for name, value in found.items()]).sum()
     return found
+
+
+def _read(model: EarthGPTX, encoded: Encoded, branches: Sequence[Branch]) -> tuple[Tensor, list[int]]:
+    """Hidden states (B, L, W) of each image and all its branches in one row, and where each branch starts there.
+
+    No branch sees another: a row is a tree whose trunk is the image. So an image is read once however much is asked.
+    """
+    trunk = encoded.prefix.shape[1]
+    rows = [[prefix] for prefix in encoded.prefix.unbind()]
+    owners = [[0] * trunk for _ in rows]
+    starts = []
+    for number, (branch, own) in enumerate(zip(branches, model.embed(encoded, branches), strict=True), 1):
+        starts.append(len(owners[branch.image]))
+        rows[branch.image].append(own)
+        owners[branch.image] += [number] * len(own)
+    embeds = torch.nn.utils.rnn.pad_sequence([torch.cat(row) for row in rows], batch_first=True)
+    owner = torch.zeros(embeds.shape[:2], dtype=torch.long)
+    for row, each in enumerate(owners):
+        owner[row, : len(each)] = torch.tensor(each)
+    ours = (owner[:, :, None] == owner[:, None]) | (owner[:, None] == 0)
+    hidden: Tensor = model.language(embeds, tree=ours.tril().to(embeds.device))
+    return hidden, starts
 
 
 def _around(samples: Sequence[Sample]) -> Around | None:
@@ -128,23 +150,23 @@ def _teach(model: EarthGPTX, image: int, lesson: Lesson, size: tuple[int, int]) 
     if isinstance(lesson, Find):
         branch = model.find(image, lesson.phrase)
         last = len(branch.tokens) - 1
-        truth = _Truth(image, lesson.masks, lesson.outlined, lesson.apart)
+        truth = _Truth(image, lesson.masks, lesson.outlined, "group" if lesson.apart else "ground")
         return _Taught(branch, ((last - 1, mark("segs" if lesson.masks else "none")),), ((last, truth),))
     if isinstance(lesson, Locate):
         branch = model.locate(image, lesson.phrase)
         last = len(branch.tokens) - 1
         if lesson.mask is None:
-            return _Taught(branch, ((last - 1, mark("none")),), ((last, _Truth(image, (), True, False)),))
+            return _Taught(branch, ((last - 1, mark("none")),), ((last, _Truth(image, (), True, "located")),))
         box = lesson.mask.box
         edges = (box.x0 / size[1], box.y0 / size[0], box.x1 / size[1], box.y1 / size[0])
         said = [mark("box"), *(words.location(edge) for edge in edges[:2]), *(words.edge(edge) for edge in edges[2:])]
-        taught = _taught(branch, tuple(said), ((last, _Truth(image, (lesson.mask,), lesson.outlined, False)),))
+        taught = _taught(branch, tuple(said), ((last, _Truth(image, (lesson.mask,), lesson.outlined, "located")),))
         # The box's mark is given and not said.
         return _Taught(taught.branch, ((last - 1, mark("seg")), *taught.targets[1:]), taught.seen)
     if isinstance(lesson, Refer):
         branch = model.refer(image, lesson.prompt_id)
         tail = (*words.encode(lesson.label), mark("sep"), *words.encode(lesson.caption), end)
-        truth = _Truth(image, (lesson.mask,), lesson.outlined, False)
+        truth = _Truth(image, (lesson.mask,), lesson.outlined, "pointed", lesson.prompt_id)
         return _taught(branch, tail, ((len(branch.tokens) - 1, truth),))
     if isinstance(lesson, Answer):
         branch = model.ask(image, lesson.question, lesson.prompt_ids)
@@ -158,7 +180,7 @@ def _teach(model: EarthGPTX, image: int, lesson: Lesson, size: tuple[int, int]) 
             pieces += words.encode(text)
         else:
             pieces += [mark("p"), *words.encode(text), mark("</p>"), mark("seg")]
-            seen.append((len(branch.tokens) + len(pieces) - 1, _Truth(image, (mask,), lesson.outlined, False)))
+            seen.append((len(branch.tokens) + len(pieces) - 1, _Truth(image, (mask,), lesson.outlined, "ground")))
     return _taught(branch, (*pieces, end), tuple(seen))
 
 
@@ -169,38 +191,79 @@ def _taught(branch: Branch, tail: tuple[int, ...], seen: tuple[tuple[int, _Truth
 
 
 def _seen(
-    model: EarthGPTX, asks: Tensor, truths: Sequence[_Truth], known: Tensor, pixels: Tensor, looked: Tensor
+    model: EarthGPTX, asks: Tensor, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
 ) -> dict[str, Tensor]:
-    of_image = [truth.image for truth in truths]
-    perceived = model.perception(asks, of_image, pixels, looked)
+    pixels, of_image = encoded.pixels, [truth.image for truth in truths]
     shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
-    truth, taught = _drawn([(each.masks, each.outlined) for each in truths], shape, model.device)
-    taught = taught * known[of_image]
+    perceived = model.perception(asks, of_image, pixels, encoded.looked)
     there = torch.tensor([float(bool(each.masks)) for each in truths], device=model.device)
-    found = _mask_losses(perceived.masks, truth, taught, there)
-    found["presence"] = functional.binary_cross_entropy_with_logits(perceived.presence, there)
-    with torch.no_grad():
-        sure, wanted = (perceived.masks > 0) & (taught > 0), (truth > 0.5) & (taught > 0)
-        iou = (sure & wanted).sum((1, 2)) / (sure | wanted).sum((1, 2)).clamp(min=1)
-    found["quality"] = functional.mse_loss(perceived.quality.sigmoid(), iou)
-    group = [at for at, each in enumerate(truths) if each.apart]
-    if not group:
-        return found
-    heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in group])).to(model.device)
-    found["centre"] = _focal(perceived.centres[group], heat, known[[of_image[at] for at in group]])
-    chosen = [(at, mask) for at in group for mask in _some(truths[at].masks)]
-    if chosen:
-        owner = [at for at, _ in chosen]
-        peaks = torch.tensor([_middle(mask, shape) for _, mask in chosen], device=model.device)
-        masks, boxes = model.perception.instances(
-            perceived.queries[owner], [of_image[at] for at in owner], peaks, pixels
+    found = {"presence": functional.binary_cross_entropy_with_logits(perceived.presence, there)}
+    mask, dice, rated, worth = [], [], [], []
+    ground = [at for at, each in enumerate(truths) if each.kind in ("ground", "group")]
+    if ground:
+        truth, taught = _drawn([(truths[at].masks, truths[at].outlined) for at in ground], shape, model.device)
+        taught = taught * known[[of_image[at] for at in ground]]
+        scored = perceived.masks[ground]
+        mask.append(_focal_mask(scored, truth, taught))
+        dice.append(
+            (_dice(scored.sigmoid() * taught, truth * taught) * there[ground]).sum() / there[ground].sum().clamp(min=1)
         )
-        single, alone_taught = _drawn([((mask,), truths[at].outlined) for at, mask in chosen], shape, model.device)
-        ones = torch.ones(len(chosen), device=model.device)
-        alone = _mask_losses(masks, single, alone_taught * known[[of_image[at] for at in owner]], ones)
-        found["mask"], found["dice"] = found["mask"] + alone["mask"], found["dice"] + alone["dice"]
-        found["box"] = _box_loss(boxes, [mask for _, mask in chosen], peaks)
+        rated, worth = [*ground], [_overlap(scored, truth, taught)]
+    group = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
+    if group:
+        heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in group])).to(model.device)
+        found["centre"] = _focal(perceived.centres[group], heat, known[[of_image[at] for at in group]])
+    alone = [(at, each) for at, truth in enumerate(truths) if truth.kind != "ground" for each in _some(truth.masks)]
+    if alone:
+        owner = [at for at, _ in alone]
+        images = [of_image[at] for at in owner]
+        peaks, under = _peaks(alone, truths, encoded, shape)
+        boxes = torch.tensor(
+            [[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for _, m in alone], device=model.device
+        ) / STRIDE  # fmt: skip
+        # Masks are taught within the true boxes: what an instance is, and where it ends, are learned side by side.
+        scored, judged = model.perception.instances(perceived.queries[owner], images, peaks, pixels, under, boxes)
+        truth, taught = _drawn([((each,), truths[at].outlined) for at, each in alone], shape, model.device)
+        taught = taught * known[images] * (scored > OUTSIDE)
+        each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none") * taught
+        mask.append((each.sum((1, 2)) / taught.sum((1, 2)).clamp(min=1)).mean())
+        dice.append(_dice(scored.sigmoid() * taught, truth * taught).mean())
+        found["box"] = _box_loss(judged, boxes, peaks)
+        single = [row for row, at in enumerate(owner) if truths[at].kind != "group"]
+        rated += [owner[row] for row in single]
+        worth.append(_overlap(scored[single], truth[single], taught[single]))
+    if rated:
+        found["quality"] = functional.mse_loss(perceived.quality[rated].sigmoid(), torch.cat(worth))
+        found["mask"], found["dice"] = torch.stack(mask).sum(), torch.stack(dice).sum()
     return found
+
+
+def _peaks(
+    alone: Sequence[tuple[int, Mask]], truths: Sequence[_Truth], encoded: Encoded, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Where each instance is asked from, (N, 2), and what lies there, (N, C): its middle, or its prompt."""
+    pointed = [
+        encoded.pointed[truths[at].image][truths[at].prompt] if truths[at].kind == "pointed" else None
+        for at, _ in alone
+    ]
+    places = [
+        _middle(mask, shape) if each is None else each.middle for (_, mask), each in zip(alone, pointed, strict=True)
+    ]
+    peaks = torch.tensor(places, device=encoded.pixels.device)
+    images = torch.tensor([truths[at].image for at, _ in alone], device=peaks.device)
+    under = encoded.pixels[images, :, peaks[:, 0], peaks[:, 1]]
+    rows = [row for row, each in enumerate(pointed) if each is not None]
+    if rows:
+        given = torch.stack([each.under for each in pointed if each is not None])
+        under = under.index_copy(0, torch.tensor(rows, device=peaks.device), given.to(under.dtype))
+    return peaks, under
+
+
+@torch.no_grad()
+def _overlap(scored: Tensor, truth: Tensor, taught: Tensor) -> Tensor:
+    """IoU of masks (M, Y, X) where something is taught, (M)."""
+    sure, wanted = (scored > 0) & (taught > 0), (truth > 0.5) & (taught > 0)
+    return (sure & wanted).sum((1, 2)) / (sure | wanted).sum((1, 2)).clamp(min=1)
 
 
 def _some(masks: tuple[Mask, ...]) -> list[Mask]:
@@ -228,21 +291,22 @@ def _grounded(ground: Ground, samples: Sequence[Sample], known: Tensor, pixels: 
     return loss.sum() / taught.sum().clamp(min=1) + _dice(mine.sigmoid() * taught, truth * taught).mean() * 0.5
 
 
-def _mask_losses(scored: Tensor, truth: Tensor, taught: Tensor, there: Tensor) -> dict[str, Tensor]:
-    """BCE and Dice of (M, Y, X) where something is taught; Dice only where there is something."""
-    each = functional.binary_cross_entropy_with_logits(scored.clamp(min=-15), truth, reduction="none")
-    bce = (each * taught).sum() / taught.sum().clamp(min=1)
-    dice = _dice(scored.sigmoid() * taught, truth * taught)
-    return {"mask": bce, "dice": (dice * there).sum() / there.sum().clamp(min=1)}
+def _focal_mask(scored: Tensor, truth: Tensor, taught: Tensor) -> Tensor:
+    """BCE of (M, Y, X) by its distance from the truth, squared (Li et al. 2020, quality focal loss).
+
+    Over the object's own cells and not over the image's: three cells would be a thousandth of a loss, and not learned.
+    """
+    each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none")
+    focal = each * (scored.detach().sigmoid() - truth) ** 2 * taught
+    return (focal.sum((1, 2)) / ((truth * taught).sum((1, 2)) + 1)).mean()
 
 
 def _dice(sure: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * (sure * truth).sum((1, 2)) + 1) / (sure.sum((1, 2)) + truth.sum((1, 2)) + 1)
 
 
-def _box_loss(boxes: Tensor, masks: Sequence[Mask], peaks: Tensor) -> Tensor:
+def _box_loss(boxes: Tensor, true: Tensor, peaks: Tensor) -> Tensor:
     """Minus the logarithm of the IoU; both boxes hold the peak, so that it is never of nothing."""
-    true = torch.tensor([[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for m in masks], device=boxes.device) / STRIDE
     middle = peaks.flip(-1).float() + 0.5
     ours, theirs = (
         torch.cat([middle - edges[:, :2], edges[:, 2:] - middle], dim=1).clamp(min=0.1) for edges in (boxes, true)
@@ -281,6 +345,8 @@ def _drawn(
         for mask in masks:
             _put(inside, mask, mask.to_array() if outlined else _ellipse(mask))
         truth[number] = _coarse(inside)
+        # What is smaller than a cell has one: else no cell would be half covered, and nothing be seen.
+        truth[number] /= max(float(truth[number].max()), 1 / STRIDE**2)
         if not outlined:
             boxes = np.zeros_like(inside)
             for mask in masks:

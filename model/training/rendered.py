@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.region import Mask
 from model.tile import Modality
 from model.training.record import LEAST_PX, Record, Region
-from model.training.render import View, coverage, land, render
+from model.training.render import Style, View, coverage, land, render
 from model.training.world import CELL_M, KINDS, Thing, coast, things
 
 FINEST_M, COARSEST_M = 0.3, 20.0
@@ -77,7 +77,30 @@ def _aimed(rng: np.random.Generator, metres: float, px: int, world: int, date: i
     elif rng.random() < 0.5:
         y = float(coast(np.array([x]))[0])
     x, y = x + rng.uniform(-0.45, 0.45) * side, y + rng.uniform(-0.45, 0.45) * side
-    return View(affine=(metres, 0, x - side / 2, 0, -metres, y + side / 2), height=px, width=px, seed=world, date=date)
+    return View(
+        affine=(metres, 0, x - side / 2, 0, -metres, y + side / 2), height=px, width=px, seed=world, date=date,
+        style=_styled(rng),
+    )  # fmt: skip
+
+
+def _styled(rng: np.random.Generator) -> Style:
+    """Other sun, soils, waters, weather and sensors: so that a model learns the objects and not one renderer."""
+    around, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.6)
+
+    def toned(base: tuple[float, float, float], spread: float) -> tuple[float, float, float]:
+        r, g, b = np.clip(np.array(base) * np.exp(rng.normal(0, spread, 3)) + rng.normal(0, 0.02), 0.01, 0.9)
+        return float(r), float(g), float(b)
+
+    usual = Style()
+    return Style(
+        sun=(height * float(np.cos(around)), height * float(np.sin(around))), soil=toned(usual.soil, 0.3),
+        water=toned(usual.water, 0.4), beach=toned(usual.beach, 0.2), roughness=float(rng.uniform(0.5, 3.0)),
+        cloudiness=float(rng.choice([0.0, 1.0])), looks=float(np.exp(rng.uniform(0, np.log(20)))),
+        sea_db=usual.sea_db + rng.uniform(-5, 6), soil_db=usual.soil_db + rng.uniform(-3, 4),
+        impulse_px=float(rng.uniform(0.3, 1.0)), sea_k=usual.sea_k + rng.uniform(-4, 7),
+        ground_k=usual.ground_k + rng.uniform(-6, 4), warmth=float(rng.uniform(0.7, 1.4)),
+        clutter=float(rng.choice([0.0, rng.uniform(0.2, 1.5)])),
+    )  # fmt: skip
 
 
 def _region(

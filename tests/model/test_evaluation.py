@@ -24,6 +24,7 @@ from model.evaluation.measures import (
     top1,
     word_overlap,
 )
+from model.evaluation.similarity import similarities
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tasks import Asked
@@ -147,3 +148,11 @@ def test_a_whole_exam_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
         for record in (records[0], rendered(3, 128, "optical"))
     )
     assert first == second
+
+
+def test_words_of_like_meaning_are_near() -> None:
+    said = ["ship", "boat", "a tank", ""]
+    same, near, far, nothing = similarities(said, ["ship", "ship", "ship", "ship"]) or []
+    assert same == pytest.approx(1, abs=1e-5)
+    assert same > near > far > nothing == 0
+    assert similarities([""], [""]) == [0.0]

@@ -12,17 +12,20 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.earthgptx import EarthGPTX
 from model.errors import ConfigError
 from model.region import Mask
 from model.tasks import Asked
 from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
+from model.training.objective import losses
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
 from model.training.train import train
 from model.weights import from_pretrained
+from tests.model.lessons import samples
 
 SENSORS = ("optical", "sar", "infrared")
 
@@ -230,3 +233,13 @@ def test_ground_that_is_not_known_is_not_taught() -> None:
     known, unknown = (losses(model, [replace(sample, ignored=each)]) for each in (None, everywhere))
     assert float(known["mask"]) > 0
     assert float(unknown["mask"]) == 0
+
+
+def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: EarthGPTX) -> None:
+    both = [replace(each, lessons=each.lessons[:2]) for each in samples(2)]  # finds: one token to say, one presence
+    single = [[replace(each, lessons=(lesson,))] for each in both for lesson in each.lessons]
+    with torch.no_grad():
+        together, alone = losses(tiny, both), [losses(tiny, each) for each in single]
+    for name in ("text", "presence"):
+        mean = float(torch.stack([each[name] for each in alone]).mean())
+        assert float(together[name]) == pytest.approx(mean, rel=1e-4)

@@ -1,0 +1,70 @@
+"""Twenty made images of unseen seeds, kept as files, so that figures on them do not depend on the renderer of the day.
+
+`python -m tests.model.chips` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.prompt import VisualPrompt
+from model.region import Mask
+from model.tile import Modality
+from model.training.record import Record, Region
+from model.training.rendered import rendered
+
+FOLDER = Path(__file__).parent / "chips"
+SENSORS: tuple[Modality, ...] = ("optical", "sar", "infrared")
+COUNT, SIDE, FIRST_SEED = 20, 256, 2**51
+
+
+def read_chips() -> list[Record]:
+    return [_read(each) for each in json.loads((FOLDER / "chips.json").read_text())]
+
+
+def _read(told: dict[str, object]) -> Record:
+    regions = []
+    for each in told["regions"]:  # type: ignore[attr-defined]
+        mask = VisualPrompt.from_json(each["mask"]).place
+        assert isinstance(mask, Mask)
+        regions.append(Region(labels=tuple(each["labels"]), mask=mask, whole=each["whole"], caption=each["caption"]))
+    hidden = VisualPrompt.from_json(told["hidden"]).inside(SIDE, SIDE) if told["hidden"] else None  # type: ignore[arg-type]
+    with Image.open(FOLDER / str(told["image"])) as image:
+        pixels = np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0))
+    return Record(
+        pixels=pixels, modality=told["modality"], metres_per_pixel=told["metres_per_pixel"], regions=tuple(regions),  # type: ignore[arg-type]
+        complete=frozenset(told["complete"]), source="rendered", ignored=hidden,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def write_chips() -> None:
+    told = []
+    for number in range(COUNT):
+        record = rendered(FIRST_SEED + number, SIDE, SENSORS[number % 3])
+        name = f"{number:02d}-{record.modality}.png"
+        Image.fromarray(np.moveaxis(record.pixels, 0, -1)).save(FOLDER / name, optimize=True)
+        regions = [
+            {
+                "labels": region.labels, "whole": region.whole, "caption": region.caption,
+                "mask": VisualPrompt(id="", place=region.mask).to_json(),
+            }
+            for region in record.regions
+        ]  # fmt: skip
+        hidden = (
+            None if record.ignored is None else VisualPrompt(id="", place=Mask.from_array(record.ignored)).to_json()
+        )
+        told.append({
+            "image": name, "modality": record.modality, "metres_per_pixel": round(record.metres_per_pixel or 0, 3),
+            "complete": sorted(record.complete), "hidden": hidden, "regions": regions,
+        })  # fmt: skip
+    lines = ",\n".join(json.dumps(each) for each in told)
+    (FOLDER / "chips.json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    write_chips()
