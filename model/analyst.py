@@ -23,10 +23,8 @@ from model.region import Mask
 from model.tile import AnalystTraits, TileInput, TileOutput
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from model.earthgptx import EarthGPTX
-    from model.tasks import Asked, Described, Found, Referred
+    from model.tasks import Described, Found, Referred
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Weights that come with the package, by scale."""
@@ -114,6 +112,7 @@ class EarthGPTXAnalyst:
         """
         import torch
 
+        from model.focus import refer
         from model.tasks import Asked
         from model.vision import padded
 
@@ -127,8 +126,8 @@ class EarthGPTXAnalyst:
         scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
-            said = [_text(described) for described in asked.describe()]
-            captions = [text if tile.describe else "" for tile, text in zip(tiles, said, strict=True)]
+            texts = [_text(described) for described in asked.describe()]
+            captions = [text if tile.describe else "" for tile, text in zip(tiles, texts, strict=True)]
         prompts = [
             [*tile.prompts, *(_own_prompts(of_tile) if tile.describe else ())]
             for tile, of_tile in zip(tiles, answers, strict=True)
@@ -137,7 +136,8 @@ class EarthGPTXAnalyst:
         for start in range(0, max(len(each) for each in prompts), most):
             turn = [each[start : start + most] for each in prompts]
             asked = Asked(model, pixels, modalities, turn, metres=metres, features=features)
-            for tile, referred, into in zip(tiles, self._refer(asked, pixels, tiles, turn), answers, strict=True):
+            said = refer(asked, pixels, modalities, turn, tiles[0].names, metres)
+            for tile, referred, into in zip(tiles, said, answers, strict=True):
                 for at, answer in enumerate(referred, start):
                     number = at - len(tile.prompts)
                     if number < 0:
@@ -148,34 +148,6 @@ class EarthGPTXAnalyst:
             TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
             for number in range(len(tiles))
         ]
-
-    def _refer(
-        self, asked: Asked, pixels: Tensor, tiles: Sequence[TileInput], prompts: Sequence[Sequence[VisualPrompt]]
-    ) -> list[list[Referred]]:
-        """An answer to each prompt; one of a few pixels is also asked on a crop, and the surer answer is taken."""
-        from model.focus import focus, is_small
-
-        names = tiles[0].names
-        answers = asked.refer(names)
-        height, width = pixels.shape[-2:]
-        small = [
-            (number, at, prompt)
-            for number, each in enumerate(prompts)
-            for at, prompt in enumerate(each)
-            if is_small(prompt, height, width)
-        ]
-        near = focus(
-            self.model,
-            pixels,
-            [tile.modality for tile in tiles],
-            [(number, prompt) for number, _, prompt in small],
-            names,
-            [tile.metres_per_pixel for tile in tiles],
-        )
-        for (number, at, _), answer in zip(small, near, strict=True):
-            if answer.seen.score > answers[number][at].seen.score:
-                answers[number][at] = answer
-        return answers
 
     def _find(
         self, found: list[list[Found]], tiles: Sequence[TileInput], answers: list[list[Grounding]]

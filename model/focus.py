@@ -7,7 +7,7 @@ which the crop lies. As Describe Anything does (Lian et al. 2025).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 from model.earthgptx import Around, EarthGPTX
 from model.focal import CROP_PX, FEW_PX, LEAST_PX
 from model.prompt import VisualPrompt
-from model.region import Mask
+from model.region import Box, Mask
 from model.tasks import Asked, Referred
 
 TOGETHER = 64
@@ -31,6 +31,35 @@ def is_small(prompt: VisualPrompt, height: int, width: int) -> bool:
     """Whether a prompt of an image is too small to be seen well."""
     box = prompt.box(height, width)
     return max(box.x1 - box.x0, box.y1 - box.y0) < FEW_PX
+
+
+def refer(
+    asked: Asked, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]],
+    names: Sequence[str] = (), metres: Sequence[float | None] = (),
+) -> list[list[Referred]]:  # fmt: skip
+    """What prompts point at; one of a few pixels is also asked on a crop, and the surer answer is taken.
+
+    Args:
+        asked: the images with their prompts.
+        pixels: the same images, (B, 3, rows, cols) uint8.
+        modalities: of each image.
+        prompts: of each image.
+        names: that an answer is one of; empty for the model's own words.
+        metres: along a side of a pixel, of each image; None where it is not known.
+    """
+    answers = asked.refer(names)
+    height, width = pixels.shape[-2:]
+    small = [
+        (image, at, prompt)
+        for image, each in enumerate(prompts)
+        for at, prompt in enumerate(each)
+        if is_small(prompt, height, width)
+    ]
+    near = focus(asked.model, pixels, modalities, [(image, prompt) for image, _, prompt in small], names, metres)
+    for (image, at, _), answer in zip(small, near, strict=True):
+        if answer.seen.score > answers[image][at].seen.score:
+            answers[image][at] = answer
+    return answers
 
 
 def focus(
@@ -111,10 +140,14 @@ def _square(pixels: Tensor) -> Tensor:
 
 
 def _back(answer: Referred, window: tuple[int, int, int], height: int, width: int) -> Referred:
-    """The answer with its mask in pixels of the image."""
+    """The answer with its mask and its box in pixels of the image."""
+    y0, x0, side = window
+    if answer.seen.box is not None:
+        x_low, y_low, x_high, y_high = (edge * side / CROP_PX for edge in astuple(answer.seen.box))
+        box = Box(x0 + x_low, y0 + y_low, x0 + x_high, y0 + y_high)
+        answer = replace(answer, seen=replace(answer.seen, box=box))
     if answer.seen.mask is None:
         return answer
-    y0, x0, side = window
     drawn = torch.from_numpy(answer.seen.mask.window(0, 0, CROP_PX, CROP_PX))[None, None].float()
     share = functional.interpolate(drawn, (side, side), mode="area")[0, 0].numpy()
     inside: NDArray[np.bool_] = share >= min(0.5, float(share.max()))  # a speck is one pixel at least

@@ -98,7 +98,7 @@ class Asked:
         metres: Sequence[float | None] = (), features: Features | None = None, budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
         """Look at the images; see `EarthGPTX.encode`."""
-        self._model, self._budget = model, budget
+        self.model, self._budget = model, budget
         self._prompts = prompts or [() for _ in pixels]
         with torch.inference_mode():
             self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around, metres, features)
@@ -107,12 +107,12 @@ class Asked:
     @torch.inference_mode()
     def find(self, phrases: Sequence[Sequence[str]]) -> list[list[Found]]:
         """All that fits each phrase, of each image its own phrases."""
-        branches = [self._model.find(image, phrase) for image, each in enumerate(phrases) for phrase in each]
+        branches = [self.model.find(image, phrase) for image, each in enumerate(phrases) for phrase in each]
         if not branches:
             return [[] for _ in phrases]
-        states, _ = read(self._model, self._encoded, self._past, branches)
-        mark = self._model.vocabulary.mark
-        said = self._model.language.logits(torch.stack([state[-2] for state in states]))
+        states, _ = read(self.model, self._encoded, self._past, branches)
+        mark = self.model.vocabulary.mark
+        said = self.model.language.logits(torch.stack([state[-2] for state in states]))
         presence = (said[:, mark("segs")] - said[:, mark("none")]).sigmoid()
         of_image = [branch.image for branch in branches]
         perceived = self._perceive([state[-1] for state in states], of_image)
@@ -129,7 +129,7 @@ class Asked:
     @torch.inference_mode()
     def locate(self, phrases: Sequence[Sequence[str]]) -> list[list[Located]]:
         """The one object that each phrase speaks of, of each image its own phrases."""
-        model, mark = self._model, self._model.vocabulary.mark
+        model, mark = self.model, self.model.vocabulary.mark
         branches = [model.locate(image, phrase) for image, each in enumerate(phrases) for phrase in each]
         if not branches:
             return [[] for _ in phrases]
@@ -151,7 +151,7 @@ class Asked:
 
     def _box(self, tokens: Sequence[int]) -> Box:
         rows, cols = self._encoded.size
-        places = [self._model.vocabulary.place(token) for token in tokens]
+        places = [self.model.vocabulary.place(token) for token in tokens]
         x0, y0, x1, y1 = (place for place in places if place is not None)  # no other token may follow <box>
         half = 0.5 / LOCATIONS  # a box whose edges lie in one bin is as wide as the bin
         return Box((x0 - half) * cols, (y0 - half) * rows, (x1 + half) * cols, (y1 + half) * rows)
@@ -159,7 +159,7 @@ class Asked:
     @torch.inference_mode()
     def refer(self, names: Sequence[str] = ()) -> list[list[Referred]]:
         """What each prompt of each image points at; the label is one of the names where names are given."""
-        model, sep = self._model, self._model.vocabulary.mark("sep")
+        model, sep = self.model, self.model.vocabulary.mark("sep")
         where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
         branches = [model.refer(image, name) for image, name in where]
         if not branches:
@@ -194,7 +194,7 @@ class Asked:
     @torch.inference_mode()
     def describe(self) -> list[Described]:
         """Each image in words, with masks for the words that have one."""
-        model = self._model
+        model = self.model
         branches = [model.describe(image) for image in range(len(self._prompts))]
         said = decode(model, self._encoded, self._past, branches, self._budget.scene, marks=("p", "</p>", "seg"))
         answers = []
@@ -216,27 +216,27 @@ class Asked:
     @torch.inference_mode()
     def answer(self, questions: Sequence[tuple[int, str, Sequence[str]]]) -> list[tuple[str, bool]]:
         """Free text for questions, each (image, question, prompt ids): the answer, and whether its budget cut it."""
-        branches = [self._model.ask(image, question, names) for image, question, names in questions]
-        said = decode(self._model, self._encoded, self._past, branches, self._budget.answer)
-        return [(self._model.vocabulary.decode(one.tokens), one.cut) for one in said]
+        branches = [self.model.ask(image, question, names) for image, question, names in questions]
+        said = decode(self.model, self._encoded, self._past, branches, self._budget.answer)
+        return [(self.model.vocabulary.decode(one.tokens), one.cut) for one in said]
 
     @torch.inference_mode()
     def choose(self, question: str, names: Sequence[str]) -> list[dict[str, float]]:
         """How likely each name is as the answer to a question, of each image; 1 together."""
-        trie = Trie(self._model.vocabulary, names, end="eos")
-        branches = [self._model.ask(image, question) for image in range(len(self._prompts))]
-        states, slots = read(self._model, self._encoded, self._past, branches, len(trie.tokens))
-        shares = likelihoods(self._model, states, slots, trie).softmax(dim=1).cpu().tolist()
+        trie = Trie(self.model.vocabulary, names, end="eos")
+        branches = [self.model.ask(image, question) for image in range(len(self._prompts))]
+        states, slots = read(self.model, self._encoded, self._past, branches, len(trie.tokens))
+        shares = likelihoods(self.model, states, slots, trie).softmax(dim=1).cpu().tolist()
         return [dict(zip(names, share, strict=True)) for share in shares]
 
     def _label_and_words(self, said: Said) -> tuple[str, list[int]]:
-        words, sep = self._model.vocabulary, self._model.vocabulary.mark("sep")
+        words, sep = self.model.vocabulary, self.model.vocabulary.mark("sep")
         at = said.tokens.index(sep) if sep in said.tokens else len(said.tokens)
         return words.decode(said.tokens[:at]), said.tokens[at + 1 :]
 
     def _perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> Perceived:
         encoded = self._encoded
-        perceived: Perceived = self._model.perception(torch.stack(list(states)), images, encoded.pixels, encoded.looked)
+        perceived: Perceived = self.model.perception(torch.stack(list(states)), images, encoded.pixels, encoded.looked)
         return perceived
 
     def _upsampled(self, masks: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ class Asked:
         self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None
     ) -> list[Instance]:
         """The one object of each query, at its peak."""
-        masks, boxes = self._model.perception.instances(perceived.queries, images, peaks, self._encoded.pixels, under)
+        masks, boxes = self.model.perception.instances(perceived.queries, images, peaks, self._encoded.pixels, under)
         seen = []
         for number, box in enumerate(boxes.tolist()):
             inside = (self._upsampled(masks[number : number + 1])[0] > 0).cpu().numpy()
@@ -273,7 +273,7 @@ class Asked:
         heights = heat[rows, cols]
         order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
-        masks, boxes = self._model.perception.instances(
+        masks, boxes = self.model.perception.instances(
             perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks, self._encoded.pixels
         )
         inside = (self._upsampled(masks) > 0).cpu().numpy()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from model.earthgptx import EarthGPTX
 from model.evaluation.measures import Detection, box_iou, iou
+from model.focus import refer
 from model.prompt import VisualPrompt
 from model.region import Box
-from model.tasks import Asked
+from model.tasks import Asked, Referred
 from model.training.lessons import (
     MANY,
     NUMBERS,
@@ -132,6 +133,10 @@ class _Look:
         with torch.inference_mode():
             self._features = model.encoders(self._pixels.to(model.device))
 
+    def refer(self, prompts: Sequence[VisualPrompt], names: Sequence[str]) -> list[Referred]:
+        metres = [self.record.metres_per_pixel]
+        return refer(self.asked(prompts), self._pixels, [self.record.modality], [prompts], names, metres)[0]
+
     def asked(self, prompts: Sequence[VisualPrompt]) -> Asked:
         return Asked(
             self._model, self._pixels, [self.record.modality], [list(prompts)], metres=[self.record.metres_per_pixel],
@@ -151,9 +156,8 @@ def _ask_regions(
             VisualPrompt(id=str(at), place=pointed(region.mask, rng, kind) if kind != "box" else region.mask.box)
             for at, region in enumerate(regions)
         ]
-        asked = look.asked(prompts)
-        named = asked.refer(words)[0] if len(words) > 1 else None
-        free = asked.refer()[0] if kind == "box" or named is None else named
+        named = look.refer(prompts, words) if len(words) > 1 else None
+        free = look.refer(prompts, ()) if kind == "box" or named is None else named
         for region, chosen, said in zip(regions, named or free, free, strict=True):
             answers.regions.append({
                 **about, "kind": kind, "truth": region.label, "said": chosen.label,
@@ -172,10 +176,9 @@ def _ask_phrases(
         return
     for lesson, said in zip(lessons, asked.locate([[lesson.phrase for lesson in lessons]])[0], strict=True):
         assert lesson.mask is not None
-        box = said.box
-        seen = said.seen.mask.box if said.seen.mask is not None else None
         answers.located.append({
-            **about, "phrase": lesson.phrase, "box_iou": box_iou(box, lesson.mask.box), "mask_box_iou": box_iou(seen, lesson.mask.box),
+            **about, "phrase": lesson.phrase, "box_iou": box_iou(said.seen.box, lesson.mask.box),
+            "said_box_iou": box_iou(said.box, lesson.mask.box),
             "mask_iou": iou(said.seen.mask, lesson.mask) if lesson.outlined else None,
         })  # fmt: skip
 

@@ -33,10 +33,8 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
         found[f"find_ap{round(100 * iou)}"] = float(np.mean(list(ap.values())))
     found |= _regions(answers.regions)
     if answers.located:
-        best = [max(each["box_iou"], each["mask_box_iou"]) for each in answers.located]
         found["pr_at_50"] = float(np.mean([each["box_iou"] >= 0.5 for each in answers.located]))
-        found["pr_at_50_mask"] = float(np.mean([each["mask_box_iou"] >= 0.5 for each in answers.located]))
-        found["pr_at_50_either"] = float(np.mean([value >= 0.5 for value in best]))
+        found["pr_at_50_said"] = float(np.mean([each["said_box_iou"] >= 0.5 for each in answers.located]))
     for word, cases in _by(answers.ground, "word").items():
         either = sum(each["either"] for each in cases)
         if either:

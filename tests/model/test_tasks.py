@@ -164,8 +164,8 @@ def test_the_same_batch_gives_the_same_bytes(taught: EarthGPTX) -> None:
 def test_an_empty_mask_is_not_silent(taught: EarthGPTX) -> None:
     model = copy.deepcopy(taught)
     with torch.no_grad():
-        model.perception.mask_query[-1].weight.zero_()  # type: ignore[index,union-attr]
-        model.perception.mask_query[-1].bias.zero_()  # type: ignore[index,union-attr]
+        model.perception.instance_query[-1].weight.zero_()  # type: ignore[index,union-attr]
+        model.perception.instance_query[-1].bias.zero_()  # type: ignore[index,union-attr]
         model.perception.presence.bias.fill_(-50)
     for answer in ask(model, samples(1)).refer()[0]:
         assert answer.seen.mask is None
