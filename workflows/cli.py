@@ -375,7 +375,9 @@ def train(
 
 @app.command(epilog="Example: earthgptx evaluate runs/nano/model data/hit-uav --json hit-uav.json")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder of weights, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A scale, a folder of weights, a hub id; or cfar, which only finds.")
+    ],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="'rendered', or a folder of annotated images.")],
     split: Annotated[str, typer.Option(help="A list in the folder.")] = "test",
     iou: Annotated[float, typer.Option(min=0.05, max=0.95, help="From which a found box is a hit.")] = 0.5,

@@ -14,10 +14,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from model.analyst import EarthGPTXAnalyst, Weights
+from model.analyst import EarthGPTXAnalyst
 from model.earthgptx import EarthGPTX
 from model.errors import DataError
-from model.evaluation.exam import Answers, examine
+from model.evaluation.exam import Answers, detect, examine
 from model.evaluation.figures import by_sensor, figures
 from model.region import Box
 from model.tile import AnalystTraits, Modality, TileInput
@@ -25,6 +25,7 @@ from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
 from model.training.record import Record
 from model.training.rendered import rendered
+from pipeline.analyst import Analyst, find_analyst
 from pipeline.tiling import find_in_image
 
 RENDERED_SEED = 2**50
@@ -65,7 +66,8 @@ def evaluate(
     """Examine a model; a report a set.
 
     Args:
-        place: folder, hub id or scale of the model.
+        place: of the model, as a job names it: a scale, a folder, a hub id. Other detectors, `cfar` among them, are only
+            asked to find.
         dataset: `rendered`, the folder of a known set, or one that holds an `earthgptx.yaml` that describes it.
         split: name of a list in the folder.
         iou: from which a found box is a hit.
@@ -74,21 +76,22 @@ def evaluate(
 
     Raises:
         DataError: the set cannot be read.
+        JobError: there is no such model.
         WeightsError: the model cannot be read.
     """
-    weights = Weights(place)
-    traits, model = weights.traits(), weights.load().model
+    source = find_analyst(place)
+    traits, analyst = source.traits(), source.load()
     reports = []
     for name, words, records in read_exam(dataset, split):
         large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
-        whole = partial(_find_whole, EarthGPTXAnalyst(model), traits) if large else None
-        told = partial(on_image, name)
-        answers = examine(model, records, words, find_whole=whole, on_image=told)
-        measured = figures(answers, len(records), iou)
-        blind: dict[str, float] = {}
-        if not large:
-            unseen = figures(examine(model, records, words, blind=True, on_image=told), len(records), iou)
+        told, blind = partial(on_image, name), dict[str, float]()
+        if large or not isinstance(analyst, EarthGPTXAnalyst):
+            answers = detect(records, words, partial(_find, analyst, traits), told)
+        else:
+            answers = examine(analyst.model, records, words, on_image=told)
+            unseen = figures(examine(analyst.model, records, words, blind=True, on_image=told), len(records), iou)
             blind = {figure: unseen[figure] for figure in BLIND if figure in unseen}
+        measured = figures(answers, len(records), iou)
         reports.append(
             Report(
                 name=name, images=len(records), figures=measured, blind=blind,
@@ -96,7 +99,7 @@ def evaluate(
             )
         )  # fmt: skip
         if out is not None:
-            _keep(out / name, answers, model, records)
+            _keep(out / name, answers, analyst.model if isinstance(analyst, EarthGPTXAnalyst) else None, records)
     return reports
 
 
@@ -135,8 +138,8 @@ def read_exam(dataset: str, split: str) -> list[tuple[str, tuple[str, ...], list
     return found
 
 
-def _find_whole(
-    analyst: EarthGPTXAnalyst, traits: AnalystTraits, pixels: NDArray[np.uint8], record: Record, words: Sequence[str]
+def _find(
+    analyst: Analyst, traits: AnalystTraits, pixels: NDArray[np.uint8], record: Record, words: Sequence[str]
 ) -> list[tuple[str, Box, float]]:
     def ask(tile: NDArray[np.uint8], valid: NDArray[np.bool_]) -> TileInput:
         return TileInput(
@@ -147,13 +150,15 @@ def _find_whole(
     return find_in_image(analyst, traits, pixels, ask)
 
 
-def _keep(folder: Path, answers: Answers, model: EarthGPTX, records: Sequence[Record]) -> None:
+def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequence[Record]) -> None:
     from model.training.pictures import draw_answers
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "answers.jsonl").open("w") as file:
         for each in answers.raw():
             file.write(json.dumps(each, default=float) + "\n")
+    if model is None:
+        return
     worth: dict[int, list[float]] = {}
     for each in answers.regions:
         worth.setdefault(each["image"], []).append(float(each["said"] == each["truth"]) + (each["iou"] or 0.0))

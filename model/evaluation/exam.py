@@ -42,8 +42,8 @@ MOST_REGIONS = 40
 GREY = 115
 SCENE = "what kind of scene is this?"
 
-FindWhole = Callable[[NDArray[np.uint8], Record, Sequence[str]], list[tuple[str, Box, float]]]
-"""Word, box and score of all objects of an image that is too large to be seen at once."""
+Find = Callable[[NDArray[np.uint8], Record, Sequence[str]], list[tuple[str, Box, float]]]
+"""Word, box and score of all objects of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Answers:
 
 def examine(
     model: EarthGPTX, records: Sequence[Record], words: Sequence[str], *, blind: bool = False,
-    find_whole: FindWhole | None = None, on_image: Callable[[int, int], None] = lambda *_: None,
+    on_image: Callable[[int, int], None] = lambda *_: None,
 ) -> Answers:  # fmt: skip
     """Ask everything that the images are good for.
 
@@ -79,29 +79,48 @@ def examine(
         records: annotated images.
         words: that its objects are called.
         blind: hide the images.
-        find_whole: finds in images larger than the model is asked at once; None to ask at once.
         on_image: told the images done and to do.
     """
     answers = Answers()
     for number, record in enumerate(records):
-        _examine(model, number, record, words, blind, find_whole, answers)
+        _examine(model, number, record, words, blind, answers)
         on_image(number + 1, len(records))
     return answers
 
 
+def detect(
+    records: Sequence[Record], words: Sequence[str], find: Find, on_image: Callable[[int, int], None] = lambda *_: None
+) -> Answers:
+    """Ask for all objects and nothing else: of images too large to be seen at once, or of a detector that only finds.
+
+    Args:
+        records: annotated images.
+        words: that its objects are called.
+        find: finds them.
+        on_image: told the images done and to do.
+    """
+    answers = Answers()
+    for number, record in enumerate(records):
+        answers.there.extend(_there(number, record, words))
+        answers.found.extend(Detection(number, *each) for each in find(record.pixels, record, words))
+        on_image(number + 1, len(records))
+    return answers
+
+
+def _there(number: int, record: Record, words: Sequence[str]) -> Iterator[Detection]:
+    for region in record.regions:
+        if not region.whole:
+            yield from (Detection(number, label, region.mask.box) for label in region.labels if label in words)
+
+
 def _examine(
-    model: EarthGPTX, number: int, record: Record, words: Sequence[str], blind: bool, find_whole: FindWhole | None,
-    answers: Answers,
-) -> None:  # fmt: skip
+    model: EarthGPTX, number: int, record: Record, words: Sequence[str], blind: bool, answers: Answers
+) -> None:
     rng = np.random.default_rng([number, 77])
     pixels = np.full_like(record.pixels, GREY) if blind else record.pixels
     about = {"image": number, "source": record.source, "modality": record.modality}
     single = [region for region in record.regions if not region.whole]
-    for region in single:
-        answers.there.extend(Detection(number, label, region.mask.box) for label in region.labels if label in words)
-    if find_whole is not None:
-        answers.found.extend(Detection(number, *each) for each in find_whole(pixels, record, words))
-        return
+    answers.there.extend(_there(number, record, words))
     look = _Look(model, pixels, record)
     asked = look.asked(())
     known = [word for word in words if word in record.complete and not blind]
