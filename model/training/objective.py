@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.earthgptx import Around, Branch, EarthGPTX, Encoded
-from model.perception import OUTSIDE, STRIDE
+from model.perception import OUTSIDE, STRIDE, Perceived
 from model.region import Mask
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
@@ -190,58 +190,84 @@ def _taught(branch: Branch, tail: tuple[int, ...], seen: tuple[tuple[int, _Truth
     return _Taught(Branch(branch.image, (*branch.tokens, *tail[:-1]), branch.regions), targets, seen)
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Masks that queries gave, judged."""
+
+    queries: list[int]
+    losses: dict[str, Tensor]
+    worth: Tensor
+    """IoU of each with the truth."""
+
+
 def _seen(
     model: EarthGPTX, asks: Tensor, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
 ) -> dict[str, Tensor]:
-    pixels, of_image = encoded.pixels, [truth.image for truth in truths]
-    shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
-    perceived = model.perception(asks, of_image, pixels, encoded.looked)
+    of_image = [truth.image for truth in truths]
+    perceived = model.perception(asks, of_image, encoded.pixels, encoded.looked)
     there = torch.tensor([float(bool(each.masks)) for each in truths], device=model.device)
     found = {"presence": functional.binary_cross_entropy_with_logits(perceived.presence, there)}
-    mask, dice, rated, worth = [], [], [], []
-    ground = [at for at, each in enumerate(truths) if each.kind in ("ground", "group")]
-    if ground:
-        truth, taught = _drawn([(truths[at].masks, truths[at].outlined) for at in ground], shape, model.device)
-        taught = taught * known[[of_image[at] for at in ground]]
-        scored = perceived.masks[ground]
-        mask.append(_focal_mask(scored, truth, taught))
-        dice.append(
-            (_dice(scored.sigmoid() * taught, truth * taught) * there[ground]).sum() / there[ground].sum().clamp(min=1)
-        )
-        rated, worth = [*ground], [_overlap(scored, truth, taught)]
-    group = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
-    if group:
-        heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in group])).to(model.device)
-        found["centre"] = _focal(perceived.centres[group], heat, known[[of_image[at] for at in group]])
-    alone = [(at, each) for at, truth in enumerate(truths) if truth.kind != "ground" for each in _some(truth.masks)]
-    if alone:
-        owner = [at for at, _ in alone]
-        images = [of_image[at] for at in owner]
-        peaks, under = _peaks(alone, truths, encoded, shape)
-        boxes = torch.tensor(
-            [[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for _, m in alone], device=model.device
-        ) / STRIDE  # fmt: skip
-        # Masks are taught within the true boxes: what an instance is, and where it ends, are learned side by side.
-        scored, judged = model.perception.instances(perceived.queries[owner], images, peaks, pixels, under, boxes)
-        truth, taught = _drawn([((each,), truths[at].outlined) for at, each in alone], shape, model.device)
-        taught = taught * known[images] * (scored > OUTSIDE)
-        each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none") * taught
-        mask.append((each.sum((1, 2)) / taught.sum((1, 2)).clamp(min=1)).mean())
-        dice.append(_dice(scored.sigmoid() * taught, truth * taught).mean())
-        found["box"] = _box_loss(judged, boxes, peaks)
-        single = [row for row, at in enumerate(owner) if truths[at].kind != "group"]
-        rated += [owner[row] for row in single]
-        worth.append(_overlap(scored[single], truth[single], taught[single]))
+    peaked = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
+    if peaked:
+        shape = (int(known.shape[1]), int(known.shape[2]))
+        heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in peaked])).to(model.device)
+        found["centre"] = _focal(perceived.centres[peaked], heat, known[[of_image[at] for at in peaked]])
+    judged = [_ground_seen(perceived, truths, known, there), _objects_seen(model, perceived, truths, known, encoded)]
+    rated = [at for each in judged for at in each.queries]
     if rated:
-        found["quality"] = functional.mse_loss(perceived.quality[rated].sigmoid(), torch.cat(worth))
-        found["mask"], found["dice"] = torch.stack(mask).sum(), torch.stack(dice).sum()
+        worth = torch.cat([each.worth for each in judged])
+        found["quality"] = functional.mse_loss(perceived.quality[rated].sigmoid(), worth)
+    for each in judged:
+        for name, value in each.losses.items():
+            found[name] = found[name] + value if name in found else value
     return found
 
 
-def _peaks(
-    alone: Sequence[tuple[int, Mask]], truths: Sequence[_Truth], encoded: Encoded, shape: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def _ground_seen(perceived: Perceived, truths: Sequence[_Truth], known: Tensor, there: Tensor) -> _Judged:
+    """One mask of all that a phrase fits."""
+    ground = [at for at, each in enumerate(truths) if each.kind in ("ground", "group")]
+    if not ground:
+        return _Judged([], {}, known.new_zeros(0))
+    truth, taught = _drawn([(truths[at].masks, truths[at].outlined) for at in ground], known)
+    taught = taught * known[[truths[at].image for at in ground]]
+    scored, some = perceived.masks[ground], there[ground]
+    dice = _dice(scored.sigmoid() * taught, truth * taught)
+    losses = {
+        "mask": _focal_mask(scored, truth, taught), "dice": (dice * some).sum() / some.sum().clamp(min=1),
+    }  # fmt: skip
+    return _Judged(ground, losses, _overlap(scored, truth, taught))
+
+
+def _objects_seen(
+    model: EarthGPTX, perceived: Perceived, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
+) -> _Judged:
+    """Masks and boxes of single objects."""
+    alone = [(at, each) for at, truth in enumerate(truths) if truth.kind != "ground" for each in _some(truth.masks)]
+    if not alone:
+        return _Judged([], {}, known.new_zeros(0))
+    owner = [at for at, _ in alone]
+    images = [truths[at].image for at in owner]
+    peaks, under = _peaks(alone, truths, encoded)
+    edges = [[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for _, m in alone]
+    boxes = torch.tensor(edges, device=model.device) / STRIDE
+    # Masks are taught within the true boxes: what an instance is, and where it ends, are learned side by side.
+    scored, judged = model.perception.instances(perceived.queries[owner], images, peaks, encoded.pixels, under, boxes)
+    truth, taught = _drawn([((each,), truths[at].outlined) for at, each in alone], known)
+    taught = taught * known[images] * (scored > OUTSIDE)
+    each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none") * taught
+    losses = {
+        "mask": (each.sum((1, 2)) / taught.sum((1, 2)).clamp(min=1)).mean(),
+        "dice": _dice(scored.sigmoid() * taught, truth * taught).mean(),
+        "box": _box_loss(judged, boxes, peaks),
+    }
+    single = [row for row, at in enumerate(owner) if truths[at].kind != "group"]
+    worth = _overlap(scored[single], truth[single], taught[single])
+    return _Judged([owner[row] for row in single], losses, worth)
+
+
+def _peaks(alone: Sequence[tuple[int, Mask]], truths: Sequence[_Truth], encoded: Encoded) -> tuple[Tensor, Tensor]:
     """Where each instance is asked from, (N, 2), and what lies there, (N, C): its middle, or its prompt."""
+    shape = (int(encoded.pixels.shape[-2]), int(encoded.pixels.shape[-1]))
     pointed = [
         encoded.pointed[truths[at].image][truths[at].prompt] if truths[at].kind == "pointed" else None
         for at, _ in alone
@@ -273,7 +299,6 @@ def _some(masks: tuple[Mask, ...]) -> list[Mask]:
 
 
 def _grounded(ground: Ground, samples: Sequence[Sample], known: Tensor, pixels: Tensor) -> Tensor:
-    shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
     asked = [
         (image, ground.words.index(each.phrase), each)
         for image, sample in enumerate(samples)
@@ -283,7 +308,7 @@ def _grounded(ground: Ground, samples: Sequence[Sample], known: Tensor, pixels: 
     scored = ground(pixels)
     if not asked:
         return scored.sum() * 0
-    truth, taught = _drawn([(each.masks, each.outlined) for _, _, each in asked], shape, pixels.device)
+    truth, taught = _drawn([(each.masks, each.outlined) for _, _, each in asked], known)
     mine = scored[[image for image, _, _ in asked], [word for _, word, _ in asked]]
     taught = taught * known[[image for image, _, _ in asked]]
     loss = functional.binary_cross_entropy_with_logits(mine, truth, reduction="none") * taught
@@ -333,10 +358,9 @@ def _known(samples: Sequence[Sample], pixels: Tensor) -> Tensor:
     return torch.from_numpy(known).to(pixels.device)
 
 
-def _drawn(
-    truths: Sequence[tuple[tuple[Mask, ...], bool]], shape: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _drawn(truths: Sequence[tuple[tuple[Mask, ...], bool]], like: Tensor) -> tuple[Tensor, Tensor]:
     """Masks of each query at stride 4: the part of each cell that they cover, and 1 where that is taught, else 0."""
+    shape = (int(like.shape[-2]), int(like.shape[-1]))
     truth, taught = (np.zeros((len(truths), *shape), np.float32), np.ones((len(truths), *shape), np.float32))
     for number, (masks, outlined) in enumerate(truths):
         if not masks:
@@ -352,7 +376,7 @@ def _drawn(
             for mask in masks:
                 _put(boxes, mask, mask.to_array())
             taught[number] = 1 - (_coarse(boxes) > 0) * (truth[number] < 0.5)
-    return torch.from_numpy(truth).to(device), torch.from_numpy(taught).to(device)
+    return torch.from_numpy(truth).to(like.device), torch.from_numpy(taught).to(like.device)
 
 
 def _put(canvas: NDArray[np.bool_], mask: Mask, own: NDArray[np.bool_]) -> None:
