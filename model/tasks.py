@@ -28,7 +28,7 @@ from model.vision import Features
 
 MOST_INSTANCES = 256
 """Peaks of one phrase in one image that become instances, the surest first."""
-SURE = 0.3
+SURE = 0.1
 """Least height of a peak."""
 
 
