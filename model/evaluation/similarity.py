@@ -51,6 +51,8 @@ def _embedded(texts: Sequence[str]) -> Tensor:
 @lru_cache(maxsize=1)
 def _encoder() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder = found(f"package:{PACKAGE}/model")
     return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True).eval()
