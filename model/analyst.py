@@ -123,7 +123,7 @@ class EarthGPTXAnalyst:
             features = model.encoders(pixels.to(model.device))
         asked = Asked(model, pixels, modalities, metres=metres, features=features)
         answers: list[list[Grounding]] = [[] for _ in tiles]
-        scores = self._find(asked.find([tile.phrases for tile in tiles]), tiles, answers)
+        scores = self._find(asked.find([tile.phrases for tile in tiles], MIN_SCORE), tiles, answers)
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
             texts = [_text(described) for described in asked.describe()]

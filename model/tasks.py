@@ -29,7 +29,7 @@ from model.vision import Features
 MOST_INSTANCES = 256
 """Peaks of one phrase in one image that become instances, the surest first."""
 SURE = 0.1
-"""Least height of a peak."""
+"""Least score of an instance, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,8 @@ class Asked:
         self._past: Slots = remember(model, self._encoded)
 
     @torch.inference_mode()
-    def find(self, phrases: Sequence[Sequence[str]]) -> list[list[Found]]:
-        """All that fits each phrase, of each image its own phrases."""
+    def find(self, phrases: Sequence[Sequence[str]], least: float = SURE) -> list[list[Found]]:
+        """All that fits each phrase, of each image its own phrases; instances with a score of `least` at least."""
         branches = [self.model.find(image, phrase) for image, each in enumerate(phrases) for phrase in each]
         if not branches:
             return [[] for _ in phrases]
@@ -120,7 +120,7 @@ class Asked:
         answers = [
             Found(
                 scores=(dense[number] * 255).round().to(torch.uint8).cpu().numpy(), presence=float(presence[number]),
-                instances=self._instances(perceived, number, of_image[number], float(presence[number])),
+                instances=self._instances(perceived, number, of_image[number], float(presence[number]), least),
             )
             for number in range(len(branches))
         ]  # fmt: skip
@@ -264,10 +264,12 @@ class Asked:
             seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=self._edges(box)))
         return seen
 
-    def _instances(self, perceived: Perceived, number: int, image: int, presence: float) -> tuple[Instance, ...]:
-        heat = perceived.centres[number].sigmoid()
+    def _instances(
+        self, perceived: Perceived, number: int, image: int, presence: float, least: float
+    ) -> tuple[Instance, ...]:
+        heat = perceived.centres[number].sigmoid() * presence
         highest = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
-        rows, cols = torch.nonzero((heat == highest) & (heat >= SURE), as_tuple=True)
+        rows, cols = torch.nonzero((heat == highest) & (heat >= least), as_tuple=True)
         if not len(rows):
             return ()
         heights = heat[rows, cols]
@@ -278,9 +280,7 @@ class Asked:
         )
         inside = (self._upsampled(masks) > 0).cpu().numpy()
         return tuple(
-            Instance(
-                mask=Mask.from_array(each), score=float(height) * presence, presence=presence, box=self._edges(box)
-            )
+            Instance(mask=Mask.from_array(each), score=float(height), presence=presence, box=self._edges(box))
             for each, height, box in zip(inside, heights[order].tolist(), boxes.tolist(), strict=True)
             if each.any()
         )

@@ -74,7 +74,7 @@ def demo(
         _say(one.report)
         out.print(f"picture: {one.picture}", soft_wrap=True)
     first = shown[0].report.output
-    out.print(f"\nask it:  earthgptx query {first} --label ship --min-score 0.9", soft_wrap=True)
+    out.print(f"\nask it:  earthgptx query {first} --label ship --min-score 0.4", soft_wrap=True)
     out.print(f"         earthgptx why {first} 5.96 42.995", soft_wrap=True)
     out.print(
         f"         python -c \"import xarray; print(xarray.open_datatree('{first}', engine='zarr'))\"", soft_wrap=True

@@ -85,7 +85,10 @@ def _regions(cases: Sequence[Case]) -> dict[str, float]:
         worded = [each for each in mine if not each["made"]]
         if worded:
             found |= captions([each["caption"] for each in worded], [each["true_caption"] for each in worded])
-            found["caption_word"] = float(np.mean([each["truth"] in each["caption"] for each in worded]))
+        # Some of the world's own captions say it otherwise: a quay is a harbour.
+        telling = [each for each in worded if each["truth"] in each["true_caption"]]
+        if telling:
+            found["caption_word"] = float(np.mean([each["truth"] in each["caption"] for each in telling]))
     return found
 
 

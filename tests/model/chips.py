@@ -20,6 +20,8 @@ from model.training.rendered import rendered
 FOLDER = Path(__file__).parent / "chips"
 SENSORS: tuple[Modality, ...] = ("optical", "sar", "infrared")
 COUNT, SIDE, FIRST_SEED = 20, 256, 2**51
+MOST_OBJECTS = 24
+"""Of an image: a town takes a minute."""
 
 
 def read_chips() -> list[Record]:
@@ -42,9 +44,13 @@ def _read(told: dict[str, object]) -> Record:
 
 
 def write_chips() -> None:
-    told = []
-    for number in range(COUNT):
-        record = rendered(FIRST_SEED + number, SIDE, SENSORS[number % 3])
+    told: list[dict[str, object]] = []
+    seed = FIRST_SEED
+    while len(told) < COUNT:
+        number = len(told)
+        record, seed = rendered(seed, SIDE, SENSORS[number % 3]), seed + 1
+        if not 2 <= len(record.regions) <= MOST_OBJECTS:
+            continue
         name = f"{number:02d}-{record.modality}.png"
         Image.fromarray(np.moveaxis(record.pixels, 0, -1)).save(FOLDER / name, optimize=True)
         regions = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.evaluation.calibration import HIGH, LOW, fitted
-from model.evaluation.exam import examine, within_one
+from model.evaluation.exam import Answers, examine, within_one
 from model.evaluation.figures import figures
 from model.evaluation.measures import (
     Detection,
@@ -156,3 +156,14 @@ def test_words_of_like_meaning_are_near() -> None:
     assert same == pytest.approx(1, abs=1e-5)
     assert same > near > far > nothing == 0
     assert similarities([""], [""]) == [0.0]
+
+
+def test_a_caption_is_to_hold_the_word_that_the_true_one_holds() -> None:
+    def told(caption: str, true_caption: str) -> dict[str, object]:
+        return {
+            "kind": "box", "truth": "harbour", "said": "harbour", "free": "harbour", "sure": 1.0, "iou": None, "made": False,
+            "caption": caption, "true_caption": true_caption,
+        }  # fmt: skip
+
+    cases = [told("a quay", "a quay"), told("a harbour", "a harbour"), told("a ship", "a harbour")]
+    assert figures(Answers(regions=cases), 1)["caption_word"] == pytest.approx(0.5)
