@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from model.errors import ModelError
+from pipeline.errors import JobError
 from workflows.cli import app
 
 CONFIG = {
@@ -80,5 +81,5 @@ def test_an_image_that_is_too_large_is_found_in_tile_by_tile(tmp_path: Path) -> 
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises((ModelError, JobError), match=sentence):
         CliRunner().invoke(app, list(arguments), catch_exceptions=False)
