@@ -70,7 +70,7 @@ class ModelConfig(_Part):
     token_px: int = 64
     """Side of the ground that one image token of the language model stands for."""
     mask_width: int
-    """Channels of the features at stride 4 that masks are made of."""
+    """Channels of the features at stride 2 that masks are made of."""
     mask_heads: int
     language: LanguageConfig
     temperature: float = Field(default=1.0, gt=0)

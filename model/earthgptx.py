@@ -29,6 +29,7 @@ from model.hybrid import HybridBlock
 from model.language import Language
 from model.perception import STRIDE, Perception
 from model.prompt import VisualPrompt, rasterise
+from model.region import Box
 from model.spatial_encoder import PROMPT_TOKENS, WAVES, SpatialEncoder, waves
 from model.tokens import MODALITIES, Vocabulary
 from model.vision import Features, MixedEncoders
@@ -43,7 +44,9 @@ class Pointed:
     under: Tensor
     """(C) mean of the features that lie under it."""
     middle: tuple[int, int]
-    """Row and column of its middle at stride 4."""
+    """Row and column of its middle at stride 2."""
+    within: tuple[float, float, float, float] | None
+    """The box that was drawn, xyxy in cells of stride 2, at which its mask ends; None for other prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Encoded:
     prefix: Tensor
     """(B, 1 + T, W) what the language model reads of each image."""
     pixels: Tensor
-    """(B, C, Y, X) at stride 4, for masks."""
+    """(B, C, Y, X) at stride 2, for masks."""
     looked: Tensor
     """(B, C, rows, cols) for queries to look at."""
     regions: tuple[dict[str, Tensor], ...]
@@ -79,6 +82,7 @@ class _Fused:
     """Images and prompts after the hybrid block."""
 
     conv: tuple[Tensor, ...]
+    fine: Tensor
     cells: Tensor
     """(B, D, rows, cols)."""
     tokens: Tensor
@@ -174,7 +178,9 @@ class EarthGPTX(nn.Module):
         self._check(pixels, modalities, prompts)
         features = self.encoders(pixels.to(self.device))
         of = torch.tensor([image for image, each in enumerate(prompts) for _ in each], device=self.device)
-        features = Features(image=features.image[of], conv=tuple(level[of] for level in features.conv))
+        features = Features(
+            image=features.image[of], conv=tuple(level[of] for level in features.conv), fine=features.fine[of]
+        )
         alone = [(prompt,) for each in prompts for prompt in each]
         fused = self._fused(features, alone, (pixels.shape[-2], pixels.shape[-1]))
         return self._encoded(fused, [modalities[image] for image in of.tolist()], alone, (), None)
@@ -190,7 +196,7 @@ class EarthGPTX(nn.Module):
         keys = encoded.flatten(1, 2)
         cells, tokens = self.hybrid(features.image, keys, present.repeat_interleave(PROMPT_TOKENS, dim=1))
         regions = self._regions(prompts, canvas, encoded[:, :, 0], cells)
-        return _Fused(conv=features.conv, cells=cells, tokens=tokens, regions=regions, size=size)
+        return _Fused(conv=features.conv, fine=features.fine, cells=cells, tokens=tokens, regions=regions, size=size)
 
     def _encoded(
         self, fused: _Fused, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]],
@@ -205,7 +211,7 @@ class EarthGPTX(nn.Module):
         prefix = [marked(modalities) + scales[:, None], fused.tokens]
         if wider is not None:
             prefix += [marked(["around"] * len(modalities)), wider.tokens]
-        pixels, looked = self.perception.pixels(fused.conv, fused.cells)
+        pixels, looked = self.perception.pixels(fused.conv, fused.fine, fused.cells)
         return Encoded(
             prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions,
             pointed=_pointed(prompts, pixels), size=fused.size,
@@ -322,7 +328,13 @@ def _pointed(prompts: Sequence[Sequence[VisualPrompt]], pixels: Tensor) -> tuple
         means = torch.einsum("pyx,cyx->pc", under, pixels[image]).unbind()
         middles = [prompt.box(rows * STRIDE, cols * STRIDE).centre for prompt in each]
         found.append({
-            prompt.id: Pointed(mean, (int(middle.y / STRIDE), int(middle.x / STRIDE)))
+            prompt.id: Pointed(mean, (int(middle.y / STRIDE), int(middle.x / STRIDE)), _within(prompt))
             for prompt, mean, middle in zip(each, means, middles, strict=True)
         })  # fmt: skip
     return tuple(found)
+
+
+def _within(prompt: VisualPrompt) -> tuple[float, float, float, float] | None:
+    if not isinstance(prompt.place, Box):
+        return None
+    return prompt.place.x0 / STRIDE, prompt.place.y0 / STRIDE, prompt.place.x1 / STRIDE, prompt.place.y1 / STRIDE

@@ -1,12 +1,12 @@
 """The pixel perception module: hidden states of the language model become masks, centres and boxes.
 
 A query from `<seg>`, from a phrase or from a prompt looks at the features twice and is then compared with every
-pixel at stride 4. Referring (prompt in, mask out) and grounding (words in, masks out) are this one path. For a group
+pixel at stride 2. Referring (prompt in, mask out) and grounding (words in, masks out) are this one path. For a group
 (`<segs>`) a heat map of centres tells its instances apart: each peak, joined with the query, makes a mask of its own.
 The paper does not say what is inside its module; this follows LISA (query to mask) and CenterNet (peaks).
 """
 
-# B images, M queries of all images, C channels, Y X cells at stride 4, N instances
+# B images, M queries of all images, C channels, Y X cells at stride 2, N instances
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from torch.nn import functional
 from model.config import ModelConfig
 from model.hybrid import Attention, middles
 from model.spatial_encoder import WAVES, waves
+from model.vision import FINE
 
-STRIDE = 4
+STRIDE = 2
 OUTSIDE = -20.0
 """Log-odds of what lies outside an instance's box."""
 
@@ -31,7 +32,7 @@ class Perceived:
     """What M queries see, each on the image it asks about."""
 
     masks: Tensor
-    """(M, Y, X) log-odds at stride 4."""
+    """(M, Y, X) log-odds at stride 2."""
     presence: Tensor
     """(M) log-odds that there is anything."""
     quality: Tensor
@@ -53,6 +54,8 @@ class Perception(nn.Module):
         self.fused = nn.Conv2d(config.hybrid_width, width, 1)
         self.place = nn.Linear(4 * WAVES, width)
         self.smooth = nn.ModuleList([_refine(width) for _ in config.conv.widths[:-1]])
+        self.fine = nn.Conv2d(FINE, width, 1)
+        self.sharpen = nn.Sequential(_refine(width), nn.Conv2d(width, width, 1))
         self.ask = nn.Sequential(nn.Linear(config.language.width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
         self.looks = nn.ModuleList([Attention(width, config.mask_heads) for _ in range(2)])
@@ -62,15 +65,16 @@ class Perception(nn.Module):
         # Few pixels are an object's, fewer its middle: start from that, as focal loss wants it (Lin et al. 2017).
         self.mask_bias, self.centre_bias = (nn.Parameter(torch.tensor([most])) for most in (-2.0, -4.0))
 
-    def pixels(self, conv: tuple[Tensor, ...], fused: Tensor) -> tuple[Tensor, Tensor]:
+    def pixels(self, conv: tuple[Tensor, ...], fine: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Features to compare queries with.
 
         Args:
             conv: of the convolutional encoder, at strides 4, 8, 16 and 32.
+            fine: (B, FINE, Y, X) at stride 2.
             fused: (B, D, rows, cols) of the hybrid block.
 
         Returns:
-            (B, C, Y, X) at stride 4, and (B, C, rows, cols) on the hybrid block's cells, to look at.
+            (B, C, Y, X) at stride 2, and (B, C, rows, cols) on the hybrid block's cells, to look at.
         """
         top = self.sides[-1](conv[-1])
         looked = self.fused(fused)
@@ -80,6 +84,8 @@ class Perception(nn.Module):
             if level == 2:
                 top = top + functional.interpolate(looked, top.shape[-2:], mode="bilinear", align_corners=False)
             top = self.smooth[level](top)
+        top = functional.interpolate(top, fine.shape[-2:], mode="bilinear", align_corners=False)
+        top = top + self.sharpen(top + self.fine(fine))
         # Where a pixel is: else a query cannot tell one of several that look alike, as a prompt wants it.
         rows, cols = top.shape[-2:]
         placed = self.place(waves(middles(rows, cols, top)))
@@ -119,13 +125,13 @@ class Perception(nn.Module):
         Args:
             queries: (N, C) from `Perceived`.
             of_image: N numbers.
-            peaks: (N, 2) long, row and column at stride 4 of a place in each instance's box.
+            peaks: (N, 2) long, row and column at stride 2 of a place in each instance's box.
             pixels: (B, C, Y, X).
             under: (N, C) of `pixels`, what is pointed at; None for what lies at the peaks.
-            within: (N, 4) xyxy in cells, boxes that masks end at; None for those that are judged.
+            within: (N, 4) xyxy in cells, boxes that masks end at; None, or not a number, for those that are judged.
 
         Returns:
-            (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 4.
+            (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 2.
         """
         if under is None:
             under = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
@@ -138,7 +144,7 @@ class Perception(nn.Module):
         rows, cols = masks.shape[-2:]
         y = torch.arange(rows, device=masks.device)[None, :, None] + 0.5
         x = torch.arange(cols, device=masks.device)[None, None, :] + 0.5
-        ends = boxes if within is None else within
+        ends = boxes if within is None else torch.where(within.isnan(), boxes, within)
         x0, y0, x1, y1 = (edge[:, None, None] for edge in ends.unbind(-1))
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
         return masks.masked_fill(~inside, OUTSIDE), boxes

@@ -27,6 +27,10 @@ from model.tokens import LOCATIONS
 from model.vision import Features
 
 MOST_INSTANCES = 256
+SAME = 0.5
+"""IoU of two boxes of a phrase from which they are one object's."""
+NOWHERE = (float("nan"),) * 4
+"""A box that a prompt did not draw."""
 """Peaks of one phrase in one image that become instances, the surest first."""
 SURE = 0.1
 """Least score of an instance, where nothing else is said."""
@@ -169,7 +173,8 @@ class Asked:
         images, pointed = [image for image, _ in where], [self._encoded.pointed[image][name] for image, name in where]
         perceived = self._perceive([state[-1] for state in states], images)
         middles = torch.tensor([each.middle for each in pointed], device=model.device)
-        seen = self._seen(perceived, images, middles, torch.stack([each.under for each in pointed]))
+        within = torch.tensor([each.within or NOWHERE for each in pointed], device=model.device)
+        seen = self._seen(perceived, images, middles, torch.stack([each.under for each in pointed]), within)
         if names:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
             shares = worth.softmax(dim=1).cpu().tolist()
@@ -252,16 +257,18 @@ class Asked:
         )
 
     def _seen(
-        self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None
-    ) -> list[Instance]:
+        self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None,
+        within: Tensor | None = None,
+    ) -> list[Instance]:  # fmt: skip
         """The one object of each query, at its peak."""
-        masks, boxes = self.model.perception.instances(perceived.queries, images, peaks, self._encoded.pixels, under)
+        masks, boxes = self.model.perception.instances(
+            perceived.queries, images, peaks, self._encoded.pixels, under, within
+        )
         seen = []
         for number, box in enumerate(boxes.tolist()):
             inside = (self._upsampled(masks[number : number + 1])[0] > 0).cpu().numpy()
             presence, quality = (float(each[number].sigmoid()) for each in (perceived.presence, perceived.quality))
-            mask = Mask.from_array(inside) if inside.any() else None
-            seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=self._edges(box)))
+            seen.append(Instance(mask=_mask(inside), score=presence * quality, presence=presence, box=self._edges(box)))
         return seen
 
     def _instances(
@@ -278,19 +285,46 @@ class Asked:
         masks, boxes = self.model.perception.instances(
             perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks, self._encoded.pixels
         )
-        inside = (self._upsampled(masks) > 0).cpu().numpy()
+        kept = _apart(boxes)
+        inside = (self._upsampled(masks[kept]) > 0).cpu().numpy()
+        edges = [self._edges(box) for box in boxes[kept].tolist()]
         return tuple(
-            Instance(mask=Mask.from_array(each), score=float(height), presence=presence, box=self._edges(box))
-            for each, height, box in zip(inside, heights[order].tolist(), boxes.tolist(), strict=True)
-            if each.any()
+            # What is too small to be outlined is where its box is.
+            Instance(mask=_mask(each) or _filled(box), score=float(height), presence=presence, box=box)
+            for each, height, box in zip(inside, heights[order][kept].tolist(), edges, strict=True)
         )
 
     def _edges(self, cells: Sequence[float]) -> Box:
-        """A box in cells of stride 4 as one in pixels of the image, cut at its border; a pixel wide at least."""
+        """A box in cells of stride 2 as one in pixels of the image, cut at its border; a pixel wide at least."""
         rows, cols = self._encoded.size
         x0, y0 = (min(max(edge * STRIDE, 0.0), side - 1.0) for edge, side in zip(cells[:2], (cols, rows), strict=True))
         x1, y1 = (min(edge * STRIDE, float(side)) for edge, side in zip(cells[2:], (cols, rows), strict=True))
         return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+
+
+def _mask(inside: NDArray[np.bool_]) -> Mask | None:
+    return Mask.from_array(inside) if inside.any() else None
+
+
+def _filled(box: Box) -> Mask:
+    y0, x0, y1, x1 = (round(edge) for edge in (box.y0, box.x0, box.y1, box.x1))
+    return Mask.from_array(np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), bool), y0=y0, x0=x0)
+
+
+def _apart(boxes: Tensor) -> list[int]:
+    """Which boxes (N, 4), the surest first, are no surer one's again (greedy non-maximum suppression)."""
+    low, high = (
+        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
+    )
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
+    same = (shared / (area[:, None] + area[None] - shared) > SAME).cpu().numpy()
+    kept: list[int] = []
+    for number in range(len(boxes)):
+        if not same[number, kept].any():
+            kept.append(number)
+    return kept
 
 
 Answer = TypeVar("Answer")

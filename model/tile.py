@@ -25,7 +25,7 @@ class TileInput:
     asked: NDArray[np.bool_]
     """(H, W) bool. True where answers are wanted: inside the AOI. The rest is context."""
     modality: Modality
-    metres_per_pixel: float
+    metres_per_pixel: float | None
     phrases: tuple[str, ...]
     """What to find, K phrases; empty for none."""
     prompts: tuple[VisualPrompt, ...]

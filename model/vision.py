@@ -24,6 +24,8 @@ from model.errors import ImageError
 MEAN, DEVIATION = 0.45, 0.225
 """Of pixels in 0..1: ImageNet's, one value for all channels, since SAR and infrared have no colours."""
 STRIDES = (4, 8, 16, 32)
+FINE = 24
+"""Channels of the features at stride 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Features:
     """(B, D, Y, X) both encoders' features on common cells, concatenated over channels."""
     conv: tuple[Tensor, ...]
     """The convolutional encoder's, (B, C_i, Y_i, X_i), at strides 4, 8, 16 and 32."""
+    fine: Tensor
+    """(B, FINE, Y, X) at stride 2: edges of what is smaller than a cell of 4 px."""
 
 
 class MixedEncoders(nn.Module):
@@ -53,6 +57,8 @@ class MixedEncoders(nn.Module):
                 image_size=config.image_px, mlp_ratio=4,
             )
         )  # fmt: skip
+        self.fine = nn.Sequential(nn.Conv2d(3, FINE, 5, stride=2, padding=2), nn.GELU())
+        self.fine.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.width = config.conv.widths[2] + config.conv.widths[3] + vit.width
 
     def forward(self, pixels: Tensor) -> Features:
@@ -70,7 +76,10 @@ class MixedEncoders(nn.Module):
         # On a processor one image after the other is twice as fast: a batch falls out of its caches.
         each = [self._encoded(pixels[number : number + 1]) for number in range(len(pixels))]
         levels = zip(*(one.conv for one in each), strict=True)
-        return Features(image=torch.cat([one.image for one in each]), conv=tuple(torch.cat(level) for level in levels))
+        return Features(
+            image=torch.cat([one.image for one in each]), conv=tuple(torch.cat(level) for level in levels),
+            fine=torch.cat([one.fine for one in each]),
+        )  # fmt: skip
 
     def _encoded(self, pixels: Tensor) -> Features:
         weight = next(self.parameters())
@@ -80,7 +89,7 @@ class MixedEncoders(nn.Module):
         patches = self.vit(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state[:, 1:]
         vit = patches.transpose(1, 2).reshape(len(images), -1, rows, cols)
         coarse = [functional.interpolate(each, (rows, cols), mode="bilinear", align_corners=False) for each in conv[2:]]
-        return Features(image=torch.cat([*coarse, vit], dim=1), conv=conv)
+        return Features(image=torch.cat([*coarse, vit], dim=1), conv=conv, fine=self.fine(images))
 
 
 class ConvNext(nn.Module):

@@ -144,7 +144,7 @@ def _find(
     def ask(tile: NDArray[np.uint8], valid: NDArray[np.bool_]) -> TileInput:
         return TileInput(
             pixels=tile, valid=valid, asked=valid, modality=record.modality,
-            metres_per_pixel=record.metres_per_pixel or 1.0, phrases=tuple(words), prompts=(), names=(), describe=False,
+            metres_per_pixel=record.metres_per_pixel, phrases=tuple(words), prompts=(), names=(), describe=False,
         )  # fmt: skip
 
     return find_in_image(analyst, traits, pixels, ask)

@@ -21,6 +21,8 @@ from model.evaluation.measures import (
 )
 from model.evaluation.similarity import similarities
 
+SEEN_PX = 16
+"""Square pixels of a box from which finding is also measured alone: what is smaller shows no form."""
 Case = dict[str, Any]
 
 
@@ -31,6 +33,8 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
     found |= {f"find_ap{round(100 * iou)}/{label}": value for label, value in ap.items()}
     if ap:
         found[f"find_ap{round(100 * iou)}"] = float(np.mean(list(ap.values())))
+        seen = average_precision(answers.found, answers.there, images, iou=iou, least=SEEN_PX)
+        found[f"find_ap{round(100 * iou)}_from_{SEEN_PX}_px"] = float(np.mean(list(seen.values()))) if seen else 0.0
     found |= _regions(answers.regions)
     if answers.located:
         found["pr_at_50"] = float(np.mean([each["box_iou"] >= 0.5 for each in answers.located]))

@@ -27,7 +27,7 @@ class Detection:
 
 
 def average_precision(
-    found: Sequence[Detection], truth: Sequence[Detection], images: int, *, iou: float = 0.5
+    found: Sequence[Detection], truth: Sequence[Detection], images: int, *, iou: float = 0.5, least: float = 0.0
 ) -> dict[str, float]:
     """AP of boxes at one IoU by word, by pycocotools: one to one, the surest first, 101 points of recall.
 
@@ -36,11 +36,12 @@ def average_precision(
         truth: all that is there.
         images: how many there are.
         iou: from which a box is a hit.
+        least: square pixels of a box; smaller ones count neither as found nor as missed, as in COCO's sizes.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    labels = sorted({each.label for each in truth})
+    labels = sorted({each.label for each in truth if _area(each.box) >= least})
     if not labels:
         return {}
     number = {label: at for at, label in enumerate(labels, start=1)}
@@ -52,6 +53,7 @@ def average_precision(
                 {"id": at, "image_id": each.image, "category_id": number[each.label], "bbox": _xywh(each.box),
                  "area": _area(each.box), "iscrowd": 0}
                 for at, each in enumerate(truth, start=1)
+                if each.label in number
             ],
         }  # fmt: skip
         real.createIndex()
@@ -65,6 +67,7 @@ def average_precision(
         judge = COCOeval(real, real.loadRes(said), "bbox")
         judge.params.iouThrs = np.array([iou])
         judge.params.maxDets = [1, 100, 1000]
+        judge.params.areaRng, judge.params.areaRngLbl = [[least, 1e10]], ["all"]
         judge.evaluate()
         judge.accumulate()
     precision = judge.eval["precision"][0, :, :, 0, 2]  # recalls x words

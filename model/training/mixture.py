@@ -18,6 +18,7 @@ from model.training.augment import augmented
 from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
 from model.training.lessons import taught
+from model.training.pasted import may_paste, pasted
 from model.training.record import Record
 from model.training.rendered import HOT, WORDS, rendered
 from model.training.samples import Answer, Describe, Find, Locate, Refer, Sample
@@ -61,6 +62,10 @@ class ReadConfig(BaseModel):
         return self
 
 
+SCALELESS_PART = 0.35
+"""Of all images, of which it is not said how large a pixel is."""
+PASTED_PART = 0.3
+"""Of the photographs that may have aircraft and tanks drawn on them."""
 CROPS_PX = 256
 """Side of the images that `ReadConfig.crop` speaks of."""
 SourceConfig = Annotated[
@@ -100,6 +105,11 @@ class Mixture:
     def record(self, number: int, px: int) -> Record:
         """The image of a sample, as it is taught, px x px pixels."""
         rng = np.random.default_rng([self.seed, number, 0])
+        record = self._drawn(rng, px)
+        # Else what is told of no scale would be taken for the sets of which none is known, and their objects for all.
+        return replace(record, metres_per_pixel=None) if rng.random() < SCALELESS_PART else record
+
+    def _drawn(self, rng: np.random.Generator, px: int) -> Record:
         weights = np.array([source.weight for source, _ in self.sources])
         source, records = self.sources[int(rng.choice(len(weights), p=weights / weights.sum()))]
         if isinstance(source, RenderedConfig):
@@ -117,6 +127,8 @@ class Mixture:
         crop = record.cropped(y0, x0, side, px)
         if not crop.north_up:
             crop = crop.turned(int(rng.integers(4)), flipped=bool(rng.integers(2)))
+        if may_paste(crop) and rng.random() < PASTED_PART:
+            crop = pasted(crop, rng)
         return augmented(crop, rng)
 
     def sample(self, number: int, px: int) -> Sample:

@@ -3,10 +3,10 @@
 Text and mask BCE weigh as in the LISA family (1 and 2), Dice three times as much: most objects are small. Centres by
 CornerNet's focal loss (Law and Deng 2018, eq. 1), boxes by the logarithm of their IoU (Yu et al. 2016). Of an object of
 which only the box is known, the inner ellipse of six tenths of its sides is taught as object and what lies outside as
-ground; between them nothing.
+ground; between them nothing but that the mask reaches the box's sides (BoxInst's projection, Tian et al. 2021).
 """
 
-# M queries, N instances, B images, K words of the ground, Y X cells at stride 4
+# M queries, N instances, B images, K words of the ground, Y X cells at stride 2
 
 from __future__ import annotations
 
@@ -255,14 +255,27 @@ def _objects_seen(
     truth, taught = _drawn([((each,), truths[at].outlined) for at, each in alone], known)
     taught = taught * known[images] * (scored > OUTSIDE)
     each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none") * taught
+    shown = scored.sigmoid()
+    outlined = torch.tensor([truths[at].outlined for at in owner], device=model.device)
     losses = {
         "mask": (each.sum((1, 2)) / taught.sum((1, 2)).clamp(min=1)).mean(),
-        "dice": _dice(scored.sigmoid() * taught, truth * taught).mean(),
+        "dice": torch.where(outlined, _dice(shown * taught, truth * taught), reach(shown, boxes)).mean(),
         "box": _box_loss(judged, boxes, peaks),
     }
     single = [row for row, at in enumerate(owner) if truths[at].kind != "group"]
     worth = _overlap(scored[single], truth[single], taught[single])
     return _Judged([owner[row] for row in single], losses, worth)
+
+
+def reach(shown: Tensor, boxes: Tensor) -> Tensor:
+    """How far masks (N, Y, X) are from reaching all sides of their boxes and no farther, (N)."""
+    found = []
+    for dim, (start, end) in ((1, (0, 2)), (2, (1, 3))):
+        most = shown.amax(dim=dim)
+        at = torch.arange(most.shape[1], device=most.device) + 0.5
+        wanted = ((at > boxes[:, start, None]) & (at < boxes[:, end, None])).to(most.dtype)
+        found.append(_dice(most[:, None], wanted[:, None]))
+    return (found[0] + found[1]) / 2
 
 
 def _peaks(alone: Sequence[tuple[int, Mask]], truths: Sequence[_Truth], encoded: Encoded) -> tuple[Tensor, Tensor]:
@@ -359,7 +372,7 @@ def _known(samples: Sequence[Sample], pixels: Tensor) -> Tensor:
 
 
 def _drawn(truths: Sequence[tuple[tuple[Mask, ...], bool]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks of each query at stride 4: the part of each cell that they cover, and 1 where that is taught, else 0."""
+    """Masks of each query at stride 2: the part of each cell that they cover, and 1 where that is taught, else 0."""
     shape = (int(like.shape[-2]), int(like.shape[-1]))
     truth, taught = (np.zeros((len(truths), *shape), np.float32), np.ones((len(truths), *shape), np.float32))
     for number, (masks, outlined) in enumerate(truths):

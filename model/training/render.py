@@ -37,6 +37,8 @@ class Style:
     """Thickness of clouds; 0 for none."""
     looks: float = 6.0
     """Equivalent number of looks of the SAR speckle."""
+    glint_db: float = 0.0
+    """Deviation of the scatterers of what stands on the ground or swims, in SAR."""
     sea_db: float = -20.5
     soil_db: float = -13.5
     impulse_px: float = 0.6
@@ -221,6 +223,15 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
         if thing.height_m > 4.0 and thing.kind in ("building", "storage tank"):
             # Layover: the wall that faces the radar (which looks from the east) is bright and falls towards it.
             _draw(view, x, y, layers, thing, np.array([thing.backscatter_db + 3.0, clear]), shift=0.4)
+    if style.glint_db:
+        built = np.zeros(x.shape, bool)
+        for thing in view.things():
+            if thing.height_m > 2.5:
+                mark = np.zeros((1, *x.shape))
+                _draw(view, x, y, mark, thing, np.ones(1))
+                built |= mark[0] > 0.5
+        coarse = ndimage.gaussian_filter(noise.normal(size=x.shape), 3.0)
+        layers += built * style.glint_db * (0.7 * noise.normal(size=x.shape) + 0.7 * coarse / coarse.std())
     power = 10.0 ** (layers / 10.0)
     power *= noise.gamma(style.looks, 1.0 / style.looks, power.shape)
     # The sensor's impulse response is a little wider than a pixel: speckle is correlated.

@@ -97,7 +97,7 @@ def _styled(rng: np.random.Generator) -> Style:
         water=toned(usual.water, 0.4), beach=toned(usual.beach, 0.2), roughness=float(rng.uniform(0.5, 3.0)),
         cloudiness=float(rng.choice([0.0, 1.0])), looks=float(np.exp(rng.uniform(0, np.log(20)))),
         sea_db=usual.sea_db + rng.uniform(-5, 6), soil_db=usual.soil_db + rng.uniform(-3, 4),
-        impulse_px=float(rng.uniform(0.3, 1.0)), sea_k=usual.sea_k + rng.uniform(-4, 7),
+        impulse_px=float(rng.uniform(0.3, 1.0)), glint_db=float(rng.choice([0.0, rng.uniform(1, 8)])), sea_k=usual.sea_k + rng.uniform(-4, 7),
         ground_k=usual.ground_k + rng.uniform(-6, 4), warmth=float(rng.uniform(0.7, 1.4)),
         clutter=float(rng.choice([0.0, rng.uniform(0.2, 1.5)])),
     )  # fmt: skip
@@ -143,10 +143,13 @@ def _scaled(bands: NDArray[np.generic], sensor: Modality, rng: np.random.Generat
         return np.ascontiguousarray(bands).astype(np.uint8)
     values = bands.astype(np.float64)
     if sensor == "sar":
-        values = 20 * np.log10(values)
-        low, high = 37 + rng.uniform(-6, 3), 67 + rng.uniform(-4, 6)
-        both = np.clip((values - np.array([low, low - 7])[:, None, None]) / (high - low), 0, 1)
-        channels = both[[0, 1, 0]] if rng.random() < 0.5 else both[[0, 0, 0]]
+        if rng.random() < 0.35:  # amplitudes as they are: dark, with what shines burnt out
+            channels = np.clip(values[[0, 0, 0]] / (1000 * 10 ** (rng.uniform(-14, 2) / 20)), 0, 1)
+        else:
+            values = 20 * np.log10(values)
+            low, high = 37 + rng.uniform(-6, 3), 67 + rng.uniform(-4, 6)
+            both = np.clip((values - np.array([low, low - 7])[:, None, None]) / (high - low), 0, 1)
+            channels = both[[0, 1, 0]] if rng.random() < 0.5 else both[[0, 0, 0]]
     else:
         low, high = 27000 + rng.uniform(-500, 1500), 33000 + rng.uniform(-1500, 500)
         one = np.clip((values[0] - low) / (high - low), 0, 1)

@@ -184,17 +184,10 @@ def _aircraft(x: float, rng: np.random.Generator) -> Iterator[Thing]:
         if rng.random() < 0.3:
             continue
         length = rng.uniform(34.0, 58.0)
-        span, body = length * 0.95, length * 0.12
+        span = length * 0.95
         heading = float(rng.choice([0.0, 180.0])) + rng.normal(0, 8.0)
         cx, cy = x + _RUNWAY[0] * CELL_M - 300.0 + slot * 86.0, _RUNWAY[1] + 130.0
-        parts = [
-            [(length / 2, 0), (length / 2 - body, body / 2), (-length / 2, body / 2), (-length / 2, -body / 2),
-             (length / 2 - body, -body / 2)],
-            [(body, 0), (-length * 0.12, span / 2), (-length * 0.2, span / 2), (-length * 0.12, 0)],
-            [(body, 0), (-length * 0.12, 0), (-length * 0.2, -span / 2), (-length * 0.12, -span / 2)],
-            [(-length * 0.34, 0), (-length / 2, span * 0.18), (-length / 2, -span * 0.18)],
-        ]  # fmt: skip
-        rings = [_place(np.array(part, float), cx, cy, heading) for part in parts]
+        rings = airframe(cx, cy, heading, length, span, length * 0.12)
         running = rng.random() < 0.5
         white = rng.uniform(0.85, 0.98)
         yield _thing(
@@ -202,6 +195,18 @@ def _aircraft(x: float, rng: np.random.Generator) -> Iterator[Thing]:
             rng.uniform(311.0, 318.0) if running else 296.0,
             f"a white aircraft, {length:.0f} m long, parked" + (" with its engines warm" if running else ""),
         )  # fmt: skip
+
+
+def airframe(cx: float, cy: float, heading: float, length: float, span: float, body: float) -> list[Ring]:
+    """Outline of an aircraft whose body is `body` wide."""
+    parts = [
+        [(length / 2, 0), (length / 2 - body, body / 2), (-length / 2, body / 2), (-length / 2, -body / 2),
+         (length / 2 - body, -body / 2)],
+        [(body, 0), (-length * 0.12, span / 2), (-length * 0.2, span / 2), (-length * 0.12, 0)],
+        [(body, 0), (-length * 0.12, 0), (-length * 0.2, -span / 2), (-length * 0.12, -span / 2)],
+        [(-length * 0.34, 0), (-length / 2, span * 0.18), (-length / 2, -span * 0.18)],
+    ]  # fmt: skip
+    return [_place(np.array(part, float), cx, cy, heading) for part in parts]
 
 
 def _ships(x: float, rng: np.random.Generator) -> Iterator[Thing]:

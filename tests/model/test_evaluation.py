@@ -51,6 +51,11 @@ def test_average_precision_is_that_of_the_curve() -> None:
     assert average_precision(half, truth, 2)["ship"] == 0
     assert average_precision(half, truth, 2, iou=0.3)["ship"] == pytest.approx(1.0)
     assert average_precision([], truth, 2) == {"ship": 0.0}
+    tiny = Detection(0, "ship", Box(50, 50, 52, 52))
+    assert average_precision(truth, [*truth, tiny], 2)["ship"] < 0.8
+    assert average_precision(truth, [*truth, tiny], 2, least=16)["ship"] == pytest.approx(1.0)
+    assert average_precision([*truth, tiny], [*truth, tiny], 2, least=16)["ship"] == pytest.approx(1.0)
+    assert average_precision(truth, [tiny], 2, least=16) == {}
     assert average_precision([at(0, 0, label="tank")], truth, 2) == {"ship": 0.0}
     assert average_precision(found, [], 2) == {}
 

@@ -51,7 +51,7 @@ def test_what_goes_through_a_scale_has_the_shapes_that_are_said(scale: str) -> N
         hidden = model.language(tokens)
         assert hidden.shape == tokens.shape
         assert model.language.logits(hidden[:, -1]).shape == (2, config.language.vocabulary)
-        pixels, looked = model.perception.pixels(features.conv, fused)
+        pixels, looked = model.perception.pixels(features.conv, features.fine, fused)
         assert pixels.shape == (2, config.mask_width, side // STRIDE, side // STRIDE)
         seen = model.perception(hidden[0, :queries], [0, 1, 1, 0, 1], pixels, looked)
         assert seen.masks.shape == seen.centres.shape == (queries, side // STRIDE, side // STRIDE)

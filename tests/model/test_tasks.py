@@ -1,6 +1,7 @@
 """It can learn: a tiny model says exactly what it was taught, and outlines it."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from model.earthgptx import EarthGPTX
+from model.perception import STRIDE
 from model.region import Box, Mask
 from model.tasks import Asked
 from model.training.objective import losses
@@ -54,6 +56,27 @@ def test_prompts_get_their_words_and_masks(asked: Asked) -> None:
             assert (answer.label, answer.caption, answer.cut) == (lesson.label, lesson.caption, False)
             assert iou(answer.seen.mask, lesson.mask) > 0.9
             assert answer.seen.presence > 0.9
+
+
+def test_a_mask_ends_at_the_box_that_was_drawn(taught: EarthGPTX) -> None:
+    sample = samples(1)[0]
+    whole = next(prompt for prompt in sample.prompts if isinstance(prompt.place, Box))
+    assert isinstance(whole.place, Box)
+    half = replace(whole.place, x1=whole.place.centre.x)
+    asked = ask(taught, [replace(sample, prompts=(replace(whole, place=half),))])
+    mask = asked.refer()[0][0].seen.mask
+    assert mask is not None
+    assert mask.x0 + mask.width <= half.x1 + 2 * STRIDE
+
+
+def test_an_object_is_found_once_however_many_peaks_it_has(taught: EarthGPTX) -> None:
+    model = copy.deepcopy(taught)
+    with torch.no_grad():
+        model.perception.centre_bias += 6  # nearly every place of an object is a peak
+    for one in ask(model, samples(1)).find([[NAMES[0]]])[0]:
+        boxes = [each.box for each in one.instances if each.box is not None]
+        assert len(boxes) >= 2
+        assert max(overlap(a, b) for a, b in itertools.combinations(boxes, 2)) <= 0.5
 
 
 def test_given_names_get_a_share_each_and_the_right_one_most(asked: Asked) -> None:

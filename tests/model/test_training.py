@@ -19,7 +19,8 @@ from model.tasks import Asked
 from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
-from model.training.objective import losses
+from model.training.objective import losses, reach
+from model.training.pasted import PASTED, may_paste, pasted
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
@@ -162,6 +163,12 @@ def test_a_number_gives_always_the_same_sample() -> None:
     assert [prompt.id for prompt in focal.around[1]] == [prompt.id for prompt in focal.prompts]
 
 
+def test_the_scale_is_not_always_told() -> None:
+    mixture = Mixture.read((RenderedConfig(rendered=True, weight=1),), 5)
+    told = [mixture.record(number, 128).metres_per_pixel is not None for number in range(60)]
+    assert 0.4 < np.mean(told) < 0.9
+
+
 def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     train(config(), tmp_path / "whole")
 
@@ -233,6 +240,40 @@ def test_ground_that_is_not_known_is_not_taught() -> None:
     known, unknown = (losses(model, [replace(sample, ignored=each)]) for each in (None, everywhere))
     assert float(known["mask"].detach()) > 0
     assert float(unknown["mask"]) == 0
+
+
+def test_a_mask_that_reaches_its_box_is_taught_where_only_the_box_is_known() -> None:
+    boxes = torch.tensor([[4.0, 6.0, 12.0, 10.0]])
+    shown = torch.zeros(3, 16, 16)
+    shown[0, 6:10, 4:12] = 1
+    shown[1, 7:9, 6:10] = 1  # the core alone
+    shown[2, 4:12, 2:14] = 1  # past the box
+    reached, short, far = reach(shown, boxes.expand(3, -1)).tolist()
+    assert reached == pytest.approx(0, abs=1e-6)
+    assert short > 0.2
+    assert far > 0.2
+
+
+def test_what_is_drawn_on_a_photograph_is_outlined_and_hides_what_lies_under_it() -> None:
+    ground = np.full((3, 96, 96), 90, np.uint8)
+    roof = Region(labels=("building",), mask=Mask.from_array(np.ones((20, 20), bool), y0=10, x0=10))
+    record = Record(
+        pixels=ground,
+        modality="optical",
+        metres_per_pixel=0.5,
+        regions=(roof,),
+        complete=frozenset(("building", *PASTED)),
+    )
+    assert may_paste(record)
+    assert not may_paste(replace(record, complete=frozenset(("building",))))  # there may be some that nobody marked
+    for seed in range(20):
+        drawn = pasted(record, np.random.default_rng(seed))
+        assert 15 / 100 <= (drawn.metres_per_pixel or 0) <= 70 / 8
+        seen = [region.mask.window(0, 0, 96, 96) for region in drawn.regions]
+        assert np.sum(seen, axis=0).max() <= 1
+        for region, inside in zip(drawn.regions, seen, strict=True):
+            if region.label in PASTED:
+                assert abs(drawn.pixels.astype(int) - 90).max(axis=0)[inside].mean() > 10
 
 
 def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: EarthGPTX) -> None:

@@ -39,7 +39,7 @@ def test_other_sizes_work_and_every_weight_learns(tiny: EarthGPTX, side: int) ->
     encoders.zero_grad()
     features = encoders(torch.randint(0, 255, (1, 3, side, side), dtype=torch.uint8))
     assert features.image.shape[-1] == side // 16
-    (features.image.sum() + sum(each.sum() for each in features.conv)).backward()
+    (features.image.sum() + features.fine.sum() + sum(each.sum() for each in features.conv)).backward()
     still = [name for name, weight in encoders.named_parameters() if weight.grad is None]
     assert all("mask_token" in name or "conv.model.layernorm" in name for name in still), still
 
