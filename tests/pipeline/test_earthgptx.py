@@ -70,6 +70,7 @@ def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, r
         assert tiles["seconds"].values.max() > 0
 
 
+@pytest.mark.slow
 def test_two_replicas_on_two_gpus_leave_the_bytes_of_one(scene: Archive, tmp_path: Path, ray_two: None) -> None:
     asked(scene, tmp_path / "one.zarr", "cfar")
     job = scene.job(

@@ -216,6 +216,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bytes(scene: A
     same(tmp_path / "alone.zarr", out)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_keeps_finished_blocks(scene: Archive, tmp_path: Path) -> None:
     small = {"grid": {"tile_px": 256, "halo_px": 64, "block_px": 256}, "model": "tests.analysts:Slow"}
     out = tmp_path / "a.zarr"
@@ -348,6 +349,7 @@ def test_a_lease_of_the_dead_is_taken_over(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_said_and_loses_nothing(scene: Archive, tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()

@@ -131,6 +131,7 @@ def test_the_optical_scene_of_the_port_runs_too(data: Path, tmp_path: Path, ray_
     assert valid(ran(tmp_path / "s2.zarr", source))["DONE"] > 0.99 * 2048 * 2048
 
 
+@pytest.mark.slow
 def test_every_outline_of_a_real_scene_is_answered_once(data: Path, tmp_path: Path, ray_two: None) -> None:
     folder = data / "banepa-buildings/banepa-north"
     item = pystac.Item.from_file(str(folder / "banepa-north.json"))

@@ -69,7 +69,7 @@ def test_an_image_that_is_too_large_is_found_in_tile_by_tile(tmp_path: Path) -> 
     data = a_set(tmp_path / "mine", 1100)
     earthgptx("evaluate", "tiny", data, "--json", tmp_path / "f.json")
     [report] = json.loads((tmp_path / "f.json").read_text())
-    assert set(report["figures"]) == {"find_ap50", "find_ap50/ship"}
+    assert set(report["figures"]) == {"find_ap50", "find_ap50/ship", "find_ap50_from_16_px"}
 
 
 @pytest.mark.parametrize(
