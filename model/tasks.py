@@ -252,9 +252,7 @@ class Asked:
         presence = float(perceived.presence[number].sigmoid())
         quality = float(perceived.quality[number].sigmoid())
         # An empty mask is not silent: it is None, with the presence beside it.
-        return Instance(
-            mask=Mask.from_array(inside) if inside.any() else None, score=presence * quality, presence=presence
-        )
+        return Instance(mask=_mask(inside), score=presence * quality, presence=presence)
 
     def _seen(
         self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None,

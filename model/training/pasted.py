@@ -9,7 +9,7 @@ import numpy as np
 from model.region import Mask
 from model.training.record import LEAST_PX, Record, Region
 from model.training.render import coverage
-from model.training.world import Ring, airframe
+from model.training.world import Ring, airframe, disc
 
 PASTED = ("aircraft", "storage tank")
 MOST = 6
@@ -71,5 +71,4 @@ def _rings(kind: str, cx: float, cy: float, size: float, rng: np.random.Generato
     if kind == "aircraft":
         heading = float(rng.uniform(0, 360))
         return airframe(cx, cy, heading, size, size * rng.uniform(0.75, 1.1), size * rng.uniform(0.09, 0.15))
-    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    return [np.stack([cx + size / 2 * np.cos(angles), cy + size / 2 * np.sin(angles)], axis=1)]
+    return [disc(cx, cy, size / 2)]

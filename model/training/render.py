@@ -215,7 +215,8 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
     co = np.where(inland < 0, calm, soil)
     cross = np.where(inland < 0, calm - 8.5, soil - 6.5 + 2.0 * vegetation)
     layers = _cluttered(view, np.stack([co, cross]), noise, 12.0)
-    for thing in view.things():
+    seen = view.things()
+    for thing in seen:
         clear = thing.backscatter_db - (
             5.0 if thing.kind in ("ship", "building", "storage tank", "aircraft", "vehicle") else 8.0
         )
@@ -225,7 +226,7 @@ def _sar(view: View, x: Floats, y: Floats, noise: np.random.Generator) -> Pictur
             _draw(view, x, y, layers, thing, np.array([thing.backscatter_db + 3.0, clear]), shift=0.4)
     if style.glint_db:
         built = np.zeros(x.shape, bool)
-        for thing in view.things():
+        for thing in seen:
             if thing.height_m > 2.5:
                 mark = np.zeros((1, *x.shape))
                 _draw(view, x, y, mark, thing, np.ones(1))

@@ -97,7 +97,8 @@ def _styled(rng: np.random.Generator) -> Style:
         water=toned(usual.water, 0.4), beach=toned(usual.beach, 0.2), roughness=float(rng.uniform(0.5, 3.0)),
         cloudiness=float(rng.choice([0.0, 1.0])), looks=float(np.exp(rng.uniform(0, np.log(20)))),
         sea_db=usual.sea_db + rng.uniform(-5, 6), soil_db=usual.soil_db + rng.uniform(-3, 4),
-        impulse_px=float(rng.uniform(0.3, 1.0)), glint_db=float(rng.choice([0.0, rng.uniform(1, 8)])), sea_k=usual.sea_k + rng.uniform(-4, 7),
+        impulse_px=float(rng.uniform(0.3, 1.0)), glint_db=float(rng.choice([0.0, rng.uniform(1, 8)])),
+        sea_k=usual.sea_k + rng.uniform(-4, 7),
         ground_k=usual.ground_k + rng.uniform(-6, 4), warmth=float(rng.uniform(0.7, 1.4)),
         clutter=float(rng.choice([0.0, rng.uniform(0.2, 1.5)])),
     )  # fmt: skip

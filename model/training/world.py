@@ -136,11 +136,9 @@ def _tanks(x: float, rng: np.random.Generator) -> Iterator[Thing]:
             radius = rng.uniform(14.0, 24.0)
             cx, cy = x + 0.1 * CELL_M + column * 62.0, 330.0 + row * 62.0
             white = rng.uniform(0.7, 0.92)
-            angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-            ring = np.stack([cx + radius * np.cos(angles), cy + radius * np.sin(angles)], axis=1)
             text = f"a white storage tank, {2 * radius:.0f} m across"
             yield _thing(
-                "storage tank", [ring], 2 * radius, 2 * radius, 0.0, 14.0, (white,) * 3, -3.0,
+                "storage tank", [disc(cx, cy, radius)], 2 * radius, 2 * radius, 0.0, 14.0, (white,) * 3, -3.0,
                 rng.uniform(292.0, 296.0), text,
             )  # fmt: skip
 
@@ -195,6 +193,12 @@ def _aircraft(x: float, rng: np.random.Generator) -> Iterator[Thing]:
             rng.uniform(311.0, 318.0) if running else 296.0,
             f"a white aircraft, {length:.0f} m long, parked" + (" with its engines warm" if running else ""),
         )  # fmt: skip
+
+
+def disc(cx: float, cy: float, radius: float) -> Ring:
+    """Outline of a tank."""
+    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    return np.stack([cx + radius * np.cos(angles), cy + radius * np.sin(angles)], axis=1)
 
 
 def airframe(cx: float, cy: float, heading: float, length: float, span: float, body: float) -> list[Ring]:

@@ -192,19 +192,20 @@ def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path
     with pytest.raises(ConfigError, match="is of a run with another config"):
         train(config(lr=1e-4), tmp_path / "stopped")
     model = from_pretrained(tmp_path / "whole" / "model")
-    record = rendered(0, 128)
-    assert len(Asked(model, torch.from_numpy(record.pixels)[None], [record.modality]).describe()) == 1
+    records = [rendered(seed, 128) for seed in range(4)]
+    asked = Asked(model, torch.from_numpy(np.stack([r.pixels for r in records])), [r.modality for r in records])
+    assert any(one.caption for one in asked.describe())
     train(config(model=str(tmp_path / "whole" / "model"), steps=1), tmp_path / "further")
 
 
 def test_it_learns_and_shows_what_it_learned(tmp_path: Path) -> None:
     losses: list[float] = []
     train(
-        config(steps=40, checkpoint_every=100, picture_every=40, accumulate=2, warmup=4), tmp_path,
+        config(steps=60, checkpoint_every=100, picture_every=60, accumulate=2, warmup=4), tmp_path,
         lambda _, found: losses.append(found["text"]),
     )  # fmt: skip
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
-    assert (tmp_path / "pictures" / "000040.png").stat().st_size > 10_000
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert (tmp_path / "pictures" / "000060.png").stat().st_size > 10_000
     assert list((tmp_path / "tensorboard").iterdir())
 
 

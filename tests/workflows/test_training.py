@@ -73,13 +73,13 @@ def test_an_image_that_is_too_large_is_found_in_tile_by_tile(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "kind", "sentence"),
     [
-        (("evaluate", "tiny", "nowhere"), "nowhere is neither 'rendered' nor a folder of a known set"),
-        (("evaluate", "nowhere", "rendered"), "nowhere is no folder, and no id"),
-        (("train", "none.yaml", "--out", "x"), "none.yaml cannot be read"),
+        (("evaluate", "tiny", "nowhere"), ModelError, "nowhere is neither 'rendered' nor a folder of a known set"),
+        (("evaluate", "nowhere", "rendered"), JobError, "nowhere is no folder, and no id"),
+        (("train", "none.yaml", "--out", "x"), ModelError, "none.yaml cannot be read"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises((ModelError, JobError), match=sentence):
+def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
         CliRunner().invoke(app, list(arguments), catch_exceptions=False)
