@@ -321,11 +321,12 @@ class EarthGPTX(nn.Module):
 def _pointed(prompts: Sequence[Sequence[VisualPrompt]], pixels: Tensor) -> tuple[dict[str, Pointed], ...]:
     rows, cols = pixels.shape[-2:]
     found: list[dict[str, Pointed]] = []
-    for image, each in enumerate(prompts):
+    # All images taken apart at once: the gradient of one slice is as large as the whole.
+    for each, seen in zip(prompts, pixels.unbind(), strict=True):
         drawn = torch.from_numpy(rasterise(each, rows * STRIDE, cols * STRIDE, STRIDE)).to(pixels)
         under = drawn[:, 0] + 0.05 * drawn[:, 1]
         under = under / under.sum(dim=(1, 2), keepdim=True)
-        means = torch.einsum("pyx,cyx->pc", under, pixels[image]).unbind()
+        means = torch.einsum("pyx,cyx->pc", under, seen).unbind()
         middles = [prompt.box(rows * STRIDE, cols * STRIDE).centre for prompt in each]
         found.append({
             prompt.id: Pointed(mean, (int(middle.y / STRIDE), int(middle.x / STRIDE)), _within(prompt))

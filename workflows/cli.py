@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,26 +12,20 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from catalogs.errors import CatalogError
 from model.errors import ModelError
 from pipeline.errors import PipelineError, RunFailed, RunLost
+from workflows.cli_models import app as models
+from workflows.terminal import AsJson, bar, err, job_bar, out, print_report, print_table
 
 app = typer.Typer(
     help="Ask questions of whole satellite archives: one job over a region, every object outlined and described, as Zarr.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
 )  # fmt: skip
-models = typer.Typer(help="Look at models.", no_args_is_help=True)
-app.add_typer(models, name="model")
-out = Console()
-err = Console(stderr=True)
-
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Output = Annotated[str, typer.Argument(metavar="OUTPUT", help="A result: any fsspec URL that ends in .zarr.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 
 
 class Format(StrEnum):
@@ -53,7 +45,7 @@ def sample(
     """Render a small archive with ground truth: optical, SAR and infrared COGs in a static STAC catalog."""
     from workflows.sample import make_sample
 
-    with _bar("rendering scenes") as update:
+    with bar("rendering scenes") as update:
         catalog = make_sample(folder, scale=scale, seed=seed, on_scene=update)
     out.print(f"catalog: {catalog}\ntruth:   {folder / 'truth.parquet'}")
 
@@ -66,12 +58,12 @@ def demo(
     from workflows.demo import run_demo
 
     folder.mkdir(parents=True, exist_ok=True)
-    with _bar("rendering the sample archive") as scenes, _job_bar() as update:
+    with bar("rendering the sample archive") as scenes, job_bar() as update:
         shown = run_demo(
             folder, on_scene=scenes, on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress)
         )
     for one in shown:
-        _say(one.report)
+        print_report(one.report)
         out.print(f"picture: {one.picture}", soft_wrap=True)
     first = shown[0].report.output
     out.print(f"\nask it:  earthgptx query {first} --label ship --min-score 0.4", soft_wrap=True)
@@ -108,7 +100,7 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"items": rows, "frozen": path}))  # noqa: T201
         return
-    _table(f"{len(rows)} items", rows)
+    print_table(f"{len(rows)} items", rows)
     out.print(f"frozen: {path}", soft_wrap=True)
 
 
@@ -176,9 +168,9 @@ def run(
     with err.status("searching and planning"):
         made = make_plan(spec)
     _make_parent(spec.output)
-    with _job_bar() as update:
+    with job_bar() as update:
         report = run_plan(made, overwrite=overwrite, on_progress=lambda progress: update(progress.stage, progress))
-    _say(report)
+    print_report(report)
 
 
 @app.command(epilog="Example: earthgptx status results/harbour.zarr")
@@ -195,7 +187,7 @@ def status(output: Output, as_json: AsJson = False) -> None:
         f"{output}: [bold]{facts['state']}[/bold], {facts['blocks']} of {facts['blocks_total']} blocks, {facts['failed_tiles']} tiles quarantined",
         soft_wrap=True,
     )
-    _table("", [{"pixels": word, "share": f"{100 * part:.2f} %"} for word, part in facts["pixels"].items()])
+    print_table("", [{"pixels": word, "share": f"{100 * part:.2f} %"} for word, part in facts["pixels"].items()])
 
 
 @app.command(epilog="Example: earthgptx why results/harbour.zarr 5.96 42.995")
@@ -212,7 +204,7 @@ def why(
     if as_json:
         print(json.dumps(answers))  # noqa: T201
         return
-    _table(f"lon {lon}, lat {lat}", [{**answer, "object_id": answer["object_id"] or ""} for answer in answers])
+    print_table(f"lon {lon}, lat {lat}", [{**answer, "object_id": answer["object_id"] or ""} for answer in answers])
 
 
 @app.command(epilog='Example: earthgptx query results/harbour.zarr --label ship --text "north-south" --min-score 0.9')
@@ -273,7 +265,7 @@ def query(
             }
             for row in found.head(50).itertuples()
         ]
-        _table(f"{len(found)} objects" + (", the first 50" if len(found) > 50 else ""), rows)
+        print_table(f"{len(found)} objects" + (", the first 50" if len(found) > 50 else ""), rows)
 
 
 @app.command(epilog="Example: earthgptx show results/harbour.zarr --png harbour.png")
@@ -319,124 +311,7 @@ def submit(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example: earthgptx chips town.tif buildings.geojson --word building --out data/town")
-def chips(
-    raster: Annotated[str, typer.Argument(metavar="RASTER", help="8 bit, georeferenced.")],
-    labels: Annotated[str, typer.Argument(metavar="LABELS", help="Polygons: GeoJSON, GeoParquet, ...")],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the set is written.")],
-    word: Annotated[str, typer.Option(help="What the objects are called.")] = "object",
-    column: Annotated[str, typer.Option(help="Of the labels, that says what each is called.")] = "",
-    px: Annotated[int, typer.Option(min=64, help="Side of a chip.")] = 512,
-    split: Annotated[str, typer.Option(help="Name of the list.")] = "train",
-) -> None:
-    """Cut a georeferenced raster and outlines over it into annotated chips that train and evaluate read."""
-    from workflows.chips import cut_chips
-
-    images, objects = cut_chips(raster, labels, folder, word=word, px=px, column=column, split=split)
-    out.print(f"{images} chips, {objects} objects: {folder}", soft_wrap=True)
-
-
-@app.command(epilog="Example: earthgptx train examples/train/nano.yaml --out runs/nano")
-def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The training run.")],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Of the run; a run that was stopped goes on.")],
-    processes: Annotated[int, typer.Option(min=1, help="So many together, through Ray; one a GPU.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would need, and train nothing.")] = False,
-) -> None:
-    """Train a model on one mixture of sources, sensors and tasks; or go on where the folder's checkpoint ends."""
-    from model.training.config import read_train_config
-
-    asked = read_train_config(config)
-    if dry_run:
-        from model.training.needs import needs_of
-
-        _table(f"{config}", [{"what": name, "value": value} for name, value in needs_of(asked).items()])
-        return
-    if processes > 1:
-        from workflows.together import train_together
-
-        train_together(asked, folder, processes)
-    else:
-        from model.training.train import train as start
-
-        with _progress() as progress:
-            task = progress.add_task("reading the sets", total=asked.steps, rate="")
-
-            def update(step: int, losses: dict[str, float]) -> None:
-                said = ", ".join(f"{name} {losses[name]:.2f}" for name in ("total", "text", "mask") if name in losses)
-                progress.update(task, completed=step, description=f"loss: {said}")
-
-            start(asked, folder, update)
-    out.print(
-        f"model:    {folder / 'model'}\nfigures:  {folder / 'metrics.jsonl'}; tensorboard --logdir {folder / 'tensorboard'}\n"
-        f"pictures: {folder / 'pictures'}", soft_wrap=True,
-    )  # fmt: skip
-
-
-@app.command(epilog="Example: earthgptx evaluate runs/nano/model data/hit-uav --json hit-uav.json")
-def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A scale, a folder of weights, a hub id; or cfar, which only finds.")
-    ],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="'rendered', or a folder of annotated images.")],
-    split: Annotated[str, typer.Option(help="A list in the folder.")] = "test",
-    iou: Annotated[float, typer.Option(min=0.05, max=0.95, help="From which a found box is a hit.")] = 0.5,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Keep raw answers, and pictures of the best and the worst."),
-    ] = None,
-) -> None:
-    """Say how well a model does, beside what it would get blind and what the commonest word gets."""
-    from workflows.evaluate import evaluate as examine
-
-    with _progress() as progress:
-        task = progress.add_task("reading", total=None, rate="")
-        reports = examine(
-            model, dataset, split, iou=iou, out=folder,
-            on_image=lambda name, done, total: progress.update(task, description=name, completed=done, total=total),
-        )  # fmt: skip
-    for report in reports:
-        columns = {"figure": report.figures, "blind": report.blind, **report.sensors}
-        rows = [
-            {"what": name, **{kind: f"{at[name]:.3f}" if name in at else "" for kind, at in columns.items()}}
-            for name in sorted({name for at in columns.values() for name in at})
-        ]
-        _table(f"{model} on {report.name}, {report.images} images", rows)
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(report) for report in reports], indent=1) + "\n")
-        out.print(f"figures: {json_file}", soft_wrap=True)
-
-
-@models.command(epilog="Example: earthgptx model describe nano")
-def describe(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A scale (tiny, nano, small, base), a folder or a hub id.")
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Print a model's parts, parameters, tokens and memory; its weights are not loaded."""
-    from model.config import Budget
-    from model.describe import cost_of
-    from model.folder import config_of
-
-    config = config_of(name)
-    cost = cost_of(config, Budget().caption)
-    if as_json:
-        print(json.dumps({"name": name, "config": config.model_dump(mode="json"), **asdict(cost)}))  # noqa: T201
-        return
-    total = sum(cost.parameters.values())
-    _table(
-        f"{name}: {total / 1e6:,.1f} M parameters",
-        [
-            {"part": part, "parameters": f"{count:,}", "share": f"{100 * count / total:.1f} %"}
-            for part, count in cost.parameters.items()
-        ],
-    )
-    out.print(
-        f"an image of {config.image_px} px: {cost.image_tokens} tokens; a prompt: {cost.kv_bytes_per_prompt / 1e3:,.0f} kB of "
-        f"keys and values (bf16)\nweights: {cost.bytes_fp32 / 1e6:,.0f} MB in fp32, {cost.bytes_bf16 / 1e6:,.0f} MB in bf16", soft_wrap=True
-    )  # fmt: skip
+app.add_typer(models)
 
 
 def main() -> None:
@@ -479,67 +354,6 @@ def _make_parent(url: str) -> None:
             from pipeline.errors import OutputError
 
             raise OutputError(f"{Path(url).parent} cannot be created: {error.strerror}") from error
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=title)
-    for name in rows[0] if rows else ("nothing found",):
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    out.print(table)
-
-
-def _say(report: Any) -> None:
-    """The last lines of a run: what was done, what was not and why, and where the result is."""
-    before = f" ({report.blocks_before} by an earlier run)" if report.blocks_before else ""
-    out.print(
-        f"[bold green]done[/bold green]: {report.blocks} blocks{before}, {report.tiles} tiles analysed, "
-        f"{report.empty_tiles} empty, {report.objects} objects, {report.seconds:.1f} s", soft_wrap=True
-    )  # fmt: skip
-    if report.failed_tiles:
-        out.print(
-            f"[bold yellow]not done[/bold yellow]: {report.failed_tiles} tiles are quarantined, marked in the status layer",
-            soft_wrap=True,
-        )
-        for sentence in report.failures[:3]:
-            out.print(f"  {sentence}", markup=False, soft_wrap=True)
-    if report.refused_prompts:
-        name, reason = next(iter(report.refused_prompts.items()))
-        out.print(
-            f"[bold yellow]not asked[/bold yellow]: {len(report.refused_prompts)} prompts, for example {name}: {reason}",
-            soft_wrap=True,
-        )
-    out.print(f"result:  {report.output}", soft_wrap=True)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    with _progress() as progress:
-        task = progress.add_task(name, total=None, rate="")
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _job_bar() -> Iterator[Callable[[str, Any], None]]:
-    import time
-
-    started = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("starting Ray", total=None, rate="")
-
-        def update(stage: str, at: Any) -> None:
-            rate = at.tiles / max(time.monotonic() - started, 1e-3)
-            progress.update(task, description=stage, completed=at.done, total=at.total, rate=f"{rate:.1f} tiles/s")
-
-        yield update
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), console=err,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from model.focus import refer
 from model.prompt import VisualPrompt
 from model.region import Box
 from model.tasks import Asked, Referred
+from model.training.landscapes import SCENE
 from model.training.lessons import (
     MANY,
     NUMBERS,
@@ -40,7 +41,6 @@ KINDS = ("point", "box", "free")
 MOST_REGIONS = 40
 """Of one image, that are pointed at."""
 GREY = 115
-SCENE = "what kind of scene is this?"
 
 Find = Callable[[NDArray[np.uint8], Record, Sequence[str]], list[tuple[str, Box, float]]]
 """Word, box and score of all objects of an image."""

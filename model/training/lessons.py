@@ -17,6 +17,8 @@ from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer
 
 MOST_PROMPTS = 6
 MOST_PHRASES = 3
+MOST_LOCATED = 3
+MOST_COUNTED = 2
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MANY = "more than ten"
 PLURALS = {"aircraft": "aircraft", "person": "people", "water": "water", "flood water": "flood water"}
@@ -47,7 +49,7 @@ def taught(record: Record, rng: np.random.Generator) -> Sample:
         for prompt, region in zip(prompts, chosen, strict=True)
     ]
     lessons += _finds(record, rng)
-    lessons += locates(record, single, rng)
+    lessons += locates(record, single, rng, MOST_LOCATED)
     lessons.append(Describe(scene(record), outlined=all(region.outlined for region in record.regions)))
     lessons += _questions(record, prompts, chosen, rng)
     return Sample(
@@ -166,7 +168,7 @@ def _ground(record: Record) -> tuple[Find, ...]:
     return tuple(found)
 
 
-def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, most: int = 2) -> list[Lesson]:
+def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, most: int) -> list[Lesson]:
     """Phrases that only one object fits."""
     groups: dict[str, list[Region]] = defaultdict(list)
     for region in single:
@@ -229,7 +231,7 @@ def _questions(
         if not region.whole:
             counts[region.label] += 1
     names = sorted(counts)
-    for at in _some(rng, len(names), 1):
+    for at in _some(rng, len(names), MOST_COUNTED):
         lessons.append(Answer(how_many(names[at]), count_word(counts[names[at]])))
     there = sorted({region.label for region in record.regions})
     absent = [name for name in ABSENT if name in record.complete and name not in there]

@@ -17,6 +17,7 @@ from model.focal import CROP_PX, LEAST_PX
 from model.training.augment import augmented
 from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
+from model.training.landscapes import landscape
 from model.training.lessons import taught
 from model.training.pasted import may_paste, pasted
 from model.training.record import Record
@@ -64,8 +65,10 @@ class ReadConfig(BaseModel):
 
 SCALELESS_PART = 0.35
 """Of all images, of which it is not said how large a pixel is."""
-PASTED_PART = 0.3
-"""Of the photographs that may have aircraft and tanks drawn on them."""
+PASTED_PART = 0.4
+"""Of the images that may have aircraft, tanks or ships drawn on them."""
+LANDSCAPES_PART = 0.15
+"""Of the made images, that are of one kind of ground."""
 CROPS_PX = 256
 """Side of the images that `ReadConfig.crop` speaks of."""
 SourceConfig = Annotated[
@@ -113,7 +116,8 @@ class Mixture:
         weights = np.array([source.weight for source, _ in self.sources])
         source, records = self.sources[int(rng.choice(len(weights), p=weights / weights.sum()))]
         if isinstance(source, RenderedConfig):
-            return augmented(rendered(int(rng.integers(2**62)), px), rng)
+            made = landscape if rng.random() < LANDSCAPES_PART else rendered
+            return augmented(made(int(rng.integers(2**62)), px), rng)
         record = records[int(rng.integers(len(records)))]
         side = float(np.exp(rng.uniform(*np.log(source.crop)))) * px / CROPS_PX
         height, width = record.pixels.shape[1:]

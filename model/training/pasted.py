@@ -1,74 +1,187 @@
-"""Drawn aircraft and tanks on real photographs that have none: real ground, where the made world has its own. Torch-free."""
+"""Drawn aircraft, tanks and ships on real images that have none: real ground, where the made world has its own. Torch-free.
+
+Half of the images get another ground too, as such things stand on: an apron, or a sea with some coast.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from model.region import Mask
+from model.tile import Modality
+from model.training.canvas import Canvas, Floats, bumpy
 from model.training.record import LEAST_PX, Record, Region
-from model.training.render import coverage
-from model.training.world import Ring, airframe, disc
+from model.training.world import Ring, airframe, box, disc, hull
 
-PASTED = ("aircraft", "storage tank")
+PASTED: dict[Modality, tuple[str, ...]] = {"optical": ("aircraft", "storage tank"), "sar": ("ship",)}
 MOST = 6
-SHORTEST_PX, LONGEST_PX = 8, 100
+SHORTEST_PX = 8
+LONGEST_PX: dict[Modality, float] = {"optical": 150, "sar": 80}
 """Of what is drawn."""
-SHORTEST_M, LONGEST_M = 15, 70
+LENGTHS_M: dict[Modality, tuple[float, float]] = {"optical": (15, 70), "sar": (25, 300)}
 """Of the same on the ground, from which the image's scale follows."""
 LEFT = 0.6
 """Part of another object that must still be seen."""
+OTHER_GROUND = 0.5
+"""Part of the images whose ground is drawn too."""
 
 
 def may_paste(record: Record) -> bool:
-    """Whether it is a photograph of which it is known that it has neither."""
+    """Whether it is an image of which it is known that it has none of what may be drawn on it."""
+    drawn = PASTED.get(record.modality, ())
     there = {label for region in record.regions for label in region.labels}
-    return record.modality == "optical" and record.complete.issuperset(PASTED) and there.isdisjoint(PASTED)
+    return bool(drawn) and record.complete.issuperset(drawn) and there.isdisjoint(drawn)
 
 
 def pasted(record: Record, rng: np.random.Generator) -> Record:
-    """The same ground with some aircraft or tanks on it, of one size, which says how large a pixel is."""
+    """The same image with some such objects on it, of one size, which says how large a pixel is."""
     height, width = record.pixels.shape[1:]
-    pixels = record.pixels.astype(np.float64)
-    size = float(np.exp(rng.uniform(np.log(SHORTEST_PX), np.log(LONGEST_PX))))
-    sun = rng.normal(0, 0.12, 2) * size
+    drawn = PASTED[record.modality]
+    size = float(np.exp(rng.uniform(np.log(SHORTEST_PX), np.log(LONGEST_PX[record.modality]))))
+    canvas = Canvas(record.pixels.astype(np.float64))
+    if rng.random() < OTHER_GROUND:
+        if record.modality == "sar":
+            _sea(canvas, rng)
+        else:
+            _apron(canvas, size, "building" not in record.complete, rng)
+        record = replace(
+            record, regions=(), complete=frozenset(word for word in record.complete if word in _NEVER_THERE),
+            ignored=None,
+        )  # fmt: skip
     taken = np.zeros((height, width), bool)
+    sun = rng.normal(0, 0.12, 2) * size
     added = []
-    y, x = np.mgrid[:height, :width] + 0.5
     for _ in range(int(rng.integers(1, MOST + 1))):
-        kind = PASTED[int(rng.random() < 0.3)]
-        cx, cy = rng.uniform(0, width), rng.uniform(0, height)
-        rings = _rings(kind, cx, cy, size * rng.uniform(0.8, 1.2), rng)
-        inside = coverage(tuple(rings), x, y, 1.0)
-        mine = inside >= 0.5
-        if mine.sum() < LEAST_PX or (mine & taken).any():
+        kind = drawn[int(rng.random() < 0.3) % len(drawn)]
+        at = (rng.uniform(0, width), rng.uniform(0, height))
+        own = size * rng.uniform(0.8, 1.2)
+        rings = _OUTLINES[kind](*at, own, rng)
+        mask = canvas.mask(rings)
+        if mask is None or mask.area < LEAST_PX:
             continue
-        shade = coverage(tuple(ring + sun for ring in rings), x, y, 1.0)
-        pixels *= 1 - rng.uniform(0.3, 0.7) * shade
-        tone = (rng.uniform(120, 255) + rng.normal(0, 12, 3))[:, None, None]
-        grain = rng.normal(0, rng.uniform(0, 14), (1, height, width))
-        pixels += inside * (tone + grain - pixels)
+        mine = mask.window(0, 0, height, width)
+        if (mine & taken).any():
+            continue
+        if kind == "ship":
+            _shine(canvas, mine, own, rng)
+        else:
+            canvas.put([ring + sun for ring in rings], np.zeros(3), rng.uniform(0.3, 0.7))
+            _paint(canvas, rings, rng)
         taken |= mine
-        added.append(
-            Region(
-                labels=(kind,), mask=Mask.from_array(mine), caption="a parked aircraft" if kind == "aircraft" else ""
-            )
-        )
+        added.append(Region(labels=(kind,), mask=mask, caption="a parked aircraft" if kind == "aircraft" else ""))
     regions = []
     for region in record.regions:
-        own = region.mask.window(0, 0, height, width)
-        left = own & ~taken
-        if left.sum() >= max(LEAST_PX, LEFT * own.sum()):
+        there = region.mask.window(0, 0, height, width)
+        left = there & ~taken
+        if left.sum() >= max(LEAST_PX, LEFT * there.sum()):
             regions.append(replace(region, mask=Mask.from_array(left) if region.outlined else region.mask))
     return replace(
-        record, pixels=np.clip(pixels, 0, 255).astype(np.uint8), regions=(*regions, *added),
-        metres_per_pixel=float(rng.uniform(SHORTEST_M, LONGEST_M)) / size,
+        record, pixels=np.clip(canvas.layers, 0, 255).astype(np.uint8), regions=(*regions, *added),
+        metres_per_pixel=float(rng.uniform(*LENGTHS_M[record.modality])) / size,
     )  # fmt: skip
 
 
-def _rings(kind: str, cx: float, cy: float, size: float, rng: np.random.Generator) -> list[Ring]:
-    if kind == "aircraft":
-        heading = float(rng.uniform(0, 360))
-        return airframe(cx, cy, heading, size, size * rng.uniform(0.75, 1.1), size * rng.uniform(0.09, 0.15))
+_NEVER_THERE = frozenset(("ship", "aircraft", "storage tank", "person", "bicycle", "solar panel"))
+"""Words that a drawn ground has none of, but for what is drawn on it."""
+
+
+def _aircraft(cx: float, cy: float, size: float, rng: np.random.Generator) -> list[Ring]:
+    heading = float(rng.uniform(0, 360))
+    return airframe(cx, cy, heading, size, size * rng.uniform(0.75, 1.1), size * rng.uniform(0.09, 0.15))
+
+
+def _tank(cx: float, cy: float, size: float, _: np.random.Generator) -> list[Ring]:
     return [disc(cx, cy, size / 2)]
+
+
+def _ship(cx: float, cy: float, size: float, rng: np.random.Generator) -> list[Ring]:
+    return [hull(cx, cy, float(rng.uniform(0, 360)), size, size * rng.uniform(0.14, 0.35))]
+
+
+_OUTLINES = {"aircraft": _aircraft, "storage tank": _tank, "ship": _ship}
+
+
+def _paint(canvas: Canvas, rings: list[Ring], rng: np.random.Generator) -> None:
+    """In light colours; wings a little darker than the body, the tail in any colour."""
+    tone = rng.uniform(130, 255) + rng.normal(0, 10, 3)
+    grain = rng.normal(0, rng.uniform(0, 14), (1, *canvas.shape))
+    for ring in reversed(rings):
+        canvas.put([ring], (tone * rng.uniform(0.8, 1.0))[:, None, None] + grain)
+    if len(rings) > 1:
+        canvas.put([rings[-1]], rng.uniform(40, 255, 3), rng.uniform(0, 1))
+        if rng.random() < 0.6:  # the far side of the body lies in its own shade
+            body = rings[0]
+            middle = body.mean(axis=0)
+            half = body[np.argsort((body - middle) @ rng.normal(size=2))][:3]
+            canvas.put([_ordered(half)], tone * 0.6, rng.uniform(0.2, 0.7))
+
+
+def _ordered(ring: Ring) -> Ring:
+    """The same corners counter-clockwise."""
+    around = ring - ring.mean(axis=0)
+    return ring[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
+
+
+def _shine(canvas: Canvas, inside: np.ndarray, size: float, rng: np.random.Generator) -> None:
+    """A hull of scatterers, and the cross that the brightest of them throw beyond it."""
+    shape = canvas.shape
+    power = inside * rng.uniform(60, 200) * np.sqrt(rng.gamma(1.5, 1 / 1.5, shape))
+    rows, cols = np.nonzero(inside)
+    for at in rng.integers(0, len(rows), int(rng.integers(2, 9))):
+        row, col, height = int(rows[at]), int(cols[at]), rng.uniform(150, 500)
+        power[row, col] += height * 2
+        if rng.random() < 0.5:
+            reach = size * rng.uniform(0.1, 0.4)
+            level = height * rng.uniform(0.1, 0.5)
+            power[row] += level * np.exp(-np.abs(np.arange(shape[1]) - col) / reach)
+            power[:, col] += level * rng.uniform(0.2, 1) * np.exp(-np.abs(np.arange(shape[0]) - row) / reach)
+    blurred = ndimage.gaussian_filter(power, rng.uniform(0.4, 0.9))
+    np.maximum(canvas.layers, blurred, out=canvas.layers)
+
+
+def _sea(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Dark and speckled; with a coast and its bright specks in one of three."""
+    shape = canvas.shape
+    level = np.exp(rng.uniform(np.log(5), np.log(45))) * np.exp(0.1 * bumpy(shape, rng.uniform(30, 120), rng))
+    if rng.random() < 0.35:
+        y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) - 0.5
+        across = np.array([x, y]).T @ rng.normal(size=2)
+        ashore = across.T + 0.08 * bumpy(shape, 40, rng) > rng.uniform(0.0, 0.5)
+        level = np.where(ashore, level * rng.uniform(1.5, 5) * np.exp(0.25 * bumpy(shape, 12, rng)), level)
+        specks = ashore & (rng.random(shape) < 10 ** rng.uniform(-3.5, -1.7))
+        level += 255 * ndimage.gaussian_filter(specks * rng.exponential(6, shape), rng.uniform(0.5, 1.2))
+    looks = np.exp(rng.uniform(0, np.log(6)))
+    speckled = level * np.sqrt(rng.gamma(looks, 1 / looks, shape))
+    canvas.layers[:] = ndimage.gaussian_filter(speckled, rng.uniform(0, 0.8))
+
+
+def _apron(canvas: Canvas, size: float, built: bool, rng: np.random.Generator) -> None:
+    """Concrete with slabs, lines and vans; with grass, and where it may be with a terminal and its bridges."""
+    height, width = shape = canvas.shape
+    base: Floats = rng.uniform(70, 215) + np.array([12, 4, -10]) * rng.uniform(-0.5, 2)
+    canvas.layers[:] = base[:, None, None] * (1 + 0.04 * bumpy(shape, 40, rng) + 0.03 * bumpy(shape, 4, rng))
+    turned = rng.uniform(0, 180)
+
+    def strip(length: float, broad: float, tone: Floats, opacity: float) -> None:
+        at = (rng.uniform(0, width), rng.uniform(0, height))
+        heading = turned + 90 * int(rng.integers(2)) + (rng.uniform(-40, 40) if rng.random() < 0.2 else 0)
+        canvas.put([box(*at, length, broad, heading)], tone, opacity)
+
+    far = float(height + width)
+    for _ in range(int(rng.integers(0, 4))):
+        strip(far, size * rng.uniform(0.5, 3), base * rng.uniform(0.6, 1.3), rng.uniform(0.3, 1))
+    if rng.random() < 0.4:
+        strip(far, size * rng.uniform(0.5, 3), np.array([90, 110, 60]) * rng.uniform(0.5, 1.3), 1.0)
+    for _ in range(int(rng.integers(3, 14))):
+        strip(far, rng.uniform(0.5, 1.5), base * rng.choice([0.6, 1.4]) + rng.normal(0, 15, 3), rng.uniform(0.2, 0.8))
+    if built and rng.random() < 0.6:
+        roof = rng.uniform(90, 255) + rng.normal(0, 10, 3)
+        strip(size * rng.uniform(2, 8), size * rng.uniform(0.5, 2), roof, 1.0)
+        for _ in range(int(rng.integers(0, 8))):
+            strip(size * rng.uniform(0.4, 1), max(size * 0.06, 1), roof * rng.uniform(0.7, 1.1), 1.0)
+    for _ in range(int(rng.integers(0, 40))):
+        van = size * rng.uniform(0.05, 0.2)
+        strip(van, van * rng.uniform(0.3, 0.6), rng.uniform(20, 255, 3) * rng.uniform(0.7, 1), 1.0)

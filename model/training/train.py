@@ -111,6 +111,7 @@ class _Run:
     def __init__(self, config: TrainConfig, mixture: Mixture, out: Path, team: Team) -> None:
         self._config, self._mixture, self._out, self._team = config, mixture, out, team
         torch.manual_seed(config.seed)
+        self._mixed = config.precision == "bf16" and _multiplies_bf16(team.device)
         self.model = _built(config, mixture)
         ground = Ground(mixture.words, self.model.config.mask_width)
         self._teacher = _Teacher(self.model, ground, together=team.size > 1).to(team.device)
@@ -131,7 +132,7 @@ class _Run:
         config, model = self._config, self.model
         model.train()
         model.encoders.conv.eval()  # its statistics are those that it was published with: batches are small
-        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=self._mixed)
         # On a processor plain products go backward several times faster than the fused kernel: rows are short.
         kernel = sdpa_kernel(SDPBackend.MATH) if model.device.type == "cpu" else nullcontext()
         with autocast, kernel:
@@ -223,6 +224,12 @@ def _built(config: TrainConfig, mixture: Mixture) -> EarthGPTX:
     if parts.language is None:
         words = Vocabulary.train(mixture.texts(config.vocabulary_samples), scale.language.vocabulary)
     return assemble(scale, parts, words)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def _whole(value: Tensor) -> Tensor:

@@ -102,28 +102,28 @@ _QUAYS_X = (0.10, 0.20, 0.30)
 def _ground(x: float) -> Iterator[Thing]:
     grey, dark = (0.46, 0.46, 0.45), (0.24, 0.24, 0.26)
     shore = float(coast(np.array([x + 0.2 * CELL_M]))[0])
-    apron = _box(x + 0.2 * CELL_M, shore + 60.0, 0.28 * CELL_M, 260.0, 90.0)
+    apron = box(x + 0.2 * CELL_M, shore + 60.0, 0.28 * CELL_M, 260.0, 90.0)
     yield _thing("harbour", [apron], 0.28 * CELL_M, 260.0, 90.0, 0.0, grey, -9.0, 296.0, "a paved port area")
     for fraction in _QUAYS_X:
-        quay = _box(x + fraction * CELL_M, shore - 160.0, 330.0, 44.0, 0.0)
+        quay = box(x + fraction * CELL_M, shore - 160.0, 330.0, 44.0, 0.0)
         yield _thing("harbour", [quay], 330.0, 44.0, 0.0, 2.0, grey, -8.0, 296.0, "a concrete quay")
-    mole = _box(x + 0.2 * CELL_M, shore - 470.0, 620.0, 22.0, 84.0)
+    mole = box(x + 0.2 * CELL_M, shore - 470.0, 620.0, 22.0, 84.0)
     yield _thing("harbour", [mole], 620.0, 22.0, 84.0, 3.0, (0.4, 0.39, 0.36), -7.0, 294.0, "a breakwater")
     middle, west, east = (float(np.mean(_STREETS_X)), _STREETS_X[0], _STREETS_X[-1])
     south, north = _STREETS_Y[0], _HIGHWAY_Y
     for fraction in _STREETS_X:
-        street = _box(x + fraction * CELL_M, (south + north) / 2, north - south, 9.0, 0.0)
+        street = box(x + fraction * CELL_M, (south + north) / 2, north - south, 9.0, 0.0)
         yield _thing("road", [street], north - south, 9.0, 0.0, 0.0, dark, -17.0, 299.0, "a street in the town")
     for y in _STREETS_Y:
         length = (east - west) * CELL_M
-        street = _box(x + middle * CELL_M, y, length, 9.0, 90.0)
+        street = box(x + middle * CELL_M, y, length, 9.0, 90.0)
         yield _thing("road", [street], length, 9.0, 90.0, 0.0, dark, -17.0, 299.0, "a street in the town")
-    highway = _box(x + CELL_M / 2, _HIGHWAY_Y, CELL_M, 16.0, 90.0)
+    highway = box(x + CELL_M / 2, _HIGHWAY_Y, CELL_M, 16.0, 90.0)
     yield _thing("road", [highway], CELL_M, 16.0, 90.0, 0.0, dark, -17.0, 299.0, "a highway along the coast")
-    link = _box(x + 0.2 * CELL_M, (_HIGHWAY_Y + shore) / 2, _HIGHWAY_Y - shore, 11.0, 0.0)
+    link = box(x + 0.2 * CELL_M, (_HIGHWAY_Y + shore) / 2, _HIGHWAY_Y - shore, 11.0, 0.0)
     yield _thing("road", [link], _HIGHWAY_Y - shore, 11.0, 0.0, 0.0, dark, -17.0, 299.0, "a road to the port")
-    runway = _box(x + _RUNWAY[0] * CELL_M, _RUNWAY[1], 1500.0, 45.0, 90.0)
-    taxi = _box(x + _RUNWAY[0] * CELL_M, _RUNWAY[1] + 130.0, 700.0, 110.0, 90.0)
+    runway = box(x + _RUNWAY[0] * CELL_M, _RUNWAY[1], 1500.0, 45.0, 90.0)
+    taxi = box(x + _RUNWAY[0] * CELL_M, _RUNWAY[1] + 130.0, 700.0, 110.0, 90.0)
     yield _thing("runway", [runway], 1500.0, 45.0, 90.0, 0.0, (0.3, 0.3, 0.31), -20.0, 299.0, "a runway")
     yield _thing("runway", [taxi], 700.0, 110.0, 90.0, 0.0, grey, -19.0, 298.0, "an airport apron")
 
@@ -156,7 +156,7 @@ def _town(x: float, rng: np.random.Generator) -> Iterator[Thing]:
                     heading = float(rng.choice([0.0, 90.0])) + rng.normal(0, 3.0)
                     r, g, b = (float(c * rng.uniform(0.85, 1.15)) for c in roofs[word])
                     yield _thing(
-                        "building", [_box(cx, cy, length, width, heading)], length, width, heading,
+                        "building", [box(cx, cy, length, width, heading)], length, width, heading,
                         rng.uniform(5.0, 16.0), (r, g, b), rng.uniform(-7.0, -1.0), rng.uniform(296.0, 301.0),
                         f"a {word} building",
                     )  # fmt: skip
@@ -172,7 +172,7 @@ def _vehicles(x: float, rng: np.random.Generator) -> Iterator[Thing]:
         centre_x, centre_y = cx + rng.uniform(-30, 30), _HIGHWAY_Y + rng.choice([-4.0, 4.0])
         tone = float(rng.uniform(0.3, 0.95))
         yield _thing(
-            "vehicle", [_box(centre_x, centre_y, length, width, 90.0)], length, width, 90.0, 3.0, (tone,) * 3, -6.0,
+            "vehicle", [box(centre_x, centre_y, length, width, 90.0)], length, width, 90.0, 3.0, (tone,) * 3, -6.0,
             rng.uniform(318.0, 326.0) if lorry else rng.uniform(302.0, 305.0), f"a {word} on the highway",
         )  # fmt: skip
 
@@ -213,6 +213,13 @@ def airframe(cx: float, cy: float, heading: float, length: float, span: float, b
     return [_place(np.array(part, float), cx, cy, heading) for part in parts]
 
 
+def hull(cx: float, cy: float, heading: float, length: float, width: float) -> Ring:
+    """Outline of a ship."""
+    a, w = length / 2, width / 2
+    outline = [(a, 0), (a * 0.72, w), (-a * 0.93, w), (-a, w * 0.6), (-a, -w * 0.6), (-a * 0.93, -w), (a * 0.72, -w)]
+    return _place(np.array(outline), cx, cy, heading)
+
+
 def _ships(x: float, rng: np.random.Generator) -> Iterator[Thing]:
     shore = float(coast(np.array([x + 0.2 * CELL_M]))[0])
     for fraction in _QUAYS_X:
@@ -236,15 +243,11 @@ def _ship(rng: np.random.Generator, cx: float, cy: float, heading: float, how: s
     r, g, b = hulls[word]
     length = rng.uniform(70.0, 190.0)
     width = length * rng.uniform(0.14, 0.19)
-    a, w = length / 2, width / 2
-    hull = np.array(
-        [(a, 0), (a * 0.72, w), (-a * 0.93, w), (-a, w * 0.6), (-a, -w * 0.6), (-a * 0.93, -w), (a * 0.72, -w)]
-    )
     points = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
     towards = points[round(heading / 45.0) % 8]
     text = f"a {word} ship, {length:.0f} m long and {width:.0f} m wide, {how}, bow to the {towards}"
     return _thing(
-        "ship", [_place(hull, cx, cy, heading)], length, width, heading % 360.0, 12.0, (r, g, b), rng.uniform(-1.0, 5.0),
+        "ship", [hull(cx, cy, heading, length, width)], length, width, heading % 360.0, 12.0, (r, g, b), rng.uniform(-1.0, 5.0),
         rng.uniform(308.0, 316.0), text,
     )  # fmt: skip
 
@@ -260,7 +263,8 @@ def _thing(
     )  # fmt: skip
 
 
-def _box(cx: float, cy: float, length: float, width: float, heading: float) -> Ring:
+def box(cx: float, cy: float, length: float, width: float, heading: float) -> Ring:
+    """Outline of a rectangle."""
     a, w = length / 2, width / 2
     return _place(np.array([(a, w), (-a, w), (-a, -w), (a, -w)]), cx, cy, heading)
 

@@ -16,11 +16,12 @@ from model.earthgptx import EarthGPTX
 from model.errors import ConfigError
 from model.region import Mask
 from model.tasks import Asked
+from model.tile import Modality
 from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
 from model.training.objective import losses, reach
-from model.training.pasted import PASTED, may_paste, pasted
+from model.training.pasted import LENGTHS_M, LONGEST_PX, PASTED, SHORTEST_PX, may_paste, pasted
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
@@ -255,26 +256,34 @@ def test_a_mask_that_reaches_its_box_is_taught_where_only_the_box_is_known() -> 
     assert far > 0.2
 
 
-def test_what_is_drawn_on_a_photograph_is_outlined_and_hides_what_lies_under_it() -> None:
-    ground = np.full((3, 96, 96), 90, np.uint8)
+@pytest.mark.parametrize("sensor", sorted(PASTED))
+def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(sensor: Modality) -> None:
+    ground = np.full((3, 96, 96), 40, np.uint8)
     roof = Region(labels=("building",), mask=Mask.from_array(np.ones((20, 20), bool), y0=10, x0=10))
     record = Record(
         pixels=ground,
-        modality="optical",
+        modality=sensor,
         metres_per_pixel=0.5,
         regions=(roof,),
-        complete=frozenset(("building", *PASTED)),
+        complete=frozenset(("building", *PASTED[sensor])),
     )
     assert may_paste(record)
     assert not may_paste(replace(record, complete=frozenset(("building",))))  # there may be some that nobody marked
-    for seed in range(20):
+    kept = 0
+    for seed in range(30):
         drawn = pasted(record, np.random.default_rng(seed))
-        assert 15 / 100 <= (drawn.metres_per_pixel or 0) <= 70 / 8
+        least, most = LENGTHS_M[sensor]
+        assert least / LONGEST_PX[sensor] <= (drawn.metres_per_pixel or 0) <= most / SHORTEST_PX
         seen = [region.mask.window(0, 0, 96, 96) for region in drawn.regions]
-        assert np.sum(seen, axis=0).max() <= 1
+        assert np.sum(seen, axis=0).max(initial=0) <= 1
+        old = [region for region in drawn.regions if region.label == "building"]
+        kept += len(old)
+        if not old and "building" not in drawn.complete:
+            continue  # on another ground
         for region, inside in zip(drawn.regions, seen, strict=True):
-            if region.label in PASTED:
-                assert abs(drawn.pixels.astype(int) - 90).max(axis=0)[inside].mean() > 10
+            if region.label in PASTED[sensor]:
+                assert abs(drawn.pixels.astype(int) - 40).max(axis=0)[inside].mean() > 10
+    assert 5 < kept < 25
 
 
 def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: EarthGPTX) -> None:

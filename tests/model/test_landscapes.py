@@ -1,0 +1,62 @@
+"""Made photographs of one kind of ground: what they are called, and that their objects lie where they are drawn."""
+
+import numpy as np
+
+from model.training.canvas import Canvas
+from model.training.known import KNOWN
+from model.training.landscapes import SCENE, landscape
+from model.training.lessons import taught
+from model.training.samples import Answer
+from model.training.world import box, disc
+
+SEEDS = range(40)
+
+
+def test_every_kind_of_ground_is_made_and_asked_for_by_its_name() -> None:
+    words = set()
+    for seed in SEEDS:
+        lessons = taught(landscape(seed, 64), np.random.default_rng(seed)).lessons
+        [word] = [each.answer for each in lessons if isinstance(each, Answer) and each.question == SCENE]
+        words.add(word)
+    assert words == set(KNOWN["rsscn7"][0].words)
+
+
+def test_a_seed_gives_always_the_same_image() -> None:
+    one, other = landscape(3, 64), landscape(3, 64)
+    assert (one.pixels == other.pixels).all()
+    assert one.regions == other.regions
+    assert (landscape(4, 64).pixels != one.pixels).any()
+
+
+def test_cars_and_roofs_lie_apart_and_in_the_image() -> None:
+    seen = 0
+    for seed in SEEDS:
+        record = landscape(seed, 128)
+        roofs = [region.mask for region in record.regions if region.label == "building"]
+        cars = [region.mask for region in record.regions if region.label == "car"]
+        seen += len(roofs) + len(cars)
+        covered = np.zeros((128, 128), int)
+        for mask in cars:
+            covered += mask.window(0, 0, 128, 128)
+        assert covered.max(initial=0) <= 2  # a pixel that two share by halves
+        assert {region.label for region in record.regions} <= {"building", "car"}
+    assert seen > 100
+
+
+def test_a_disc_is_the_same_as_a_spot_and_as_a_ring() -> None:
+    tone = np.full(3, 200.0)
+    by_ring, by_spot = (Canvas(np.zeros((3, 40, 40))) for _ in range(2))
+    by_ring.put([disc(18.3, 21.9, 8)], tone)
+    by_spot.spot(18.3, 21.9, 8, tone)
+    assert abs(by_ring.layers - by_spot.layers).max() < 40  # a ring has twenty corners
+    assert abs(by_ring.layers.sum() / by_spot.layers.sum() - 1) < 0.03
+
+
+def test_what_lies_past_the_picture_is_cut() -> None:
+    canvas = Canvas(np.zeros((1, 20, 20)))
+    canvas.put([box(0, 10, 10, 4, 90)], np.array([100.0]))
+    canvas.spot(60, 60, 5, np.array([100.0]))
+    mask = canvas.mask([box(0, 10, 10, 4, 90)])
+    assert mask is not None
+    assert (canvas.layers[0] == 100).sum() == mask.area == 5 * 4
+    assert canvas.mask([box(-30, 10, 10, 4, 90)]) is None
