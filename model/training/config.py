@@ -63,7 +63,7 @@ class TrainConfig(BaseModel):
     ema: float = 0.999
     """Most that an update leaves of the weights' average, which is what is kept."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 is fp32 on a processor that has no such products: they would take fifty times as long there."""
+    """bf16 is fp32 on a processor that has no such products: a step takes some ten times as long with them there."""
     seed: int = 0
     workers: int = 1
     """Processes that make samples."""
