@@ -27,11 +27,11 @@ from model.tokens import LOCATIONS
 from model.vision import Features
 
 MOST_INSTANCES = 256
+"""Peaks of one phrase in one image that become instances, the surest first."""
 SAME = 0.5
 """IoU of two boxes of a phrase from which they are one object's."""
 NOWHERE = (float("nan"),) * 4
 """A box that a prompt did not draw."""
-"""Peaks of one phrase in one image that become instances, the surest first."""
 SURE = 0.1
 """Least score of an instance, where nothing else is said."""
 

@@ -65,7 +65,7 @@ class ReadConfig(BaseModel):
 
 SCALELESS_PART = 0.35
 """Of all images, of which it is not said how large a pixel is."""
-PASTED_PART = 0.4
+PASTED_PART = 0.5
 """Of the images that may have aircraft, tanks or ships drawn on them."""
 LANDSCAPES_PART = 0.15
 """Of the made images, that are of one kind of ground."""

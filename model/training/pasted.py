@@ -18,8 +18,7 @@ from model.training.world import Ring, airframe, box, disc, hull
 
 PASTED: dict[Modality, tuple[str, ...]] = {"optical": ("aircraft", "storage tank"), "sar": ("ship",)}
 MOST = 6
-SHORTEST_PX = 8
-LONGEST_PX: dict[Modality, float] = {"optical": 150, "sar": 80}
+LENGTHS_PX: dict[Modality, tuple[float, float]] = {"optical": (12, 190), "sar": (8, 80)}
 """Of what is drawn."""
 LENGTHS_M: dict[Modality, tuple[float, float]] = {"optical": (15, 70), "sar": (25, 300)}
 """Of the same on the ground, from which the image's scale follows."""
@@ -40,7 +39,7 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
     """The same image with some such objects on it, of one size, which says how large a pixel is."""
     height, width = record.pixels.shape[1:]
     drawn = PASTED[record.modality]
-    size = float(np.exp(rng.uniform(np.log(SHORTEST_PX), np.log(LONGEST_PX[record.modality]))))
+    size = float(np.exp(rng.uniform(*np.log(LENGTHS_PX[record.modality]))))
     canvas = Canvas(record.pixels.astype(np.float64))
     if rng.random() < OTHER_GROUND:
         if record.modality == "sar":

@@ -21,7 +21,7 @@ from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
 from model.training.objective import losses, reach
-from model.training.pasted import LENGTHS_M, LONGEST_PX, PASTED, SHORTEST_PX, may_paste, pasted
+from model.training.pasted import LENGTHS_M, LENGTHS_PX, PASTED, may_paste, pasted
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
@@ -272,8 +272,8 @@ def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(
     kept = 0
     for seed in range(30):
         drawn = pasted(record, np.random.default_rng(seed))
-        least, most = LENGTHS_M[sensor]
-        assert least / LONGEST_PX[sensor] <= (drawn.metres_per_pixel or 0) <= most / SHORTEST_PX
+        (least_m, most_m), (least_px, most_px) = LENGTHS_M[sensor], LENGTHS_PX[sensor]
+        assert least_m / most_px <= (drawn.metres_per_pixel or 0) <= most_m / least_px
         seen = [region.mask.window(0, 0, 96, 96) for region in drawn.regions]
         assert np.sum(seen, axis=0).max(initial=0) <= 1
         old = [region for region in drawn.regions if region.label == "building"]
