@@ -13,6 +13,7 @@ from model.prompt import VisualPrompt
 from model.region import Mask
 from model.tasks import Asked
 from model.training.record import Record
+from model.vision import padded
 
 COLOURS = ((230, 60, 60), (60, 160, 250), (250, 200, 40), (80, 210, 110), (220, 110, 230))
 
@@ -22,7 +23,7 @@ def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> Non
 
     Args:
         model: to ask.
-        records: of one size.
+        records: of any size.
         path: a PNG; its folder is created.
     """
     import matplotlib as mpl
@@ -32,28 +33,23 @@ def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> Non
 
     was_training = model.training
     model.eval()
-    named = [sorted({region.label for region in record.regions})[:5] for record in records]
-    prompts = [
-        [VisualPrompt(id=str(n), place=region.mask.box) for n, region in enumerate(record.regions[:2])]
-        for record in records
-    ]
-    asked = Asked(
-        model, torch.from_numpy(np.stack([record.pixels for record in records])), [r.modality for r in records], prompts,
-        metres=[record.metres_per_pixel for record in records],
-    )  # fmt: skip
-    found, described, referred = asked.find(named), asked.describe(), asked.refer()
     figure, axes = plt.subplots(len(records), 2, figsize=(9, 4.4 * len(records)), squeeze=False)
-    for row, record in enumerate(records):
-        truth = [(named[row].index(r.label), r.mask) for r in record.regions if r.label in named[row]]
+    for row, record in zip(axes, records, strict=True):
+        named = sorted({region.label for region in record.regions})[:5]
+        prompts = [VisualPrompt(id=str(n), place=region.mask.box) for n, region in enumerate(record.regions[:2])]
+        pixels = torch.from_numpy(padded(record.pixels, model.config.token_px))[None]
+        asked = Asked(model, pixels, [record.modality], [prompts], metres=[record.metres_per_pixel])
+        truth = [(named.index(r.label), r.mask) for r in record.regions if r.label in named]
         seen = [
             (number, instance.mask)
-            for number, one in enumerate(found[row])
+            for number, one in enumerate(asked.find([named])[0])
             for instance in one.instances
             if instance.mask is not None and instance.score >= 0.3
         ]
-        left = f"{record.source}: " + ", ".join(named[row])
-        right = "\n".join([described[row].caption[:90], *(f"{r.label} | {r.caption[:70]}" for r in referred[row])])
-        for axis, masks, title in zip(axes[row], (truth, seen), (left, right), strict=True):
+        left = f"{record.source}: " + ", ".join(named)
+        said = (f"{r.label} | {r.caption[:70]}" for r in asked.refer()[0])
+        right = "\n".join([asked.describe()[0].caption[:90], *said])
+        for axis, masks, title in zip(row, (truth, seen), (left, right), strict=True):
             axis.imshow(_painted(record, masks))
             axis.set_title(title, fontsize=7)
             axis.axis("off")

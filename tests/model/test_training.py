@@ -22,6 +22,7 @@ from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
 from model.training.objective import losses, reach
 from model.training.pasted import LENGTHS_M, LENGTHS_PX, PASTED, may_paste, pasted
+from model.training.pictures import draw_answers
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
@@ -284,6 +285,13 @@ def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(
             if region.label in PASTED[sensor]:
                 assert abs(drawn.pixels.astype(int) - 40).max(axis=0)[inside].mean() > 10
     assert 5 < kept < 25
+
+
+def test_pictures_are_drawn_of_images_of_any_size(tiny: EarthGPTX, tmp_path: Path) -> None:
+    draw_answers(
+        tiny, [a_record(ship(10, 10), side=100), a_record(ship(20, 30), side=70)], tmp_path / "p" / "worst.png"
+    )
+    assert (tmp_path / "p" / "worst.png").stat().st_size > 1000
 
 
 def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: EarthGPTX) -> None:
