@@ -78,6 +78,10 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="'rendered', or a folder of annotated images.")],
     split: Annotated[str, typer.Option(help="A list in the folder.")] = "test",
     iou: Annotated[float, typer.Option(min=0.05, max=0.95, help="From which a found box is a hit.")] = 0.5,
+    resolution: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Metres of a pixel that the images are brought to; theirs by default."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
     folder: Annotated[
         Path | None,
@@ -90,7 +94,7 @@ def evaluate(
     with progress_bar() as progress:
         task = progress.add_task("reading", total=None, rate="")
         reports = examine(
-            model, dataset, split, iou=iou, out=folder,
+            model, dataset, split, iou=iou, resolution=resolution, out=folder,
             on_image=lambda name, done, total: progress.update(task, description=name, completed=done, total=total),
         )  # fmt: skip
     for report in reports:

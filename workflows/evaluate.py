@@ -60,7 +60,7 @@ class Report:
 
 
 def evaluate(
-    place: str, dataset: str, split: str, *, iou: float = 0.5, out: Path | None = None,
+    place: str, dataset: str, split: str, *, iou: float = 0.5, resolution: float | None = None, out: Path | None = None,
     on_image: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Report]:  # fmt: skip
     """Examine a model; a report a set.
@@ -71,11 +71,12 @@ def evaluate(
         dataset: `rendered`, the folder of a known set, or one that holds an `earthgptx.yaml` that describes it.
         split: name of a list in the folder.
         iou: from which a found box is a hit.
+        resolution: metres of a pixel that the images are brought to, as a job's `grid.resolution` does; None for theirs.
         out: folder for raw answers and pictures; None for none.
         on_image: told the set, the images done and to do.
 
     Raises:
-        DataError: the set cannot be read.
+        DataError: the set cannot be read, or its scale is not known and a resolution is wanted.
         JobError: there is no such model.
         WeightsError: the model cannot be read.
     """
@@ -83,6 +84,8 @@ def evaluate(
     traits, analyst = source.traits(), source.load()
     reports = []
     for name, words, records in read_exam(dataset, split):
+        if resolution is not None:
+            records = [_at(resolution, record, name) for record in records]
         large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
         told, blind = partial(on_image, name), dict[str, float]()
         if large or not isinstance(analyst, EarthGPTXAnalyst):
@@ -136,6 +139,14 @@ def read_exam(dataset: str, split: str) -> list[tuple[str, tuple[str, ...], list
         words = config.words or tuple(sorted({region.label for record in records for region in record.regions}))
         found.append((config.name, words, records))
     return found
+
+
+def _at(resolution: float, record: Record, name: str) -> Record:
+    """The image on coarser or finer pixels; one that is not square is filled up with ground that is not known."""
+    if record.metres_per_pixel is None:
+        raise DataError(f"{name}: how large a pixel is is not known, so it cannot be brought to {resolution} m")
+    side = max(record.pixels.shape[1:])
+    return record.cropped(0, 0, side, max(round(side * record.metres_per_pixel / resolution), 1))
 
 
 def _find(

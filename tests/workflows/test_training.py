@@ -72,6 +72,17 @@ def test_an_image_that_is_too_large_is_found_in_tile_by_tile(tmp_path: Path) -> 
     assert set(report["figures"]) == {"find_ap50", "find_ap50/ship", "find_ap50_from_16_px"}
 
 
+def test_images_are_brought_to_the_resolution_that_a_job_would_have(tmp_path: Path) -> None:
+    data = a_set(tmp_path / "mine", 1100)
+    with pytest.raises(ModelError, match="mine: how large a pixel is is not known"):
+        earthgptx("evaluate", "tiny", data, "--resolution", "5")
+    described = yaml.safe_load((data / "earthgptx.yaml").read_text())
+    (data / "earthgptx.yaml").write_text(yaml.safe_dump({**described, "metres_per_pixel": 0.5}))
+    earthgptx("evaluate", "tiny", data, "--resolution", "5", "--json", tmp_path / "f.json")
+    [report] = json.loads((tmp_path / "f.json").read_text())
+    assert "mask_miou/point" in report["figures"]  # 110 px are looked at in one
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "sentence"),
     [
