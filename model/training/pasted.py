@@ -16,14 +16,17 @@ from model.training.canvas import Canvas, Floats, bumpy
 from model.training.record import LEAST_PX, Record, Region
 from model.training.world import Ring, airframe, box, disc, hull
 
-PASTED: dict[Modality, tuple[str, ...]] = {"optical": ("aircraft", "storage tank"), "sar": ("ship",)}
+_AIRPORT, _SEA = ("aircraft", "storage tank"), ("ship",)
+PASTED: dict[Modality, tuple[str, ...]] = {"optical": (*_AIRPORT, *_SEA), "sar": _SEA}
 MOST = 6
-LENGTHS_PX: dict[Modality, tuple[float, float]] = {"optical": (12, 190), "sar": (8, 80)}
+LENGTHS_PX = {_AIRPORT: (12.0, 190.0), _SEA: (5.0, 80.0)}
 """Of what is drawn."""
-LENGTHS_M: dict[Modality, tuple[float, float]] = {"optical": (15, 70), "sar": (25, 300)}
-"""Of the same on the ground, from which the image's scale follows."""
+LENGTHS_M = {_AIRPORT: (15.0, 70.0), _SEA: (25.0, 300.0)}
+"""Of the same on the ground."""
 LEFT = 0.6
 """Part of another object that must still be seen."""
+SEA_PART = 0.4
+"""Part of the photographs on which ships are drawn; aircraft and tanks on the others."""
 OTHER_GROUND = 0.5
 """Part of the images whose ground is drawn too."""
 
@@ -36,16 +39,19 @@ def may_paste(record: Record) -> bool:
 
 
 def pasted(record: Record, rng: np.random.Generator) -> Record:
-    """The same image with some such objects on it, of one size, which says how large a pixel is."""
+    """The same image with some such objects on it, of one size.
+
+    They are as large as the image's scale says, if that can be drawn; else their size says how large a pixel is.
+    """
     height, width = record.pixels.shape[1:]
-    drawn = PASTED[record.modality]
-    size = float(np.exp(rng.uniform(*np.log(LENGTHS_PX[record.modality]))))
+    drawn = _SEA if record.modality == "sar" or rng.random() < SEA_PART else _AIRPORT
+    size, metres = _sized(drawn, record.metres_per_pixel, rng)
     canvas = Canvas(record.pixels.astype(np.float64))
     if rng.random() < OTHER_GROUND:
-        if record.modality == "sar":
-            _sea(canvas, rng)
-        else:
+        if drawn == _AIRPORT:
             _apron(canvas, size, "building" not in record.complete, rng)
+        else:
+            (_speckled if record.modality == "sar" else _waves)(canvas, rng)
         record = replace(
             record, regions=(), complete=frozenset(word for word in record.complete if word in _NEVER_THERE),
             ignored=None,
@@ -64,7 +70,7 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
         mine = mask.window(0, 0, height, width)
         if (mine & taken).any():
             continue
-        if kind == "ship":
+        if kind == "ship" and record.modality == "sar":
             _shine(canvas, mine, own, rng)
         else:
             canvas.put([ring + sun for ring in rings], np.zeros(3), rng.uniform(0.3, 0.7))
@@ -79,8 +85,17 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
             regions.append(replace(region, mask=Mask.from_array(left) if region.outlined else region.mask))
     return replace(
         record, pixels=np.clip(canvas.layers, 0, 255).astype(np.uint8), regions=(*regions, *added),
-        metres_per_pixel=float(rng.uniform(*LENGTHS_M[record.modality])) / size,
+        metres_per_pixel=metres,
     )  # fmt: skip
+
+
+def _sized(drawn: tuple[str, ...], metres: float | None, rng: np.random.Generator) -> tuple[float, float]:
+    """Pixels of what is drawn, and metres of a pixel."""
+    length_m, size = (float(np.exp(rng.uniform(*np.log(each[drawn])))) for each in (LENGTHS_M, LENGTHS_PX))
+    least, most = LENGTHS_PX[drawn]
+    if metres is not None and least <= length_m / metres <= most:
+        return length_m / metres, metres
+    return size, length_m / size
 
 
 _NEVER_THERE = frozenset(("ship", "aircraft", "storage tank", "person", "bicycle", "solar panel"))
@@ -141,7 +156,28 @@ def _shine(canvas: Canvas, inside: np.ndarray, size: float, rng: np.random.Gener
     np.maximum(canvas.layers, blurred, out=canvas.layers)
 
 
-def _sea(canvas: Canvas, rng: np.random.Generator) -> None:
+def _waves(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Water of one colour, with waves; at times with the wakes of others and with a shore."""
+    shape = canvas.shape
+    tone = np.array([[25, 50, 75], [40, 75, 80], [15, 25, 40], [70, 90, 85]])[int(rng.integers(4))] * rng.uniform(
+        0.6, 1.5
+    )
+    waves = rng.uniform(0, 6) * bumpy(shape, rng.uniform(1.5, 5), rng) + rng.uniform(0, 8) * bumpy(shape, 60, rng)
+    canvas.layers[:] = tone[:, None, None] + waves
+    for _ in range(int(rng.integers(0, 4))):
+        at = (rng.uniform(0, shape[1]), rng.uniform(0, shape[0]))
+        canvas.put(
+            [box(*at, rng.uniform(10, 120), rng.uniform(1, 5), rng.uniform(0, 360))], tone + 80, rng.uniform(0.2, 0.7)
+        )
+    if rng.random() < 0.35:
+        y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) - 0.5
+        turn = rng.uniform(0, 2 * np.pi)
+        ashore = x * np.cos(turn) + y * np.sin(turn) + 0.06 * bumpy(shape, 40, rng) > rng.uniform(0.1, 0.5)
+        ground = rng.uniform(60, 190) + np.array([12, 4, -16]) * rng.uniform(-0.5, 2)
+        canvas.layers[:] = np.where(ashore, ground[:, None, None] * (1 + 0.15 * bumpy(shape, 6, rng)), canvas.layers)
+
+
+def _speckled(canvas: Canvas, rng: np.random.Generator) -> None:
     """Dark and speckled; with a coast and its bright specks in one of three."""
     shape = canvas.shape
     level = np.exp(rng.uniform(np.log(5), np.log(45))) * np.exp(0.1 * bumpy(shape, rng.uniform(30, 120), rng))

@@ -21,7 +21,7 @@ from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
 from model.training.objective import losses, reach
-from model.training.pasted import LENGTHS_M, LENGTHS_PX, PASTED, may_paste, pasted
+from model.training.pasted import LENGTHS_PX, PASTED, may_paste, pasted
 from model.training.pictures import draw_answers
 from model.training.record import Record, Region
 from model.training.rendered import rendered
@@ -257,6 +257,18 @@ def test_a_mask_that_reaches_its_box_is_taught_where_only_the_box_is_known() -> 
     assert far > 0.2
 
 
+def test_ships_are_as_large_as_the_scale_of_their_image_says() -> None:
+    """Else a scale of ten metres would mean that there are none."""
+    ground = np.full((3, 96, 96), 40, np.uint8)
+    words = frozenset(PASTED["sar"])
+    for seed in range(20):
+        record = Record(pixels=ground, modality="sar", metres_per_pixel=4.0, regions=(), complete=words)
+        drawn = pasted(record, np.random.default_rng(seed))
+        assert drawn.metres_per_pixel == 4
+        for region in drawn.regions:
+            assert np.hypot(region.mask.width, region.mask.height) * 4 < 1.3 * 300
+
+
 @pytest.mark.parametrize("sensor", sorted(PASTED))
 def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(sensor: Modality) -> None:
     ground = np.full((3, 96, 96), 40, np.uint8)
@@ -273,8 +285,9 @@ def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(
     kept = 0
     for seed in range(30):
         drawn = pasted(record, np.random.default_rng(seed))
-        (least_m, most_m), (least_px, most_px) = LENGTHS_M[sensor], LENGTHS_PX[sensor]
-        assert least_m / most_px <= (drawn.metres_per_pixel or 0) <= most_m / least_px
+        longest_px = max(most for _, most in LENGTHS_PX.values())
+        shortest_px = min(least for least, _ in LENGTHS_PX.values())
+        assert 15 / longest_px <= (drawn.metres_per_pixel or 0) <= 300 / shortest_px
         seen = [region.mask.window(0, 0, 96, 96) for region in drawn.regions]
         assert np.sum(seen, axis=0).max(initial=0) <= 1
         old = [region for region in drawn.regions if region.label == "building"]
