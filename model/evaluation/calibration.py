@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
+from model.config import Budget
 from model.earthgptx import EarthGPTX
 from model.prompt import VisualPrompt
 from model.tasks import Asked
@@ -35,8 +36,9 @@ def fitted(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) ->
             continue
         prompts = [VisualPrompt(id=str(at), place=region.mask.box) for at, region in enumerate(regions)]
         asked = Asked(
-            model, torch.from_numpy(record.pixels)[None], [record.modality], [prompts], metres=[record.metres_per_pixel]
-        )
+            model, torch.from_numpy(record.pixels)[None], [record.modality], [prompts], metres=[record.metres_per_pixel],
+            budget=Budget(caption=1),
+        )  # fmt: skip
         for answer, region in zip(asked.refer(words)[0], regions, strict=True):
             sure.append([answer.labels[word] for word in words])
             truth.append(words.index(region.label))

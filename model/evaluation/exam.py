@@ -20,10 +20,10 @@ from model.focus import refer
 from model.prompt import VisualPrompt
 from model.region import Box
 from model.tasks import Asked, Referred
-from model.training.landscapes import SCENE
 from model.training.lessons import (
     MANY,
     NUMBERS,
+    SCENE,
     caption,
     count_word,
     how_many,

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from model.training.canvas import Canvas, Floats, bumpy
+from model.training.known import NO_PORT
+from model.training.lessons import SCENE
 from model.training.record import LEAST_PX, Record, Region
 from model.training.world import box
 
-SCENE = "what kind of scene is this?"
-KNOWN = frozenset(("building", "car"))
-"""Words of which every object is annotated."""
-ABSENT = frozenset(("ship", "aircraft", "storage tank", "runway", "harbour", "person", "bicycle", "solar panel"))
-"""Words that none of them has anything of."""
+COMPLETE = frozenset(("building", "car", *NO_PORT, "harbour", "person", "bicycle", "solar panel"))
+"""Words of which every object is annotated, and words that none of them has anything of."""
 
 _Things = list[tuple[str, tuple[float, float, float, float, float]]]
 """Word, and middle, length, width and heading in pixels."""
@@ -37,7 +36,7 @@ def landscape(seed: int, px: int) -> Record:
             regions.append(Region(labels=("car", "vehicle") if label == "car" else (label,), mask=mask))
     return Record(
         pixels=np.clip(canvas.layers, 0, 255).astype(np.uint8), modality="optical", metres_per_pixel=None,
-        regions=tuple(regions), complete=KNOWN | ABSENT, source="landscapes", asked=((SCENE, word),),
+        regions=tuple(regions), complete=COMPLETE, source="landscapes", asked=((SCENE, word),),
     )  # fmt: skip
 
 

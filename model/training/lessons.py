@@ -15,6 +15,7 @@ from model.region import Box, Mask, Point, Scribble
 from model.training.record import Record, Region
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
+SCENE = "what kind of scene is this?"
 MOST_PROMPTS = 6
 MOST_PHRASES = 3
 MOST_LOCATED = 3

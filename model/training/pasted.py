@@ -5,9 +5,11 @@ Half of the images get another ground too, as such things stand on: an apron, or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.region import Mask
@@ -170,9 +172,8 @@ def _waves(canvas: Canvas, rng: np.random.Generator) -> None:
             [box(*at, rng.uniform(10, 120), rng.uniform(1, 5), rng.uniform(0, 360))], tone + 80, rng.uniform(0.2, 0.7)
         )
     if rng.random() < 0.35:
-        y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) - 0.5
         turn = rng.uniform(0, 2 * np.pi)
-        ashore = x * np.cos(turn) + y * np.sin(turn) + 0.06 * bumpy(shape, 40, rng) > rng.uniform(0.1, 0.5)
+        ashore = _ashore(shape, (np.cos(turn), np.sin(turn)), 0.06, 0.1, rng)
         ground = rng.uniform(60, 190) + np.array([12, 4, -16]) * rng.uniform(-0.5, 2)
         canvas.layers[:] = np.where(ashore, ground[:, None, None] * (1 + 0.15 * bumpy(shape, 6, rng)), canvas.layers)
 
@@ -182,15 +183,21 @@ def _speckled(canvas: Canvas, rng: np.random.Generator) -> None:
     shape = canvas.shape
     level = np.exp(rng.uniform(np.log(5), np.log(45))) * np.exp(0.1 * bumpy(shape, rng.uniform(30, 120), rng))
     if rng.random() < 0.35:
-        y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) - 0.5
-        across = np.array([x, y]).T @ rng.normal(size=2)
-        ashore = across.T + 0.08 * bumpy(shape, 40, rng) > rng.uniform(0.0, 0.5)
+        ashore = _ashore(shape, rng.normal(size=2), 0.08, 0.0, rng)
         level = np.where(ashore, level * rng.uniform(1.5, 5) * np.exp(0.25 * bumpy(shape, 12, rng)), level)
         specks = ashore & (rng.random(shape) < 10 ** rng.uniform(-3.5, -1.7))
         level += 255 * ndimage.gaussian_filter(specks * rng.exponential(6, shape), rng.uniform(0.5, 1.2))
     looks = np.exp(rng.uniform(0, np.log(6)))
     speckled = level * np.sqrt(rng.gamma(looks, 1 / looks, shape))
     canvas.layers[:] = ndimage.gaussian_filter(speckled, rng.uniform(0, 0.8))
+
+
+def _ashore(
+    shape: tuple[int, int], inland: Sequence[float] | Floats, rough: float, nearest: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Where a ragged coast's land is, towards `inland`; `nearest` the middle it begins, in parts of the image."""
+    y, x = np.mgrid[: shape[0], : shape[1]] / max(shape) - 0.5
+    return np.asarray(x * inland[0] + y * inland[1] + rough * bumpy(shape, 40, rng) > rng.uniform(nearest, 0.5))
 
 
 def _apron(canvas: Canvas, size: float, built: bool, rng: np.random.Generator) -> None:

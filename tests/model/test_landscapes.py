@@ -4,8 +4,8 @@ import numpy as np
 
 from model.training.canvas import Canvas
 from model.training.known import KNOWN
-from model.training.landscapes import SCENE, landscape
-from model.training.lessons import taught
+from model.training.landscapes import landscape
+from model.training.lessons import SCENE, taught
 from model.training.samples import Answer
 from model.training.world import box, disc
 
