@@ -83,7 +83,21 @@ class RunReport:
 @dataclass
 class _Worker:
     actor: Any
+    loading: Any
+    started: float
+    loaded: float | None = None
     tasks: dict[Any, _Task] = field(default_factory=dict)
+
+    def late(self, limit_s: float) -> str:
+        """Why it is taken for hung, if it is; loading a model has a time of its own."""
+        now = time.monotonic()
+        if self.loaded is None and ray.wait([self.loading], timeout=0)[0]:
+            self.loaded = now
+        if self.loaded is None:
+            return f"not started in {START_LIMIT_S:.0f} s" if now - self.started > START_LIMIT_S else ""
+        limit_s *= IN_FLIGHT
+        hung = any(now - max(task.started, self.loaded) > limit_s for task in self.tasks.values())
+        return f"no answer for {limit_s:.0f} s" if hung else ""
 
 
 @dataclass(frozen=True)
@@ -308,9 +322,9 @@ class Crew:
         self._deaths: Counter[BlockKey] = Counter()
         self._again: list[_Task] = []
         count = min(engine.replicas, max(len(plan.blocks), 1))
-        self._workers = [_Worker(self._remote.remote(*self._args)) for _ in range(count)]
+        self._workers = [self._started() for _ in range(count)]
         try:
-            ray.get([worker.actor.load.remote() for worker in self._workers], timeout=START_LIMIT_S)
+            ray.get([worker.loading for worker in self._workers], timeout=START_LIMIT_S)
         except GetTimeoutError:
             raise RunFailed(
                 f"{count} replicas with {engine.gpus_per_replica} GPUs each did not start in {START_LIMIT_S:.0f} s; "
@@ -363,10 +377,9 @@ class Crew:
                     break
                 except RayTaskError as error:
                     raise _cause(error) from error
-            now = time.monotonic()
-            if any(now - task.started > self._limit_s * IN_FLIGHT for task in self._workers[number].tasks.values()):
+            if why := self._workers[number].late(self._limit_s):
                 ray.kill(self._workers[number].actor)
-                self._replace(number, f"no answer for {self._limit_s * IN_FLIGHT:.0f} s")
+                self._replace(number, why)
         return ended
 
     def dismiss(self) -> None:
@@ -385,7 +398,11 @@ class Crew:
                     f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept"
                 )
         self._again += dead.tasks.values()
-        self._workers[number] = _Worker(self._remote.remote(*self._args))
+        self._workers[number] = self._started()
+
+    def _started(self) -> _Worker:
+        actor: Any = self._remote.remote(*self._args)
+        return _Worker(actor, actor.load.remote(), time.monotonic())
 
 
 def _publish(plan: Plan, base: str, software: dict[str, str]) -> None:

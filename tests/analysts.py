@@ -93,7 +93,12 @@ class Killing(Cfar):
 
 
 class Hanging(Cfar):
-    """Never comes back from the mark."""
+    """Never comes back from the mark, and takes longer to load than a block may take."""
+
+    @classmethod
+    def load(cls) -> Hanging:
+        time.sleep(9)
+        return cls()
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         if any(marked(tile) for tile in tiles):
