@@ -75,6 +75,8 @@ class ModelConfig(_Part):
     language: LanguageConfig
     temperature: float = Field(default=1.0, gt=0)
     """By which the likelihoods of given names are divided, so that how sure it is is how often it is right."""
+    mask_offset: float = 0.0
+    """Log-odds added to every mask, so that what is more likely an object than not is what fits best."""
     max_prompts: int = 64
     """Prompts of one image that are read together; more are asked in several turns."""
 

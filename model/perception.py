@@ -24,7 +24,9 @@ from model.vision import FINE
 
 STRIDE = 2
 OUTSIDE = -20.0
-"""Log-odds of what lies outside an instance's box."""
+"""Log-odds of what lies where an instance's mask may not reach."""
+GROWN = 1.3
+"""Sides of that, where the box was judged and not drawn, in the box's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class Perception(nn.Module):
             peaks: (N, 2) long, row and column at stride 2 of a place in each instance's box.
             pixels: (B, C, Y, X).
             under: (N, C) of `pixels`, what is pointed at; None for what lies at the peaks.
-            within: (N, 4) xyxy in cells, boxes that masks end at; None, or not a number, for those that are judged.
+            within: (N, 4) xyxy in cells, boxes that masks end at; None, or not a number, for those that are judged, a
+                little beyond which masks end.
 
         Returns:
             (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 2.
@@ -144,7 +147,9 @@ class Perception(nn.Module):
         rows, cols = masks.shape[-2:]
         y = torch.arange(rows, device=masks.device)[None, :, None] + 0.5
         x = torch.arange(cols, device=masks.device)[None, None, :] + 0.5
-        ends = boxes if within is None else torch.where(within.isnan(), boxes, within)
+        beyond = (boxes[:, 2:] - boxes[:, :2]) * (GROWN - 1) / 2
+        grown = torch.cat([boxes[:, :2] - beyond, boxes[:, 2:] + beyond], dim=-1)
+        ends = grown if within is None else torch.where(within.isnan(), grown, within)
         x0, y0, x1, y1 = (edge[:, None, None] for edge in ends.unbind(-1))
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
         return masks.masked_fill(~inside, OUTSIDE), boxes

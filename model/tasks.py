@@ -20,7 +20,8 @@ from model.config import Budget
 from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
-from model.perception import STRIDE, Perceived
+from model.outline import outlined
+from model.perception import OUTSIDE, STRIDE, Perceived
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -240,9 +241,9 @@ class Asked:
         return words.decode(said.tokens[:at]), said.tokens[at + 1 :]
 
     def _perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> Perceived:
-        encoded = self._encoded
-        perceived: Perceived = self.model.perception(torch.stack(list(states)), images, encoded.pixels, encoded.looked)
-        return perceived
+        model, encoded = self.model, self._encoded
+        perceived: Perceived = model.perception(torch.stack(list(states)), images, encoded.pixels, encoded.looked)
+        return replace(perceived, masks=perceived.masks + model.config.mask_offset)
 
     def _upsampled(self, masks: Tensor) -> Tensor:
         return functional.interpolate(masks[:, None], self._encoded.size, mode="bilinear", align_corners=False)[:, 0]
@@ -252,21 +253,18 @@ class Asked:
         presence = float(perceived.presence[number].sigmoid())
         quality = float(perceived.quality[number].sigmoid())
         # An empty mask is not silent: it is None, with the presence beside it.
-        return Instance(mask=_mask(inside), score=presence * quality, presence=presence)
+        mask = Mask.from_array(inside) if inside.any() else None
+        return Instance(mask=mask, score=presence * quality, presence=presence)
 
     def _seen(
         self, perceived: Perceived, images: Sequence[int], peaks: Tensor, under: Tensor | None = None,
         within: Tensor | None = None,
     ) -> list[Instance]:  # fmt: skip
         """The one object of each query, at its peak."""
-        masks, boxes = self.model.perception.instances(
-            perceived.queries, images, peaks, self._encoded.pixels, under, within
-        )
         seen = []
-        for number, box in enumerate(boxes.tolist()):
-            inside = (self._upsampled(masks[number : number + 1])[0] > 0).cpu().numpy()
+        for number, (mask, box) in enumerate(self._objects(perceived.queries, images, peaks, under, within)):
             presence, quality = (float(each[number].sigmoid()) for each in (perceived.presence, perceived.quality))
-            seen.append(Instance(mask=_mask(inside), score=presence * quality, presence=presence, box=self._edges(box)))
+            seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=box))
         return seen
 
     def _instances(
@@ -280,17 +278,28 @@ class Asked:
         heights = heat[rows, cols]
         order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
-        masks, boxes = self.model.perception.instances(
-            perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks, self._encoded.pixels
-        )
-        kept = _apart(boxes)
-        inside = (self._upsampled(masks[kept]) > 0).cpu().numpy()
-        edges = [self._edges(box) for box in boxes[kept].tolist()]
+        objects = self._objects(perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks)
+        sure = heights[order].tolist()
         return tuple(
             # What is too small to be outlined is where its box is.
-            Instance(mask=_mask(each) or _filled(box), score=float(height), presence=presence, box=box)
-            for each, height, box in zip(inside, heights[order][kept].tolist(), edges, strict=True)
+            Instance(mask=mask or _filled(box), score=sure[at], presence=presence, box=box)
+            for at in _apart([box for _, box in objects])
+            for mask, box in (objects[at],)
         )
+
+    def _objects(
+        self, queries: Tensor, images: Sequence[int], peaks: Tensor, under: Tensor | None = None,
+        within: Tensor | None = None,
+    ) -> list[tuple[Mask | None, Box]]:  # fmt: skip
+        """Outline and box of each instance; see `Perception.instances`."""
+        masks, boxes = self.model.perception.instances(queries, images, peaks, self._encoded.pixels, under, within)
+        scored = torch.where(masks > OUTSIDE, masks + self.model.config.mask_offset, OUTSIDE).cpu().numpy()
+        drawn = [False] * len(images) if within is None else (~within.isnan().any(dim=1)).tolist()
+        objects = []
+        for one, peak, judged, given in zip(scored, peaks.tolist(), boxes.tolist(), drawn, strict=True):
+            mask, edges = outlined(one, (peak[0], peak[1]), tuple(judged), drawn=given)
+            objects.append((mask, self._edges(edges)))
+        return objects
 
     def _edges(self, cells: Sequence[float]) -> Box:
         """A box in cells of stride 2 as one in pixels of the image, cut at its border; a pixel wide at least."""
@@ -300,24 +309,19 @@ class Asked:
         return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
-def _mask(inside: NDArray[np.bool_]) -> Mask | None:
-    return Mask.from_array(inside) if inside.any() else None
-
-
 def _filled(box: Box) -> Mask:
     y0, x0, y1, x1 = (round(edge) for edge in (box.y0, box.x0, box.y1, box.x1))
     return Mask.from_array(np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), bool), y0=y0, x0=x0)
 
 
-def _apart(boxes: Tensor) -> list[int]:
-    """Which boxes (N, 4), the surest first, are no surer one's again (greedy non-maximum suppression)."""
-    low, high = (
-        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
-        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
-    )
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
-    same = (shared / (area[:, None] + area[None] - shared) > SAME).cpu().numpy()
+def _apart(boxes: Sequence[Box]) -> list[int]:
+    """Which boxes, the surest first, are no surer one's again (greedy non-maximum suppression)."""
+    edges = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes])
+    low = np.maximum(edges[:, None, :2], edges[None, :, :2])
+    high = np.minimum(edges[:, None, 2:], edges[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(axis=-1)
+    area = (edges[:, 2:] - edges[:, :2]).prod(axis=-1)
+    same = shared / (area[:, None] + area[None] - shared) > SAME
     kept: list[int] = []
     for number in range(len(boxes)):
         if not same[number, kept].any():

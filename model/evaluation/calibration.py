@@ -1,4 +1,8 @@
-"""One temperature for the likelihoods of given names (Guo et al. 2017), so that how sure is how often right."""
+"""What is fitted to images that a model was not taught, and stored with its weights.
+
+One temperature for the likelihoods of given names (Guo et al. 2017), so that how sure is how often right; and one offset
+for the log-odds of masks, since the cut under which ground fits best is not where a loss has it (Lipton et al. 2014).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from model.config import Budget
@@ -20,7 +25,7 @@ MOST_REGIONS = 8
 """Of one image, that are pointed at."""
 
 
-def fitted(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) -> float:
+def fitted_temperature(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) -> float:
     """The temperature under which the true words are likeliest; the model's own where no image has a region.
 
     Args:
@@ -54,3 +59,38 @@ def fitted(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) ->
 
     best = minimize_scalar(surprise, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
     return float(model.config.temperature * np.exp(best.x))
+
+
+def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
+    """The offset under which the ground of words fits best: the IoU of each word, averaged over the words.
+
+    Args:
+        model: to ask, with its present offset, which stays where no image has an outlined region.
+        records: that it was not taught.
+    """
+    levels = 256
+    tallies: dict[str, NDArray[np.int64]] = {}
+    for record in records:
+        height, width = record.pixels.shape[1:]
+        words = sorted({word for region in record.regions for word in region.labels if word in record.complete})
+        mine = {word: [region for region in record.regions if word in region.labels] for word in words}
+        words = [word for word in words if all(region.outlined for region in mine[word])]
+        if not words:
+            continue
+        asked = Asked(model, torch.from_numpy(record.pixels)[None], [record.modality], metres=[record.metres_per_pixel])
+        known = np.ones((height, width), bool) if record.ignored is None else ~record.ignored
+        for word, found in zip(words, asked.find([words])[0], strict=True):
+            truth = np.logical_or.reduce([region.mask.window(0, 0, height, width) for region in mine[word]])
+            tally = tallies.setdefault(word, np.zeros((2, levels), np.int64))
+            for side, where in enumerate((truth & known, ~truth & known)):
+                tally[side] += np.bincount(found.scores[where], minlength=levels)
+    if not tallies:
+        return model.config.mask_offset
+    fits = []
+    for inside, outside in tallies.values():
+        # What is said to be there from each level on, among what truly is and what is not.
+        right, wrong = (np.cumsum(side[::-1])[::-1] for side in (inside, outside))
+        fits.append(right / (inside.sum() + wrong))
+    level = int(np.mean(fits, axis=0)[1:].argmax()) + 1
+    cut = (level - 0.5) / (levels - 1)
+    return float(model.config.mask_offset + np.log((1 - cut) / cut))

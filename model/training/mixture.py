@@ -67,7 +67,7 @@ SCALELESS_PART = 0.35
 """Of all images, of which it is not said how large a pixel is."""
 PASTED_PART = 0.5
 """Of the images that may have aircraft, tanks or ships drawn on them."""
-LANDSCAPES_PART = 0.15
+LANDSCAPES_PART = 0.25
 """Of the made images, that are of one kind of ground."""
 CROPS_PX = 256
 """Side of the images that `ReadConfig.crop` speaks of."""

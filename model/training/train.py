@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from model.config import SCALES, preset
 from model.earthgptx import EarthGPTX
 from model.errors import ConfigError
-from model.evaluation.calibration import fitted
+from model.evaluation.calibration import fitted_offset, fitted_temperature
 from model.memory import keep_memory
 from model.pretrained import Parts, assemble
 from model.tokens import Vocabulary
@@ -160,7 +160,7 @@ class _Run:
         return whole.to(self._team.device).eval()
 
     def save(self, *, calibrate: bool) -> None:
-        """Write the checkpoint, whole or not at all, and the averaged model; fit its temperature on the way."""
+        """Write the checkpoint, whole or not at all, and the averaged model; calibrate it on the way."""
         team, teacher = self._team, self._teacher
         held = team.weights(self._average.module)
         state = {
@@ -176,8 +176,11 @@ class _Run:
             if calibrate:
                 records = self._held_out(CALIBRATED)
                 words = sorted({region.label for record in records for region in record.regions})
-                temperature = round(fitted(averaged, records, words), 4)
-                averaged.config = averaged.config.model_copy(update={"temperature": temperature})
+                found = {
+                    "temperature": round(fitted_temperature(averaged, records, words), 4),
+                    "mask_offset": round(fitted_offset(averaged, records), 2),
+                }  # fmt: skip
+                averaged.config = averaged.config.model_copy(update=found)
             save_pretrained(averaged, self._out / "model", dtype=torch.float16)
         team.wait()
 

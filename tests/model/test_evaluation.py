@@ -1,5 +1,6 @@
 """Each measure against cases worked out by hand; a whole exam of a model that knows nothing."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.evaluation.calibration import HIGH, LOW, fitted
+from model.earthgptx import EarthGPTX
+from model.evaluation.calibration import HIGH, LOW, fitted_offset, fitted_temperature
 from model.evaluation.exam import Answers, examine, within_one
 from model.evaluation.figures import figures
 from model.evaluation.measures import (
@@ -28,8 +30,11 @@ from model.evaluation.similarity import similarities
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tasks import Asked
+from model.training.record import Record, Region
 from model.training.rendered import rendered
+from model.training.samples import Find
 from model.weights import untrained
+from tests.model.lessons import NAMES, samples
 
 
 def at(image: int, x: float, score: float = 1.0, label: str = "ship", side: float = 10) -> Detection:
@@ -112,7 +117,7 @@ def test_the_temperature_is_the_one_under_which_the_truth_is_likeliest() -> None
     model = untrained("tiny")
     records = [rendered(seed, 128, "optical") for seed in (3, 4)]
     words = sorted({region.label for record in records for region in record.regions})
-    temperature = fitted(model, records, words)
+    temperature = fitted_temperature(model, records, words)
 
     def surprise(value: float) -> float:
         model.config = model.config.model_copy(update={"temperature": value})
@@ -129,7 +134,37 @@ def test_the_temperature_is_the_one_under_which_the_truth_is_likeliest() -> None
     best = surprise(temperature)
     others = [temperature * factor for factor in (0.5, 0.9, 1.1, 2.0) if LOW < temperature * factor < HIGH]
     assert all(best <= surprise(other) + 1e-6 for other in others)
-    assert fitted(model, [], words) == model.config.temperature
+    assert fitted_temperature(model, [], words) == model.config.temperature
+
+
+def test_the_offset_is_the_one_under_which_ground_fits_best(taught: EarthGPTX) -> None:
+    model = copy.deepcopy(taught)
+    records = [
+        Record(
+            pixels=sample.pixels, modality=sample.modality, metres_per_pixel=None, complete=frozenset([name]),
+            regions=tuple(Region(labels=(name,), mask=mask) for mask in lesson.masks),
+        )
+        for sample, name in zip(samples(), NAMES, strict=True)
+        for lesson in sample.lessons[:1]
+        if isinstance(lesson, Find)
+    ]  # fmt: skip
+
+    def fit(offset: float) -> float:
+        model.config = model.config.model_copy(update={"mask_offset": offset})
+        worth = []
+        for record, name in zip(records, NAMES, strict=True):
+            asked = Asked(model, torch.from_numpy(record.pixels)[None], [record.modality])
+            inside = asked.find([[name]])[0][0].scores >= 128
+            truth = np.logical_or.reduce([region.mask.window(0, 0, *inside.shape) for region in record.regions])
+            worth.append((inside & truth).sum() / (inside | truth).sum())
+        return float(np.mean(worth))
+
+    too_little = fit(-5.0)
+    offset = fitted_offset(model, records)
+    best = fit(offset)
+    assert best > max(too_little, 0.9)
+    assert all(best >= fit(offset + step) for step in (-2, -1, 1, 2))
+    assert fitted_offset(model, []) == model.config.mask_offset
 
 
 def test_a_whole_exam_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
