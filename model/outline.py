@@ -13,8 +13,6 @@ from model.region import Mask
 
 Edges = tuple[float, float, float, float]
 """x0, y0, x1, y1 in cells."""
-TOUCHING = np.ones((3, 3), bool)
-"""Cells that are one piece, corners too: a ship may lie aslant and be a cell wide."""
 
 
 def outlined(
@@ -50,9 +48,8 @@ def outlined(
     mask = upsampled[STRIDE:-STRIDE, STRIDE:-STRIDE] > 0
     if not mask.any():
         return None, judged
-    top, bottom = _reach(window.max(axis=1))
-    left, right = _reach(window.max(axis=0))
     if not drawn:
+        (top, bottom), (left, right) = (_reach(window.max(axis=axis)) for axis in (1, 0))
         judged = (
             judged[0] - max(judged[0] - x0 - left, 0) / 2, judged[1] - max(judged[1] - y0 - top, 0) / 2,
             judged[2] + max(x0 + right - judged[2], 0) / 2, judged[3] + max(y0 + bottom - judged[3], 0) / 2,
@@ -62,7 +59,8 @@ def outlined(
 
 def _piece(inside: NDArray[np.bool_], peak: tuple[int, int]) -> NDArray[np.bool_]:
     """The piece that holds the peak; the largest, where none does."""
-    pieces, count = ndimage.label(inside, TOUCHING)
+    # Corners touch: a ship may lie aslant and be a cell wide.
+    pieces, count = ndimage.label(inside, structure=np.ones((3, 3)))
     if count == 1:
         return inside
     row, col = peak

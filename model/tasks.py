@@ -279,12 +279,11 @@ class Asked:
         order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
         objects = self._objects(perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks)
-        sure = heights[order].tolist()
+        scored = list(zip(objects, heights[order].tolist(), strict=True))
         return tuple(
             # What is too small to be outlined is where its box is.
-            Instance(mask=mask or _filled(box), score=sure[at], presence=presence, box=box)
-            for at in _apart([box for _, box in objects])
-            for mask, box in (objects[at],)
+            Instance(mask=mask or _filled(box), score=score, presence=presence, box=box)
+            for (mask, box), score in (scored[at] for at in _apart([box for _, box in objects]))
         )
 
     def _objects(

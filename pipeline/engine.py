@@ -95,9 +95,9 @@ class _Worker:
             self.loaded = now
         if self.loaded is None:
             return f"not started in {START_LIMIT_S:.0f} s" if now - self.started > START_LIMIT_S else ""
-        limit_s *= IN_FLIGHT
-        hung = any(now - max(task.started, self.loaded) > limit_s for task in self.tasks.values())
-        return f"no answer for {limit_s:.0f} s" if hung else ""
+        most_s = limit_s * IN_FLIGHT
+        hung = any(now - max(task.started, self.loaded) > most_s for task in self.tasks.values())
+        return f"no answer for {most_s:.0f} s" if hung else ""
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class Crew:
         self._deaths: Counter[BlockKey] = Counter()
         self._again: list[_Task] = []
         count = min(engine.replicas, max(len(plan.blocks), 1))
-        self._workers = [self._started() for _ in range(count)]
+        self._workers = [self._start() for _ in range(count)]
         try:
             ray.get([worker.loading for worker in self._workers], timeout=START_LIMIT_S)
         except GetTimeoutError:
@@ -398,9 +398,9 @@ class Crew:
                     f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept"
                 )
         self._again += dead.tasks.values()
-        self._workers[number] = self._started()
+        self._workers[number] = self._start()
 
-    def _started(self) -> _Worker:
+    def _start(self) -> _Worker:
         actor: Any = self._remote.remote(*self._args)
         return _Worker(actor, actor.load.remote(), time.monotonic())
 

@@ -97,7 +97,7 @@ class Hanging(Cfar):
 
     @classmethod
     def load(cls) -> Hanging:
-        time.sleep(9)
+        time.sleep(11)
         return cls()
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:

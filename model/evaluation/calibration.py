@@ -71,16 +71,13 @@ def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
     levels = 256
     tallies: dict[str, NDArray[np.int64]] = {}
     for record in records:
-        height, width = record.pixels.shape[1:]
-        words = sorted({word for region in record.regions for word in region.labels if word in record.complete})
-        mine = {word: [region for region in record.regions if word in region.labels] for word in words}
-        words = [word for word in words if all(region.outlined for region in mine[word])]
-        if not words:
+        there = sorted({word for region in record.regions for word in region.labels if word in record.complete})
+        truths = {word: truth for word in there if (truth := record.ground(word)) is not None}
+        if not truths:
             continue
         asked = Asked(model, torch.from_numpy(record.pixels)[None], [record.modality], metres=[record.metres_per_pixel])
-        known = np.ones((height, width), bool) if record.ignored is None else ~record.ignored
-        for word, found in zip(words, asked.find([words])[0], strict=True):
-            truth = np.logical_or.reduce([region.mask.window(0, 0, height, width) for region in mine[word]])
+        known = True if record.ignored is None else ~record.ignored
+        for (word, truth), found in zip(truths.items(), asked.find([tuple(truths)])[0], strict=True):
             tally = tallies.setdefault(word, np.zeros((2, levels), np.int64))
             for side, where in enumerate((truth & known, ~truth & known)):
                 tally[side] += np.bincount(found.scores[where], minlength=levels)

@@ -126,10 +126,8 @@ def _examine(
     known = [word for word in words if word in record.complete and not blind]
     for word, one in zip(known, asked.find([known])[0], strict=True):
         inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
-        there = [region for region in record.regions if word in region.labels]
-        if all(region.outlined for region in there):
-            drawn = [region.mask.window(0, 0, *inside.shape) for region in there]
-            truth = np.logical_or.reduce(drawn) if drawn else np.zeros_like(inside)
+        truth = record.ground(word)
+        if truth is not None:
             shared, either = int((inside & truth).sum()), int((inside | truth).sum())
             answers.ground.append({**about, "word": word, "shared": shared, "either": either})
         for instance in one.instances:

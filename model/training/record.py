@@ -65,6 +65,17 @@ class Record:
     ignored: NDArray[np.bool_] | None = field(default=None, repr=False)
     """(H, W). True where nothing is known."""
 
+    def ground(self, word: str) -> NDArray[np.bool_] | None:
+        """Where the objects of a word lie, (H, W); None where one of them is known by its box alone."""
+        there = [region for region in self.regions if word in region.labels]
+        if not all(region.outlined for region in there):
+            return None
+        height, width = self.pixels.shape[1:]
+        inside = np.zeros((height, width), bool)
+        for region in there:
+            inside |= region.mask.window(0, 0, height, width)
+        return inside
+
     def cropped(self, y0: float, x0: float, side: float, px: int) -> Record:
         """A square of the image, on px x px pixels; what lies past the image is black and not known.
 

@@ -39,7 +39,7 @@ from model.training.team import Team
 from model.weights import from_pretrained, save_pretrained
 
 CALIBRATED = 60
-"""Held-out images that the temperature is fitted on."""
+"""Held-out images that the temperature and the offset of masks are fitted on."""
 FOCAL_EVERY = 8
 """One batch of so many is of crops with the wider view beside them."""
 HELD_OUT = 2**40

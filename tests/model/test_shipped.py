@@ -12,8 +12,8 @@ from tests.model.chips import read_chips
 
 FLOORS = {
     "region_top1": 0.9, "mask_miou/point": 0.55, "mask_miou/box": 0.85, "mask_miou/free": 0.68, "find_ap50": 0.6,
-    "pr_at_50": 0.55, "iou/water": 0.45, "cider": 6.5, "caption_word": 0.92, "scene_f1": 0.68, "yes_no": 0.85,
-    "count_within_one": 0.7,
+    "pr_at_50": 0.55, "iou/water": 0.48, "cider": 6.5, "caption_word": 0.92, "scene_f1": 0.68, "yes_no": 0.85,
+    "count_within_one": 0.72,
 }  # fmt: skip
 """A little below what was measured when the weights were made."""
 

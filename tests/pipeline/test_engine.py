@@ -132,7 +132,7 @@ def lonlat_of(archive: Archive, row: float, col: float) -> tuple[float, float]:
 
 def test_a_replica_that_hangs_is_replaced_and_its_tile_quarantined(marked: Archive, tmp_path: Path) -> None:
     job = marked.job(tmp_path / "a.zarr", model="tests.analysts:Hanging", engine={"max_failed_fraction": 0.5})
-    report = done(job, block_limit_s=4)
+    report = done(job, block_limit_s=5)
     assert report.failed_tiles == 1
     assert "process died" in report.failures[0]
 
