@@ -24,13 +24,13 @@ from model.tile import AnalystTraits, TileInput, TileOutput
 
 if TYPE_CHECKING:
     from model.earthgptx import EarthGPTX
-    from model.tasks import Described, Found, Referred
+    from model.tasks import Asked, Captioned, Described, Found, Referred
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Weights that come with the package, by scale."""
-CODE = "6"
+CODE = "7"
 """Version of all code that shapes an answer; part of the digest."""
-MIN_SCORE = 0.25
+MIN_SCORE = 0.35
 """Under which an object is not kept, and so not described."""
 CONTEXT_PX = 16
 """A cell of the encoders: what lies nearer to a tile's border is seen without its surroundings."""
@@ -107,8 +107,8 @@ class EarthGPTXAnalyst:
         """One output per tile, in order.
 
         What is found does not depend on the prompts: it is looked for first, without any. Where captions are wanted,
-        each found object is then a prompt itself. Prompts beyond what the model reads together are asked in several
-        turns. Tiles whose sides are not whole tokens are padded at their end.
+        each found object is then a prompt itself, of which it is known what it is. Prompts beyond what the model reads
+        together are asked in several turns. Tiles whose sides are not whole tokens are padded at their end.
         """
         import torch
 
@@ -128,22 +128,25 @@ class EarthGPTXAnalyst:
         if any(tile.describe for tile in tiles):
             texts = [_text(described) for described in asked.describe()]
             captions = [text if tile.describe else "" for tile, text in zip(tiles, texts, strict=True)]
-        prompts = [
-            [*tile.prompts, *(_own_prompts(of_tile) if tile.describe else ())]
-            for tile, of_tile in zip(tiles, answers, strict=True)
-        ]
-        most = model.config.max_prompts
-        for start in range(0, max(len(each) for each in prompts), most):
-            turn = [each[start : start + most] for each in prompts]
-            asked = Asked(model, pixels, modalities, turn, metres=metres, features=features)
+
+        def turns(prompts: Sequence[Sequence[VisualPrompt]]) -> Iterator[tuple[list[Sequence[VisualPrompt]], Asked]]:
+            most = model.config.max_prompts
+            for start in range(0, max(len(each) for each in prompts), most):
+                turn = [each[start : start + most] for each in prompts]
+                yield turn, Asked(model, pixels, modalities, turn, metres=metres, features=features)
+
+        found = [_own_prompts(of_tile) if tile.describe else [] for tile, of_tile in zip(tiles, answers, strict=True)]
+        for turn, asked in turns(found):
+            labels = [
+                [into[int(prompt.id)].label for prompt in of_tile] for of_tile, into in zip(turn, answers, strict=True)
+            ]
+            for of_tile, words, into in zip(turn, asked.caption(labels), answers, strict=True):
+                for prompt, answer in zip(of_tile, words, strict=True):
+                    into[int(prompt.id)] = replace(into[int(prompt.id)], caption=_text(answer))
+        for turn, asked in turns([tile.prompts for tile in tiles]):
             said = refer(asked, pixels, modalities, turn, tiles[0].names, metres)
             for tile, referred, into in zip(tiles, said, answers, strict=True):
-                for at, answer in enumerate(referred, start):
-                    number = at - len(tile.prompts)
-                    if number < 0:
-                        into.append(_referred(answer, tile))
-                    else:
-                        into[number] = replace(into[number], caption=_text(answer))
+                into += [_referred(answer, tile) for answer in referred]
         return [
             TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
             for number in range(len(tiles))
@@ -168,13 +171,12 @@ class EarthGPTXAnalyst:
         return scores
 
 
-def _own_prompts(found: Sequence[Grounding]) -> Iterator[VisualPrompt]:
-    """Found objects as prompts, so that they are described; their ids are no one else's."""
-    for number, each in enumerate(found):
-        yield VisualPrompt(id=f"\0{number}", place=each.mask)
+def _own_prompts(found: Sequence[Grounding]) -> list[VisualPrompt]:
+    """Found objects as prompts, so that they are described; an id is a number in their order."""
+    return [VisualPrompt(id=str(number), place=each.mask) for number, each in enumerate(found)]
 
 
-def _text(answer: Referred | Described) -> str:
+def _text(answer: Captioned | Referred | Described) -> str:
     """The caption; one that hit its budget ends in dots."""
     return f"{answer.caption} ..." if answer.cut else answer.caption
 

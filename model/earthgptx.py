@@ -17,8 +17,9 @@ tokens:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -49,22 +50,42 @@ class Pointed:
     """The box that was drawn, xyxy in cells of stride 2, at which its mask ends; None for other prompts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoded:
-    """A batch of images, looked at once; every question goes on from here."""
+    """A batch of images, looked at once; every question goes on from here.
+
+    What only masks are made of is worked out for the first mask: most of the time of words alone would go into it.
+    """
 
     prefix: Tensor
     """(B, 1 + T, W) what the language model reads of each image."""
-    pixels: Tensor
-    """(B, C, Y, X) at stride 2, for masks."""
-    looked: Tensor
-    """(B, C, rows, cols) for queries to look at."""
     regions: tuple[dict[str, Tensor], ...]
     """Per image, the tokens (2, W) of each prompt by its id."""
-    pointed: tuple[dict[str, Pointed], ...]
-    """Per image, what lies under each prompt, by its id."""
     size: tuple[int, int]
     """Rows and columns of the images."""
+    prompts: Sequence[Sequence[VisualPrompt]]
+    """Of each image."""
+    features: Callable[[], tuple[Tensor, Tensor]]
+    """See `Perception.pixels`."""
+
+    @cached_property
+    def _features(self) -> tuple[Tensor, Tensor]:
+        return self.features()
+
+    @property
+    def pixels(self) -> Tensor:
+        """(B, C, Y, X) at stride 2, for masks."""
+        return self._features[0]
+
+    @property
+    def looked(self) -> Tensor:
+        """(B, C, rows, cols) for queries to look at."""
+        return self._features[1]
+
+    @cached_property
+    def pointed(self) -> tuple[dict[str, Pointed], ...]:
+        """Per image, what lies under each prompt, by its id."""
+        return _pointed(self.prompts, self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +232,9 @@ class EarthGPTX(nn.Module):
         prefix = [marked(modalities) + scales[:, None], fused.tokens]
         if wider is not None:
             prefix += [marked(["around"] * len(modalities)), wider.tokens]
-        pixels, looked = self.perception.pixels(fused.conv, fused.fine, fused.cells)
         return Encoded(
-            prefix=torch.cat(prefix, dim=1), pixels=pixels, looked=looked, regions=fused.regions,
-            pointed=_pointed(prompts, pixels), size=fused.size,
+            prefix=torch.cat(prefix, dim=1), regions=fused.regions, size=fused.size, prompts=prompts,
+            features=lambda: self.perception.pixels(fused.conv, fused.fine, fused.cells),
         )  # fmt: skip
 
     def embed(self, encoded: Encoded, branches: Sequence[Branch]) -> list[Tensor]:

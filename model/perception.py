@@ -19,14 +19,15 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.hybrid import Attention, middles
+from model.second_look import SecondLook
 from model.spatial_encoder import WAVES, waves
 from model.vision import FINE
 
 STRIDE = 2
 OUTSIDE = -20.0
 """Log-odds of what lies where an instance's mask may not reach."""
-GROWN = 1.3
-"""Sides of that, where the box was judged and not drawn, in the box's own."""
+LOOKS = 2
+"""At each box after the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,23 @@ class Perceived:
     centres: Tensor
     """(M, Y, X) log-odds that an instance has its middle there."""
     queries: Tensor
-    """(M, C) for `Perception.instances`."""
+    """(M, C) for `Perception.judge`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Where N instances are, each asked from a place in it."""
+
+    asked: Tensor
+    """(N, C), compared with the features for the mask."""
+    boxes: tuple[Tensor, ...]
+    """(N, 4) xyxy in cells of stride 2: as judged from the place, and after each further look."""
+    worth: Tensor
+    """(N) log-odds that the last box holds an object of the phrase."""
+
+    def of(self, rows: Tensor) -> Judged:
+        """Some of them, by their numbers."""
+        return Judged(self.asked[rows], tuple(boxes[rows] for boxes in self.boxes), self.worth[rows])
 
 
 class Perception(nn.Module):
@@ -64,6 +81,7 @@ class Perception(nn.Module):
         self.mask_query, self.centre_query = (_mlp(width, width) for _ in range(2))
         self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
         self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
+        self.again = SecondLook(width)
         # Few pixels are an object's, fewer its middle: start from that, as focal loss wants it (Lin et al. 2017).
         self.mask_bias, self.centre_bias = (nn.Parameter(torch.tensor([most])) for most in (-2.0, -4.0))
 
@@ -118,11 +136,10 @@ class Perception(nn.Module):
             queries=queries,
         )
 
-    def instances(
-        self, queries: Tensor, of_image: Sequence[int], peaks: Tensor, pixels: Tensor, under: Tensor | None = None,
-        within: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Masks and boxes of single instances: peaks of a group, what a phrase speaks of, what prompts point at.
+    def judge(
+        self, queries: Tensor, of_image: Sequence[int], peaks: Tensor, pixels: Tensor, under: Tensor | None = None
+    ) -> Judged:
+        """Where single instances are: peaks of a group, what a phrase speaks of, what prompts point at.
 
         Args:
             queries: (N, C) from `Perceived`.
@@ -130,29 +147,38 @@ class Perception(nn.Module):
             peaks: (N, 2) long, row and column at stride 2 of a place in each instance's box.
             pixels: (B, C, Y, X).
             under: (N, C) of `pixels`, what is pointed at; None for what lies at the peaks.
-            within: (N, 4) xyxy in cells, boxes that masks end at; None, or not a number, for those that are judged, a
-                little beyond which masks end.
-
-        Returns:
-            (N, Y, X) log-odds, and (N, 4) xyxy in cells of stride 2.
         """
         if under is None:
             under = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
         both = torch.cat([queries, under.to(queries.dtype)], dim=-1)
-        masks = _compare(self.instance_query(both), pixels, of_image) + self.mask_bias
+        asked = self.instance_query(both)
         reach = self.instance_box(both).float().clamp(max=8).exp()
         middle = peaks.flip(-1).float() + 0.5
-        boxes = torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], dim=-1)
+        boxes = [torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], dim=-1)]
+        for _ in range(LOOKS):
+            # Each look learns from where the one before it ended, which is not its own to move (Cascade R-CNN).
+            box, worth = self.again(boxes[-1].detach(), asked, of_image, pixels)
+            boxes.append(box)
+        return Judged(asked, tuple(boxes), worth)
+
+    def outline(self, judged: Judged, of_image: Sequence[int], pixels: Tensor, within: Tensor | None = None) -> Tensor:
+        """Masks of single instances, (N, Y, X) log-odds.
+
+        Args:
+            judged: of N instances.
+            of_image: N numbers.
+            pixels: (B, C, Y, X).
+            within: (N, 4) xyxy in cells, boxes that masks end at; None, or not a number, for those that are judged.
+        """
+        masks, boxes = _compare(judged.asked, pixels, of_image) + self.mask_bias, judged.boxes[-1]
         # An instance ends at its box: alike neighbours look alike to its query.
         rows, cols = masks.shape[-2:]
         y = torch.arange(rows, device=masks.device)[None, :, None] + 0.5
         x = torch.arange(cols, device=masks.device)[None, None, :] + 0.5
-        beyond = (boxes[:, 2:] - boxes[:, :2]) * (GROWN - 1) / 2
-        grown = torch.cat([boxes[:, :2] - beyond, boxes[:, 2:] + beyond], dim=-1)
-        ends = grown if within is None else torch.where(within.isnan(), grown, within)
+        ends = boxes if within is None else torch.where(within.isnan(), boxes, within)
         x0, y0, x1, y1 = (edge[:, None, None] for edge in ends.unbind(-1))
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
-        return masks.masked_fill(~inside, OUTSIDE), boxes
+        return masks.masked_fill(~inside, OUTSIDE)
 
 
 def _rows(of_image: Sequence[int]) -> dict[int, list[int]]:

@@ -21,7 +21,7 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import OUTSIDE, STRIDE, Perceived
+from model.perception import OUTSIDE, STRIDE, Judged, Perceived
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -33,6 +33,8 @@ SAME = 0.5
 """IoU of two boxes of a phrase from which they are one object's."""
 NOWHERE = (float("nan"),) * 4
 """A box that a prompt did not draw."""
+PEAK = 0.05
+"""Height of the heat map, times the presence, from which a peak is looked at again."""
 SURE = 0.1
 """Least score of an instance, where nothing else is said."""
 
@@ -44,7 +46,8 @@ class Instance:
     mask: Mask | None
     """None where there is nothing: see `presence`."""
     score: float
-    """0..1: presence times the mask's own quality, or the height of its peak."""
+    """0..1: presence times the mask's own quality; of several, the geometric mean of the height of its peak, times the
+    presence, and of the worth of its box."""
     presence: float
     """0..1, that there is anything."""
     box: Box | None = None
@@ -82,6 +85,15 @@ class Referred:
     cut: bool
     """Whether the caption hit its budget."""
     seen: Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captioned:
+    """A prompt's object in words, where it is known what it is."""
+
+    caption: str
+    cut: bool
+    """Whether the caption hit its budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +176,7 @@ class Asked:
     @torch.inference_mode()
     def refer(self, names: Sequence[str] = ()) -> list[list[Referred]]:
         """What each prompt of each image points at; the label is one of the names where names are given."""
-        model, sep = self.model, self.model.vocabulary.mark("sep")
+        model = self.model
         where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
         branches = [model.refer(image, name) for image, name in where]
         if not branches:
@@ -180,10 +192,7 @@ class Asked:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
             shares = worth.softmax(dim=1).cpu().tolist()
             chosen = [names[int(np.argmax(share))] for share in shares]
-            branches = [
-                Branch(b.image, (*b.tokens, *model.vocabulary.encode(label), sep), b.regions)
-                for b, label in zip(branches, chosen, strict=True)
-            ]
+            branches = [self._labelled(branch, label) for branch, label in zip(branches, chosen, strict=True)]
         marks = () if names else ("sep",)
         said = decode(model, self._encoded, self._past, branches, self._budget.caption, marks=marks)
         answers = []
@@ -195,6 +204,16 @@ class Asked:
                     caption=model.vocabulary.decode(words), cut=said[number].cut, seen=seen[number],
                 )
             )  # fmt: skip
+        return _split(answers, [len(each) for each in self._prompts])
+
+    @torch.inference_mode()
+    def caption(self, labels: Sequence[Sequence[str]]) -> list[list[Captioned]]:
+        """Each prompt of each image in words, as what its label says it is."""
+        where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
+        known = [label for each in labels for label in each]
+        branches = [self._labelled(self.model.refer(*at), label) for at, label in zip(where, known, strict=True)]
+        said = decode(self.model, self._encoded, self._past, branches, self._budget.caption)
+        answers = [Captioned(caption=self.model.vocabulary.decode(one.tokens), cut=one.cut) for one in said]
         return _split(answers, [len(each) for each in self._prompts])
 
     @torch.inference_mode()
@@ -235,6 +254,10 @@ class Asked:
         shares = likelihoods(self.model, states, slots, trie).softmax(dim=1).cpu().tolist()
         return [dict(zip(names, share, strict=True)) for share in shares]
 
+    def _labelled(self, branch: Branch, label: str) -> Branch:
+        words = self.model.vocabulary
+        return Branch(branch.image, (*branch.tokens, *words.encode(label), words.mark("sep")), branch.regions)
+
     def _label_and_words(self, said: Said) -> tuple[str, list[int]]:
         words, sep = self.model.vocabulary, self.model.vocabulary.mark("sep")
         at = said.tokens.index(sep) if sep in said.tokens else len(said.tokens)
@@ -261,8 +284,9 @@ class Asked:
         within: Tensor | None = None,
     ) -> list[Instance]:  # fmt: skip
         """The one object of each query, at its peak."""
+        judged = self.model.perception.judge(perceived.queries, images, peaks, self._encoded.pixels, under)
         seen = []
-        for number, (mask, box) in enumerate(self._objects(perceived.queries, images, peaks, under, within)):
+        for number, (mask, box) in enumerate(self._objects(judged, images, peaks, within)):
             presence, quality = (float(each[number].sigmoid()) for each in (perceived.presence, perceived.quality))
             seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=box))
         return seen
@@ -272,14 +296,19 @@ class Asked:
     ) -> tuple[Instance, ...]:
         heat = perceived.centres[number].sigmoid() * presence
         highest = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
-        rows, cols = torch.nonzero((heat == highest) & (heat >= least), as_tuple=True)
+        rows, cols = torch.nonzero((heat == highest) & (heat >= PEAK), as_tuple=True)
         if not len(rows):
             return ()
-        heights = heat[rows, cols]
-        order = heights.argsort(descending=True, stable=True)[:MOST_INSTANCES]
+        order = heat[rows, cols].argsort(descending=True, stable=True)[:MOST_INSTANCES]
         peaks = torch.stack([rows[order], cols[order]], dim=1)
-        objects = self._objects(perceived.queries[number].expand(len(order), -1), [image] * len(order), peaks)
-        scored = list(zip(objects, heights[order].tolist(), strict=True))
+        images, queries = [image] * len(order), perceived.queries[number].expand(len(order), -1)
+        judged = self.model.perception.judge(queries, images, peaks, self._encoded.pixels)
+        scores = (heat[peaks[:, 0], peaks[:, 1]] * judged.worth.sigmoid()).sqrt()
+        order = scores.argsort(descending=True, stable=True)[: int((scores >= least).sum())]
+        if not len(order):
+            return ()
+        objects = self._objects(judged.of(order), images[: len(order)], peaks[order])
+        scored = list(zip(objects, scores[order].tolist(), strict=True))
         return tuple(
             # What is too small to be outlined is where its box is.
             Instance(mask=mask or _filled(box), score=score, presence=presence, box=box)
@@ -287,17 +316,15 @@ class Asked:
         )
 
     def _objects(
-        self, queries: Tensor, images: Sequence[int], peaks: Tensor, under: Tensor | None = None,
-        within: Tensor | None = None,
-    ) -> list[tuple[Mask | None, Box]]:  # fmt: skip
-        """Outline and box of each instance; see `Perception.instances`."""
-        masks, boxes = self.model.perception.instances(queries, images, peaks, self._encoded.pixels, under, within)
+        self, judged: Judged, images: Sequence[int], peaks: Tensor, within: Tensor | None = None
+    ) -> list[tuple[Mask | None, Box]]:
+        """Outline and box of each instance; see `Perception.outline`."""
+        masks = self.model.perception.outline(judged, images, self._encoded.pixels, within)
         scored = torch.where(masks > OUTSIDE, masks + self.model.config.mask_offset, OUTSIDE).cpu().numpy()
         drawn = [False] * len(images) if within is None else (~within.isnan().any(dim=1)).tolist()
         objects = []
-        for one, peak, judged, given in zip(scored, peaks.tolist(), boxes.tolist(), drawn, strict=True):
-            mask, edges = outlined(one, (peak[0], peak[1]), tuple(judged), drawn=given)
-            objects.append((mask, self._edges(edges)))
+        for one, peak, box, given in zip(scored, peaks.tolist(), judged.boxes[-1].tolist(), drawn, strict=True):
+            objects.append((outlined(one, (peak[0], peak[1]), drawn=given), self._edges(box)))
         return objects
 
     def _edges(self, cells: Sequence[float]) -> Box:

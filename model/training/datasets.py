@@ -15,7 +15,18 @@ from model.tile import Modality
 from model.training.record import Record
 
 Format = Literal[
-    "coco", "yolo", "voc", "dota", "masks", "scenes", "dior-rsvg", "rrsis-d", "vrsbench", "captions", "instructions"
+    "coco",
+    "yolo",
+    "voc",
+    "dota",
+    "masks",
+    "sen1floods11",
+    "scenes",
+    "dior-rsvg",
+    "rrsis-d",
+    "vrsbench",
+    "captions",
+    "instructions",
 ]
 
 

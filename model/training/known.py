@@ -52,6 +52,12 @@ KNOWN: dict[str, tuple[SetConfig, ...]] = {
         )
         for folder, modality in (("S1", "sar"), ("S2", "optical"))
     ),
+    "s1-flood-chips": (
+        _known(
+            "s1-flood-chips", format="sen1floods11", images="S1", labels="Labels", modality="sar", metres_per_pixel=10,
+            licence="Copernicus data, labels CC BY 4.0 by second hand", names={"1": "water"}, whole=True, absent=NO_PORT,
+        ),
+    ),
     "hrsid-mini": (
         _known(
             "hrsid-mini", format="masks", labels="masks", modality="sar", licence="GPL-3.0 as named by HRSID", names={"ship": "ship"},

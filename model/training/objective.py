@@ -1,9 +1,10 @@
 """The one objective of all tasks and sensors: words, masks, presence, centres and boxes of a batch, in one sum.
 
 Text and mask BCE weigh as in the LISA family (1 and 2), Dice three times as much: most objects are small. Centres by
-CornerNet's focal loss (Law and Deng 2018, eq. 1), boxes by the logarithm of their IoU (Yu et al. 2016). Of an object of
-which only the box is known, the inner ellipse of six tenths of its sides is taught as object and what lies outside as
-ground; between them nothing but that the mask reaches the box's sides (BoxInst's projection, Tian et al. 2021).
+CornerNet's focal loss (Law and Deng 2018, eq. 1), boxes by the logarithm of their IoU (Yu et al. 2016), the worth of a
+box by how much of an object it holds. Of an object of which only the box is known, the inner ellipse of six tenths of
+its sides is taught as object and what lies outside as ground; between them nothing but that the mask reaches the box's
+sides (BoxInst's projection, Tian et al. 2021).
 """
 
 # M queries, N instances, B images, K words of the ground, Y X cells at stride 2
@@ -26,12 +27,15 @@ from model.region import Mask
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
 WEIGHTS = {
-    "text": 1.0, "mask": 1.0, "dice": 1.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.5, "ground": 0.3,
+    "text": 1.0, "mask": 1.0, "dice": 1.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.4, "worth": 0.3,
+    "ground": 0.3,
 }  # fmt: skip
 CORE = 0.6
 """Part of a box's sides that its inner ellipse has."""
 MOST_INSTANCES = 12
 """Of one phrase, whose masks and boxes are taught in one step; the centres of all are."""
+MOST_PEAKS = 8
+"""Of one phrase's heat map, whose boxes and worth are taught in one step."""
 NEAR = 0.01
 """Height of the heat map under which a centre is far."""
 
@@ -212,7 +216,10 @@ def _seen(
         shape = (int(known.shape[1]), int(known.shape[2]))
         heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in peaked])).to(model.device)
         found["centre"] = _focal(perceived.centres[peaked], heat, known[[of_image[at] for at in peaked]])
-    judged = [_ground_seen(perceived, truths, known, there), _objects_seen(model, perceived, truths, known, encoded)]
+    judged = [
+        _ground_seen(perceived, truths, known, there), _objects_seen(model, perceived, truths, known, encoded),
+        _peaks_seen(model, perceived, truths, known, encoded),
+    ]  # fmt: skip
     rated = [at for each in judged for at in each.queries]
     if rated:
         worth = torch.cat([each.worth for each in judged])
@@ -251,7 +258,8 @@ def _objects_seen(
     edges = [[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for _, m in alone]
     boxes = torch.tensor(edges, device=model.device) / STRIDE
     # Masks are taught within the true boxes: what an instance is, and where it ends, are learned side by side.
-    scored, judged = model.perception.instances(perceived.queries[owner], images, peaks, encoded.pixels, under, boxes)
+    judged = model.perception.judge(perceived.queries[owner], images, peaks, encoded.pixels, under)
+    scored = model.perception.outline(judged, images, encoded.pixels, boxes)
     truth, taught = _drawn([((each,), truths[at].outlined) for at, each in alone], known)
     taught = taught * known[images] * (scored > OUTSIDE)
     each = functional.binary_cross_entropy_with_logits(scored, truth, reduction="none") * taught
@@ -260,11 +268,57 @@ def _objects_seen(
     losses = {
         "mask": (each.sum((1, 2)) / taught.sum((1, 2)).clamp(min=1)).mean(),
         "dice": torch.where(outlined, _dice(shown * taught, truth * taught), reach(shown, boxes)).mean(),
-        "box": _box_loss(judged, boxes, peaks),
+        "box": _box_loss(judged.boxes, boxes, peaks),
     }
     single = [row for row, at in enumerate(owner) if truths[at].kind != "group"]
     worth = _overlap(scored[single], truth[single], taught[single])
     return _Judged([owner[row] for row in single], losses, worth)
+
+
+def _peaks_seen(
+    model: EarthGPTX, perceived: Perceived, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
+) -> _Judged:
+    """Boxes and worth of what the heat map itself takes for objects of a group."""
+    groups = [at for at, each in enumerate(truths) if each.kind == "group"]
+    none = _Judged([], {}, known.new_zeros(0))
+    if not groups:
+        return none
+    images = [truths[at].image for at in groups]
+    heat = perceived.centres[groups].detach().sigmoid() * known[images]
+    heat = heat * (heat == functional.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0])
+    heights, places = heat.flatten(1).topk(MOST_PEAKS, dim=1)
+    row, rank = torch.nonzero(heights > NEAR, as_tuple=True)
+    if not len(row):
+        return none
+    at, cols = places[row, rank], heat.shape[2]
+    peaks = torch.stack([at // cols, at % cols], dim=1)
+    owner = [groups[int(number)] for number in row]
+    judged = model.perception.judge(
+        perceived.queries[owner], [truths[each].image for each in owner], peaks, encoded.pixels
+    )
+    true = torch.stack([_held(truths[each].masks, peak) for each, peak in zip(owner, peaks.tolist(), strict=True)])
+    true = true.to(peaks.device)
+    held = ~true[:, 0].isnan()
+    worth = torch.zeros_like(judged.worth)
+    losses = {}
+    if held.any():
+        # Half of it is all that is asked for: so sure is what holds half, and less sure what holds less.
+        worth[held] = (2 * _alike(judged.boxes[-1][held].detach(), true[held], peaks[held])).clamp(max=1)
+        losses["box"] = _box_loss([boxes[held] for boxes in judged.boxes], true[held], peaks[held])
+    losses["worth"] = functional.binary_cross_entropy_with_logits(judged.worth, worth)
+    return _Judged([], losses, known.new_zeros(0))
+
+
+def _held(masks: Sequence[Mask], peak: Sequence[int]) -> Tensor:
+    """Box in cells of the object that a peak lies in, of several the one whose middle is nearest; else not numbers."""
+    y, x = ((each + 0.5) * STRIDE for each in peak)
+    around = [m for m in masks if m.x0 <= x <= m.x0 + m.width and m.y0 <= y <= m.y0 + m.height]
+    if not around:
+        return torch.full((4,), torch.nan)
+    m = min(
+        around, key=lambda each: (each.box.x0 + each.box.x1 - 2 * x) ** 2 + (each.box.y0 + each.box.y1 - 2 * y) ** 2
+    )
+    return torch.tensor([m.x0, m.y0, m.x0 + m.width, m.y0 + m.height]) / STRIDE
 
 
 def reach(shown: Tensor, boxes: Tensor) -> Tensor:
@@ -343,15 +397,20 @@ def _dice(sure: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * (sure * truth).sum((1, 2)) + 1) / (sure.sum((1, 2)) + truth.sum((1, 2)) + 1)
 
 
-def _box_loss(boxes: Tensor, true: Tensor, peaks: Tensor) -> Tensor:
-    """Minus the logarithm of the IoU; both boxes hold the peak, so that it is never of nothing."""
+def _box_loss(looks: Sequence[Tensor], true: Tensor, peaks: Tensor) -> Tensor:
+    """Minus the logarithm of the IoU, of all looks; both boxes hold the peak, so that it is never of nothing."""
+    return torch.stack([-_alike(boxes, true, peaks).log().mean() for boxes in looks]).mean()
+
+
+def _alike(boxes: Tensor, true: Tensor, peaks: Tensor) -> Tensor:
+    """IoU of boxes that hold their peaks, (N)."""
     middle = peaks.flip(-1).float() + 0.5
     ours, theirs = (
         torch.cat([middle - edges[:, :2], edges[:, 2:] - middle], dim=1).clamp(min=0.1) for edges in (boxes, true)
     )
     both = torch.minimum(ours, theirs)
     shared, one, other = ((r[:, 0] + r[:, 2]) * (r[:, 1] + r[:, 3]) for r in (both, ours, theirs))
-    return -(shared / (one + other - shared)).log().mean()
+    return shared / (one + other - shared)
 
 
 def _focal(scored: Tensor, heat: Tensor, known: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, parse
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -26,6 +27,8 @@ from model.training.record import Record, Region, box_mask
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LEAST_PX = 4
 """Pixels of the smallest piece of a mask that is an object."""
+DECIBELS = ((-25.0, 5.0), (-32.0, -2.0))
+"""Of VV and of VH, what becomes 0 and 255; as the pipeline scales Sentinel-1."""
 GEOCHAT_SIDE = 100.0
 """Sides of an image in the instruction form: places are whole numbers of a hundredth of them."""
 
@@ -158,6 +161,23 @@ def _masks(config: SetConfig) -> Iterator[Record]:
         inside = read_pixels(_image(config.folder / config.labels, path.stem)).max(axis=0) > 127
         pieces = ([Mask.from_array(inside)] if inside.any() else []) if config.whole else components(inside)
         yield _record(config, pixels, [_Found(kind, mask, outlined=True) for mask in pieces])
+
+
+def _sen1floods11(config: SetConfig) -> Iterator[Record]:
+    """Sen1Floods11: `CHIP_S1Hand.tif`, VV and VH in decibels, and `CHIP_LabelHand.tif`, 1 water, 0 none, -1 not valid."""
+    [kind] = config.names
+    listed = sorted((config.folder / config.images).glob("*_S1Hand.tif"))
+    if config.split:
+        names = (config.folder / f"{config.split}.txt").read_text().split()
+        listed = [config.folder / config.images / f"{name}_S1Hand.tif" for name in names]
+    for path in listed:
+        vv, vh = (
+            np.clip(np.nan_to_num((band - low) * (255 / (high - low)), nan=0.0), 0, 255).astype(np.uint8)
+            for band, (low, high) in zip(tifffile.imread(path), DECIBELS, strict=True)
+        )
+        drawn = tifffile.imread(config.folder / config.labels / path.name.replace("_S1Hand", "_LabelHand"))
+        found = [_Found(kind, Mask.from_array(drawn == 1), outlined=True)] if (drawn == 1).any() else []
+        yield replace(_record(config, np.stack([vv, vh, vv]), found), ignored=drawn < 0)
 
 
 def _scenes(config: SetConfig) -> Iterator[Record]:
@@ -315,6 +335,6 @@ def _record(
 
 
 READERS: dict[Format, Callable[[SetConfig], Iterator[Record]]] = {
-    "coco": _coco, "yolo": _yolo, "voc": _voc, "dota": _dota, "masks": _masks, "scenes": _scenes, "dior-rsvg": _dior_rsvg,
+    "coco": _coco, "yolo": _yolo, "voc": _voc, "dota": _dota, "masks": _masks, "sen1floods11": _sen1floods11, "scenes": _scenes, "dior-rsvg": _dior_rsvg,
     "rrsis-d": _rrsis_d, "vrsbench": _vrsbench, "captions": _captions, "instructions": _instructions,
 }  # fmt: skip

@@ -22,9 +22,9 @@ def taught() -> EarthGPTX:
     torch.manual_seed(0)
     model = EarthGPTX(preset("tiny"), vocabulary())
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=220, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=300, pct_start=0.1)
     batch = samples()
-    for _ in range(220):
+    for _ in range(300):
         optimizer.zero_grad()
         losses(model, batch)["total"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

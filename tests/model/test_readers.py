@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
 from model.errors import ConfigError, DataError
+from model.region import Box
 from model.training.config import read_train_config
 from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
@@ -163,6 +165,26 @@ def test_masks_and_scenes_are_read(tmp_path: Path) -> None:
         SetConfig.model_validate(plain | {"format": "scenes", "images": "scenes", "split": "", "names": {}})
     )
     assert [region.label for region in record.regions] == ["forest"]
+
+
+def test_decibels_and_hand_drawn_water_are_read(tmp_path: Path) -> None:
+    bands = np.full((2, SIDE, SIDE), np.nan, np.float32)
+    bands[:, :50] = np.array([-10.0, -17.0])[:, None, None]  # the middle of what is shown of each
+    bands[:, 50:60] = 60
+    drawn = np.zeros((SIDE, SIDE), np.int16)
+    drawn[10:20, 10:30], drawn[60:] = 1, -1
+    for folder, name, values in (("S1", "S1Hand", bands), ("Labels", "LabelHand", drawn)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / f"Ghana_1_{name}.tif", values)
+    (tmp_path / "test.txt").write_text("Ghana_1\n")
+    config = KNOWN["s1-flood-chips"][0].model_copy(update={"folder": tmp_path})
+    for split in ("", "test"):
+        [record] = read_set(config.model_copy(update={"split": split}))
+        assert [(r.label, r.whole, r.mask.box) for r in record.regions] == [("water", True, Box(10, 10, 30, 20))]
+        assert set(np.unique(record.pixels[:, :50])) == {127}
+        assert (record.pixels[:, 50:60].min(), record.pixels[:, 60:].max()) == (255, 0)
+        assert record.ignored is not None
+        assert (record.ignored == (drawn < 0)).all()
 
 
 @pytest.mark.parametrize(

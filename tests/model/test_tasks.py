@@ -129,6 +129,16 @@ def test_a_model_that_knows_nothing_says_words_only(tiny: EarthGPTX) -> None:
         assert cut
 
 
+def test_what_is_known_is_put_into_words_as_what_it_is_known_to_be(taught: EarthGPTX) -> None:
+    batch = samples()
+    asked = ask(taught, batch)
+    labels = [[answer.label for answer in answers] for answers in asked.refer(NAMES)]
+    said, plain = asked.caption(labels), asked.refer(NAMES)
+    assert [[one.caption for one in each] for each in said] == [[one.caption for one in each] for each in plain]
+    others = asked.caption([["airport"] * len(each) for each in labels])
+    assert [len(each) for each in others] == [len(sample.prompts) for sample in batch]
+
+
 def test_a_scene_is_described_and_its_words_are_grounded(asked: Asked) -> None:
     for sample, answer in zip(samples(), asked.describe(), strict=True):
         [lesson] = [lesson for lesson in sample.lessons if isinstance(lesson, Describe)]
