@@ -181,6 +181,11 @@ class Perception(nn.Module):
         return masks.masked_fill(~inside, OUTSIDE)
 
 
+def local_maxima(heat: Tensor) -> Tensor:
+    """Which cells of heat maps (M, Y, X) are no lower than their neighbours, bool."""
+    return heat == functional.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0]
+
+
 def _rows(of_image: Sequence[int]) -> dict[int, list[int]]:
     """Queries of each image."""
     rows: dict[int, list[int]] = {}

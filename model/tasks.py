@@ -21,7 +21,7 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import OUTSIDE, STRIDE, Judged, Perceived
+from model.perception import OUTSIDE, STRIDE, Judged, Perceived, local_maxima
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -157,11 +157,11 @@ class Asked:
         perceived = self._perceive([state[-1] for state in states], images)
         highest = perceived.centres.flatten(1).argmax(dim=1)
         cols = perceived.centres.shape[2]
-        peaks = torch.stack([highest // cols, highest % cols], dim=1)
+        places = torch.stack([highest // cols, highest % cols], dim=1)
         boxes = [Branch(branch.image, (*branch.tokens, mark("box"))) for branch in branches]
         said_boxes = decode(model, self._encoded, self._past, boxes, 4)
         answers = []
-        for number, (one, seen) in enumerate(zip(said_boxes, self._seen(perceived, images, peaks), strict=True)):
+        for number, (one, seen) in enumerate(zip(said_boxes, self._seen(perceived, images, places), strict=True)):
             seen = replace(seen, presence=presence[number], score=presence[number] * seen.score)
             answers.append(Located(box=self._box(one.tokens), seen=seen))
         return _split(answers, [len(each) for each in phrases])
@@ -295,19 +295,18 @@ class Asked:
         self, perceived: Perceived, number: int, image: int, presence: float, least: float
     ) -> tuple[Instance, ...]:
         heat = perceived.centres[number].sigmoid() * presence
-        highest = functional.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
-        rows, cols = torch.nonzero((heat == highest) & (heat >= PEAK), as_tuple=True)
+        rows, cols = torch.nonzero(local_maxima(heat[None])[0] & (heat >= PEAK), as_tuple=True)
         if not len(rows):
             return ()
         order = heat[rows, cols].argsort(descending=True, stable=True)[:MOST_INSTANCES]
-        peaks = torch.stack([rows[order], cols[order]], dim=1)
+        places = torch.stack([rows[order], cols[order]], dim=1)
         images, queries = [image] * len(order), perceived.queries[number].expand(len(order), -1)
-        judged = self.model.perception.judge(queries, images, peaks, self._encoded.pixels)
-        scores = (heat[peaks[:, 0], peaks[:, 1]] * judged.worth.sigmoid()).sqrt()
+        judged = self.model.perception.judge(queries, images, places, self._encoded.pixels)
+        scores = (heat[places[:, 0], places[:, 1]] * judged.worth.sigmoid()).sqrt()
         order = scores.argsort(descending=True, stable=True)[: int((scores >= least).sum())]
         if not len(order):
             return ()
-        objects = self._objects(judged.of(order), images[: len(order)], peaks[order])
+        objects = self._objects(judged.of(order), images[: len(order)], places[order])
         scored = list(zip(objects, scores[order].tolist(), strict=True))
         return tuple(
             # What is too small to be outlined is where its box is.

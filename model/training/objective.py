@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.earthgptx import Around, Branch, EarthGPTX, Encoded
-from model.perception import OUTSIDE, STRIDE, Perceived
+from model.perception import OUTSIDE, STRIDE, Perceived, local_maxima
 from model.region import Mask
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
@@ -255,8 +255,7 @@ def _objects_seen(
     owner = [at for at, _ in alone]
     images = [truths[at].image for at in owner]
     peaks, under = _peaks(alone, truths, encoded)
-    edges = [[m.x0, m.y0, m.x0 + m.width, m.y0 + m.height] for _, m in alone]
-    boxes = torch.tensor(edges, device=model.device) / STRIDE
+    boxes = torch.stack([_cells(mask) for _, mask in alone]).to(model.device)
     # Masks are taught within the true boxes: what an instance is, and where it ends, are learned side by side.
     judged = model.perception.judge(perceived.queries[owner], images, peaks, encoded.pixels, under)
     scored = model.perception.outline(judged, images, encoded.pixels, boxes)
@@ -285,8 +284,7 @@ def _peaks_seen(
         return none
     images = [truths[at].image for at in groups]
     heat = perceived.centres[groups].detach().sigmoid() * known[images]
-    heat = heat * (heat == functional.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0])
-    heights, places = heat.flatten(1).topk(MOST_PEAKS, dim=1)
+    heights, places = (heat * local_maxima(heat)).flatten(1).topk(MOST_PEAKS, dim=1)
     row, rank = torch.nonzero(heights > NEAR, as_tuple=True)
     if not len(row):
         return none
@@ -318,7 +316,12 @@ def _held(masks: Sequence[Mask], peak: Sequence[int]) -> Tensor:
     m = min(
         around, key=lambda each: (each.box.x0 + each.box.x1 - 2 * x) ** 2 + (each.box.y0 + each.box.y1 - 2 * y) ** 2
     )
-    return torch.tensor([m.x0, m.y0, m.x0 + m.width, m.y0 + m.height]) / STRIDE
+    return _cells(m)
+
+
+def _cells(mask: Mask) -> Tensor:
+    """Its box, (4) xyxy in cells."""
+    return torch.tensor([mask.x0, mask.y0, mask.x0 + mask.width, mask.y0 + mask.height]) / STRIDE
 
 
 def reach(shown: Tensor, boxes: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def without_a_tensor(folder: Path) -> None:
         (pickled, "pytorch_model.bin and no model.safetensors; pickled weights can run code"),
         (disguised, "is damaged or no safetensors file"),
         (without_a_tensor, "perception.centre_bias is missing; perception.extra is not of this config"),
-        (lambda folder: change_config(folder, mask_width=64), r"the config says \("),
+        (lambda folder: change_config(folder, mask_width=64), r"the config says \(32, 64\)"),
         (lambda folder: change_config(folder, auto_map={"AutoModel": "evil.py"}), "asks for remote code"),
         (lambda folder: change_config(folder, model_type="llama"), "another kind of model's"),
         (lambda folder: change_config(folder, mask_heads=5), "mask: a width of 32 is not whole heads"),
