@@ -23,8 +23,11 @@ from model.region import Mask
 from model.tile import AnalystTraits, TileInput, TileOutput
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from model.earthgptx import EarthGPTX
     from model.tasks import Asked, Captioned, Described, Found, Referred
+    from model.vision import Features
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Weights that come with the package, by scale."""
@@ -96,6 +99,27 @@ def source(place: str) -> Weights:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Images that the encoders have looked at."""
+
+    pixels: Tensor
+    modalities: list[str]
+    metres: list[float | None]
+    features: Features
+
+    def of(self, images: Sequence[int]) -> _Seen:
+        """Some of them, by their numbers."""
+        modalities, metres = [self.modalities[one] for one in images], [self.metres[one] for one in images]
+        return _Seen(self.pixels[images], modalities, metres, self.features.of(images))
+
+    def asked(self, model: EarthGPTX, prompts: Sequence[Sequence[VisualPrompt]] = ()) -> Asked:
+        """Ready to be asked, with prompts of each."""
+        from model.tasks import Asked
+
+        return Asked(model, self.pixels, self.modalities, prompts, metres=self.metres, features=self.features)
+
+
 class EarthGPTXAnalyst:
     """The model, asked about tiles."""
 
@@ -113,40 +137,35 @@ class EarthGPTXAnalyst:
         import torch
 
         from model.focus import refer
-        from model.tasks import Asked
         from model.vision import padded
 
         model = self.model
         pixels = torch.from_numpy(np.stack([padded(tile.pixels, model.config.token_px) for tile in tiles]))
-        modalities, metres = [tile.modality for tile in tiles], [tile.metres_per_pixel for tile in tiles]
         with torch.inference_mode():
             features = model.encoders(pixels.to(model.device))
-        asked = Asked(model, pixels, modalities, metres=metres, features=features)
+        seen = _Seen(pixels, [tile.modality for tile in tiles], [tile.metres_per_pixel for tile in tiles], features)
+        asked = seen.asked(model)
         answers: list[list[Grounding]] = [[] for _ in tiles]
         scores = self._find(asked.find([tile.phrases for tile in tiles], MIN_SCORE), tiles, answers)
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
             texts = [_text(described) for described in asked.describe()]
             captions = [text if tile.describe else "" for tile, text in zip(tiles, texts, strict=True)]
-
-        def turns(prompts: Sequence[Sequence[VisualPrompt]]) -> Iterator[tuple[list[Sequence[VisualPrompt]], Asked]]:
-            most = model.config.max_prompts
-            for start in range(0, max(len(each) for each in prompts), most):
-                turn = [each[start : start + most] for each in prompts]
-                yield turn, Asked(model, pixels, modalities, turn, metres=metres, features=features)
-
         found = [_own_prompts(of_tile) if tile.describe else [] for tile, of_tile in zip(tiles, answers, strict=True)]
-        for turn, asked in turns(found):
-            labels = [
-                [into[int(prompt.id)].label for prompt in of_tile] for of_tile, into in zip(turn, answers, strict=True)
-            ]
-            for of_tile, words, into in zip(turn, asked.caption(labels), answers, strict=True):
-                for prompt, answer in zip(of_tile, words, strict=True):
-                    into[int(prompt.id)] = replace(into[int(prompt.id)], caption=_text(answer))
-        for turn, asked in turns([tile.prompts for tile in tiles]):
-            said = refer(asked, pixels, modalities, turn, tiles[0].names, metres)
-            for tile, referred, into in zip(tiles, said, answers, strict=True):
-                into += [_referred(answer, tile) for answer in referred]
+        for of, prompts in _turns(found, model.config.max_prompts):
+            into = [answers[number] for number in of]
+            labels = [[own[int(p.id)].label for p in each] for each, own in zip(prompts, into, strict=True)]
+            said = seen.of(of).asked(model, prompts).caption(labels)
+            for each, words, own in zip(prompts, said, into, strict=True):
+                for prompt, answer in zip(each, words, strict=True):
+                    own[int(prompt.id)] = replace(own[int(prompt.id)], caption=_text(answer))
+        for of, prompts in _turns([tile.prompts for tile in tiles], model.config.max_prompts):
+            near = seen.of(of)
+            referred = refer(
+                near.asked(model, prompts), near.pixels, near.modalities, prompts, tiles[0].names, near.metres
+            )
+            for number, each_said in zip(of, referred, strict=True):
+                answers[number] += [_referred(answer, tiles[number]) for answer in each_said]
         return [
             TileOutput(scores=scores[number], groundings=tuple(answers[number]), caption=captions[number])
             for number in range(len(tiles))
@@ -169,6 +188,15 @@ class EarthGPTXAnalyst:
                         into.append(Grounding(label=phrase, score=instance.score, mask=Mask.from_array(inside)))
             scores.append(planes)
         return scores
+
+
+def _turns(
+    prompts: Sequence[Sequence[VisualPrompt]], most: int
+) -> Iterator[tuple[list[int], list[Sequence[VisualPrompt]]]]:
+    """At most so many prompts of each image at a time: the images that have any left, by number, and these prompts."""
+    for start in range(0, max(len(each) for each in prompts), most):
+        of = [number for number, each in enumerate(prompts) if len(each) > start]
+        yield of, [prompts[number][start : start + most] for number in of]
 
 
 def _own_prompts(found: Sequence[Grounding]) -> list[VisualPrompt]:

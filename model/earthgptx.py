@@ -197,14 +197,11 @@ class EarthGPTX(nn.Module):
             As many images as there are prompts, in order.
         """
         self._check(pixels, modalities, prompts)
-        features = self.encoders(pixels.to(self.device))
-        of = torch.tensor([image for image, each in enumerate(prompts) for _ in each], device=self.device)
-        features = Features(
-            image=features.image[of], conv=tuple(level[of] for level in features.conv), fine=features.fine[of]
-        )
+        of = [image for image, each in enumerate(prompts) for _ in each]
+        features = self.encoders(pixels.to(self.device)).of(of)
         alone = [(prompt,) for each in prompts for prompt in each]
         fused = self._fused(features, alone, (pixels.shape[-2], pixels.shape[-1]))
-        return self._encoded(fused, [modalities[image] for image in of.tolist()], alone, (), None)
+        return self._encoded(fused, [modalities[image] for image in of], alone, (), None)
 
     def _fused(self, features: Features, prompts: Sequence[Sequence[VisualPrompt]], size: tuple[int, int]) -> _Fused:
         """What the hybrid block makes of images and their prompts."""

@@ -96,6 +96,16 @@ class Perception(nn.Module):
         Returns:
             (B, C, Y, X) at stride 2, and (B, C, rows, cols) on the hybrid block's cells, to look at.
         """
+        if self.training or fine.device.type != "cpu":
+            return self._pixels(conv, fine, fused)
+        # As the encoders do: a batch falls out of a processor's caches.
+        each = [
+            self._pixels(tuple(level[at : at + 1] for level in conv), fine[at : at + 1], fused[at : at + 1])
+            for at in range(len(fine))
+        ]
+        return torch.cat([pixels for pixels, _ in each]), torch.cat([looked for _, looked in each])
+
+    def _pixels(self, conv: tuple[Tensor, ...], fine: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         top = self.sides[-1](conv[-1])
         looked = self.fused(fused)
         for level in range(len(conv) - 2, -1, -1):

@@ -7,6 +7,7 @@ V_img = Concat(MVE(I)) of the paper. The convolutional features at every stride 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -38,6 +39,11 @@ class Features:
     """The convolutional encoder's, (B, C_i, Y_i, X_i), at strides 4, 8, 16 and 32."""
     fine: Tensor
     """(B, FINE, Y, X) at stride 2: edges of what is smaller than a cell of 4 px."""
+
+    def of(self, images: Sequence[int]) -> Features:
+        """Of some of the images, by their numbers; one may stand there several times."""
+        rows = torch.tensor(images, device=self.image.device)
+        return Features(image=self.image[rows], conv=tuple(level[rows] for level in self.conv), fine=self.fine[rows])
 
 
 class MixedEncoders(nn.Module):

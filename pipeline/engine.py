@@ -6,45 +6,29 @@ in a run that is not interrupted; a replica that dies is replaced and its blocks
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
-import ray
 import shapely
-import structlog
 import zarr
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from catalogs.publish import Published, publish
 from catalogs.search import freeze, start_of
 from model.region import Mask
 from pipeline import store
+from pipeline.crew import Crew
 from pipeline.errors import OutputError, PipelineError, RunFailed
 from pipeline.grid import BlockKey
 from pipeline.job import items_beside
 from pipeline.ledger import Lease, committed, failed_tiles
 from pipeline.plan import Plan, to_lonlat
-from pipeline.replica import BlockReport, Replica
+from pipeline.replica import BlockReport
 from pipeline.scratch import KINDS, Scratch
 from pipeline.stitch import painted, stitch, to_frame, write_objects
-
-log = structlog.get_logger()
-
-IN_FLIGHT = 2
-"""Blocks a replica holds: one being inferred, one being read or written."""
-DEATHS_PER_BLOCK = 12
-"""After so many deaths of processes on one block the run stops: it is not one tile's fault."""
-BLOCK_LIMIT_S = 1800.0
-"""A task that takes longer is taken for hung; its replica is replaced."""
-START_LIMIT_S = 600.0
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**22), "MALLOC_ARENA_MAX": "2"}
-"""glibc's own rules keep the arrays of finished blocks: a replica would grow by half over a long run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +64,12 @@ class RunReport:
     seconds: float
 
 
-@dataclass
-class _Worker:
-    actor: Any
-    loading: Any
-    started: float
-    loaded: float | None = None
-    tasks: dict[Any, _Task] = field(default_factory=dict)
-
-    def late(self, limit_s: float) -> str:
-        """Why it is taken for hung, if it is; loading a model has a time of its own."""
-        now = time.monotonic()
-        if self.loaded is None and ray.wait([self.loading], timeout=0)[0]:
-            self.loaded = now
-        if self.loaded is None:
-            return f"not started in {START_LIMIT_S:.0f} s" if now - self.started > START_LIMIT_S else ""
-        most_s = limit_s * IN_FLIGHT
-        hung = any(now - max(task.started, self.loaded) > most_s for task in self.tasks.values())
-        return f"no answer for {most_s:.0f} s" if hung else ""
-
-
-@dataclass(frozen=True)
-class _Task:
-    kind: str
-    key: BlockKey
-    started: float
-    args: tuple[object, ...] = ()
-
-
 def run(
     plan: Plan,
     *,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    block_limit_s: float = BLOCK_LIMIT_S,
+    crew: Crew | None = None,
 ) -> RunReport:
     """Run a plan, or go on with what an earlier run of it left.
 
@@ -121,7 +77,7 @@ def run(
         plan: what to do.
         overwrite: replace a result of another plan that lies at the output.
         on_progress: called on the way.
-        block_limit_s: a block that takes longer is taken for hung.
+        crew: that runs it, with what it has of replicas; None for one of its own, as the job wants it.
 
     Raises:
         OutputError: the output is another plan's, another run's, or cannot be written.
@@ -133,10 +89,11 @@ def run(
     with _disk_errors(output), Lease(scratch) as lease:
         _prepare(plan, output, scratch, overwrite=overwrite)
         root = store.create(plan, output)
-        with _ray(plan):
-            crew = Crew(plan, output, lease.token, block_limit_s)
+        with ExitStack() as own:
+            crew = crew or own.enter_context(Crew(plan.spec.engine))
             try:
-                report = _Run(plan, scratch, root, crew, on_progress).all(started)
+                with crew.at_work(plan, output, lease.token):
+                    report = _Run(plan, scratch, root, crew, on_progress).all(started)
             except KeyboardInterrupt:
                 store.finish(root, "canceled", failed_tiles(root, plan))
                 raise RunFailed(
@@ -146,8 +103,6 @@ def run(
             except PipelineError:
                 store.finish(root, "error", failed_tiles(root, plan))
                 raise
-            finally:
-                crew.dismiss()
     scratch.clear()
     return report
 
@@ -304,107 +259,6 @@ class _Run:
             self._tell(Progress(stage, done, total, self._tiles))
 
 
-class Crew:
-    """The replicas: hands out tasks, replaces the dead, gives up what kills again and again."""
-
-    def __init__(self, plan: Plan, output: str, token: str, limit_s: float) -> None:
-        """Start the replicas; returns when each has loaded its model.
-
-        Raises:
-            RunFailed: they do not start in time.
-        """
-        self._limit_s = limit_s
-        engine = plan.spec.engine
-        resources = {"num_gpus": engine.gpus_per_replica, "num_cpus": 1, "runtime_env": {"env_vars": MALLOC}}
-        # The engine replaces actors itself: Ray's own retries cannot tell a tile that kills from bad luck.
-        self._remote = ray.remote(Replica).options(max_concurrency=IN_FLIGHT + 1, max_restarts=0, **resources)
-        self._args = (ray.put(plan), output, token)
-        self._deaths: Counter[BlockKey] = Counter()
-        self._again: list[_Task] = []
-        count = min(engine.replicas, max(len(plan.blocks), 1))
-        self._workers = [self._start() for _ in range(count)]
-        try:
-            ray.get([worker.loading for worker in self._workers], timeout=START_LIMIT_S)
-        except GetTimeoutError:
-            raise RunFailed(
-                f"{count} replicas with {engine.gpus_per_replica} GPUs each did not start in {START_LIMIT_S:.0f} s; "
-                f"the cluster has {ray.cluster_resources()}"
-            ) from None
-        except RayTaskError as error:
-            raise _cause(error) from error
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self._again) or any(worker.tasks for worker in self._workers)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a replica could take a task now."""
-        return not self._again and any(len(worker.tasks) < IN_FLIGHT for worker in self._workers)
-
-    def submit(self, kind: str, key: BlockKey, *args: object) -> None:
-        """Give a task to the replica that has least to do."""
-        worker = min(self._workers, key=lambda one: len(one.tasks))
-        options = {"careful": True} if kind == "infer" and self._deaths[key] else {}
-        ref = getattr(worker.actor, kind).remote(key, *args, **options)
-        worker.tasks[ref] = _Task(kind, key, time.monotonic(), args)
-
-    def collect(self) -> list[tuple[str, BlockKey, object]]:
-        """What has ended since the last call; waits a second at most for something.
-
-        Raises:
-            PipelineError: a task failed in a way that another try does not mend.
-        """
-        again, self._again = self._again, []
-        for task in again:
-            self.submit(task.kind, task.key, *task.args)
-        refs = [ref for worker in self._workers for ref in worker.tasks]
-        if not refs:
-            return []
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if len(refs) > 1 else ([], [])
-        if not ready:
-            ready, _ = ray.wait(refs, timeout=1.0)
-        ended = []
-        for number, worker in enumerate(self._workers):
-            for ref in [ref for ref in ready if ref in worker.tasks]:
-                task = worker.tasks[ref]
-                try:
-                    ended.append((task.kind, task.key, ray.get(ref)))
-                    del worker.tasks[ref]
-                except (RayActorError, ActorUnavailableError) as error:
-                    self._replace(number, str(error).splitlines()[0])
-                    break
-                except RayTaskError as error:
-                    raise _cause(error) from error
-            if why := self._workers[number].late(self._limit_s):
-                ray.kill(self._workers[number].actor)
-                self._replace(number, why)
-        return ended
-
-    def dismiss(self) -> None:
-        """End the replicas."""
-        for worker in self._workers:
-            ray.kill(worker.actor)
-
-    def _replace(self, number: int, why: str) -> None:
-        dead = self._workers[number]
-        blocks = sorted({task.key for task in dead.tasks.values() if task.kind == "infer"})
-        log.warning("a replica died and is replaced", why=why, blocks=[str(key) for key in blocks])
-        for key in blocks:
-            self._deaths[key] += 1
-            if self._deaths[key] > DEATHS_PER_BLOCK:
-                raise RunFailed(
-                    f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). Finished blocks are kept"
-                )
-        self._again += dead.tasks.values()
-        self._workers[number] = self._start()
-
-    def _start(self) -> _Worker:
-        actor: Any = self._remote.remote(*self._args)
-        return _Worker(actor, actor.load.remote(), time.monotonic())
-
-
 def _publish(plan: Plan, base: str, software: dict[str, str]) -> None:
     name = base.rsplit("/", 1)[-1]
     tasks = plan.spec.tasks
@@ -430,16 +284,6 @@ def _keys(plan: Plan, names: set[str]) -> set[BlockKey]:
     return {key for key in plan.blocks if str(key) in names}
 
 
-def _cause(error: RayTaskError) -> Exception:
-    """What a task really raised."""
-    cause: Exception = error.cause if isinstance(error.cause, Exception) else error
-    return (
-        cause
-        if isinstance(cause, PipelineError | OSError)
-        else RunFailed(f"a worker failed: {type(cause).__name__}: {cause}")
-    )
-
-
 @contextmanager
 def _disk_errors(output: str) -> Iterator[None]:
     try:
@@ -449,21 +293,3 @@ def _disk_errors(output: str) -> Iterator[None]:
         raise OutputError(
             f"{output} cannot be written: {reason}. Finished blocks are kept; make room and run again"
         ) from error
-
-
-@contextmanager
-def _ray(plan: Plan) -> Iterator[None]:
-    """A Ray to run on: the one that is there (also by RAY_ADDRESS), else one of our own on this machine."""
-    if ray.is_initialized():
-        yield
-        return
-    engine = plan.spec.engine
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        cpus = max(os.cpu_count() or 1, engine.replicas)
-        ray.init(num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -46,8 +47,8 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[(objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))].reset_index(drop=True)
-    window = _window(grid, shown)
-    outlines = [_to_pixels(grid, shape) for shape in shown.geometry]
+    outlines = _to_pixels(grid, list(shown.geometry))
+    window = _window(grid, outlines)
     colours = {label: COLOURS[at % len(COLOURS)] for at, label in enumerate(sorted(set(shown["label"])))}
     surest = np.lexsort([-shown["area_m2"], -shown["score"]])[:NAMED].tolist()
     named = sorted(surest, key=lambda at: outlines[at].bounds[:2])
@@ -109,11 +110,11 @@ def _lonlat_extent(grid: Grid) -> shapely.Polygon:
     return grid.geobox(grid.window).extent.to_crs("EPSG:4326").geom
 
 
-def _window(grid: Grid, shown: gpd.GeoDataFrame) -> Window:
+def _window(grid: Grid, outlines: list[shapely.Geometry]) -> Window:
     """Pixels around the objects; the whole grid where there are none."""
-    if shown.empty:
+    if not outlines:
         return grid.window
-    x0, y0, x1, y1 = shapely.total_bounds(np.array([_to_pixels(grid, shape) for shape in shown.geometry], object))
+    x0, y0, x1, y1 = shapely.total_bounds(np.array(outlines, object))
     margin = int(0.06 * max(x1 - x0, y1 - y0)) + 24
     return Window(int(y0), int(x0), int(y1) + 1, int(x1) + 1).grown(margin) & grid.window
 
@@ -145,13 +146,14 @@ def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint
     return np.moveaxis(np.concatenate(strips, axis=1), 0, -1)
 
 
-def _to_pixels(grid: Grid, shape: shapely.Geometry) -> shapely.Geometry:
+def _to_pixels(grid: Grid, shapes: Sequence[shapely.Geometry]) -> list[shapely.Geometry]:
     transformer = pyproj.Transformer.from_crs(LONLAT, grid.crs, always_xy=True)
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(~grid.affine @ transformer.transform(points[:, 0], points[:, 1]))
 
-    return shapely.transform(shape, move)
+    # All at once: a call of pyproj's takes some milliseconds, of however many points.
+    return shapely.transform(np.array(shapes, object), move).tolist()
 
 
 def _outline(axes: mpl.axes.Axes, outlines: list[shapely.Geometry], colours: list[str], *, width: float) -> None:
@@ -181,7 +183,7 @@ def _caption(axes: mpl.axes.Axes, number: int, row: pd.Series, colour: str) -> N
 
 def _scale_bar(axes: mpl.axes.Axes, grid: Grid, window: Window) -> None:
     middle = grid.geobox(window).extent.to_crs("EPSG:4326").geom.centroid
-    one = _to_pixels(grid, shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)]))
+    [one] = _to_pixels(grid, [shapely.LineString([(middle.x, middle.y), (middle.x, middle.y + 0.001)])])
     per_metre = one.length / (0.001 * 110_574)
     sides = [
         m for m in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000) if m * per_metre < window.shape[1] / 4

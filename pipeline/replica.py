@@ -70,20 +70,29 @@ class Replica:
     """One copy of the model and the hands around it."""
 
     def __init__(self, plan: Plan, output: str, token: str) -> None:
-        """Keep what is needed; `load` loads the model.
+        """Keep what is needed; `load` loads the model. Arguments as of `begin`."""
+        self._analyst: Analyst | None = None
+        self._inferring = threading.Lock()
+        self._keep(plan, output, token)
+
+    def begin(self, plan: Plan, output: str, token: str) -> None:
+        """Turn to a run, when all tasks of the last one have ended. A model that is loaded stays.
 
         Args:
             plan: of the run.
             output: URL of the result.
             token: of the run's lease.
         """
+        if plan.spec.model != self.plan.spec.model:
+            self._analyst = None
+        self._keep(plan, output, token)
+        self.load()
+
+    def _keep(self, plan: Plan, output: str, token: str) -> None:
         self.plan = plan
         self.scratch = Scratch(output)
         self.token = token
-        self._output = output
         self._root = open_group(output)
-        self._analyst: Analyst | None = None
-        self._inferring = threading.Lock()
         self._survived: dict[BlockKey, str] = {}
 
     def load(self) -> None:

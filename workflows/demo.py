@@ -12,6 +12,7 @@ import yaml
 
 from model.tile import Modality
 from pipeline import JobSpec, RunReport, open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.engine import Progress
 from pipeline.picture import draw
 from workflows.sample import make_sample
@@ -60,10 +61,11 @@ def run_demo(
     if not (folder / "sample" / "truth.parquet").exists():
         make_sample(folder / "sample", on_scene=on_scene)
     shown = []
-    for path in demo_jobs(folder):
-        spec = JobSpec.from_yaml(path)
-        report = run(plan(spec), overwrite=True, on_progress=partial(on_progress, spec.name))
-        picture = folder / f"{path.stem}.png"
-        draw(open_result(report.output), picture)
-        shown.append(Shown(job=path, report=report, picture=picture))
+    jobs = {path: JobSpec.from_yaml(path) for path in demo_jobs(folder)}
+    with Crew(next(iter(jobs.values())).engine) as crew:
+        for path, spec in jobs.items():
+            report = run(plan(spec), overwrite=True, on_progress=partial(on_progress, spec.name), crew=crew)
+            picture = folder / f"{path.stem}.png"
+            draw(open_result(report.output), picture)
+            shown.append(Shown(job=path, report=report, picture=picture))
     return shown

@@ -6,7 +6,9 @@ of them overlapping; and the truth as GeoParquet. Deterministic from its seed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,15 +70,17 @@ def make_sample(
         for step in range(scale)
         for epsg, west in SCENES
     ]
-    total = len(places) * len(DATES) * len(SENSORS)
+    tasks = []
     for date, moment in enumerate(DATES):
         for number, (epsg, west) in enumerate(places):
             transform = _transform(epsg, west)
             view = _view(epsg, transform, seed, date)
-            for sensor in SENSORS:
-                item = _scene(folder, sensor, view, epsg, transform, moment, number)
-                collections[sensor].add_item(item)
-                on_scene(sum(len(list(c.get_items())) for c in collections.values()), total)
+            tasks += [(sensor, view, epsg, transform, moment, number) for sensor in SENSORS]
+    # numpy, scipy and GDAL leave Python's lock to others while they work.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, item in enumerate(pool.map(lambda task: _scene(folder, *task), tasks), start=1):
+            collections[tasks[done - 1][0]].add_item(item)
+            on_scene(done, len(tasks))
     for collection in collections.values():
         collection.update_extent_from_items()
         catalog.add_child(collection)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,9 +124,10 @@ def calibration_error(sure: Sequence[float], right: Sequence[bool]) -> float:
 
 
 def captions(said: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """CIDEr, BLEU-4 and ROUGE-L by pycocoevalcap, of words in small letters without marks (METEOR and SPICE need Java)."""
+    """CIDEr, BLEU-4 and ROUGE-L by pycocoevalcap, and METEOR where there is a Java; of words in small letters, no marks."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
 
     if not truth:
@@ -133,8 +135,9 @@ def captions(said: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
     references = {at: [_plain(text)] for at, text in enumerate(truth)}
     answers = {at: [_plain(text)] for at, text in enumerate(said)}
     bleu = Bleu(4).compute_score(references, answers, verbose=0)[0][3]
-    cider, rouge = (kind().compute_score(references, answers)[0] for kind in (Cider, Rouge))
-    return {"cider": float(cider), "bleu4": float(bleu), "rouge_l": float(rouge)}
+    kinds = {"cider": Cider, "rouge_l": Rouge} | ({"meteor": Meteor} if shutil.which("java") else {})
+    scores = {name: float(kind().compute_score(references, answers)[0]) for name, kind in kinds.items()}
+    return scores | {"bleu4": float(bleu)}
 
 
 def word_overlap(said: str, truth: str) -> float:

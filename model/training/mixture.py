@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model.focal import CROP_PX, LEAST_PX
+from model.tile import Modality
 from model.training.augment import augmented
 from model.training.datasets import SetConfig, read_set
 from model.training.known import KNOWN
@@ -32,6 +33,8 @@ class RenderedConfig(BaseModel):
 
     rendered: Literal[True]
     weight: float = Field(gt=0)
+    modality: Modality | None = None
+    """The one sensor that it is seen by; None for all three."""
 
 
 class ReadConfig(BaseModel):
@@ -116,8 +119,9 @@ class Mixture:
         weights = np.array([source.weight for source, _ in self.sources])
         source, records = self.sources[int(rng.choice(len(weights), p=weights / weights.sum()))]
         if isinstance(source, RenderedConfig):
-            made = landscape if rng.random() < LANDSCAPES_PART else rendered
-            return augmented(made(int(rng.integers(2**62)), px), rng)
+            photograph = source.modality in (None, "optical") and rng.random() < LANDSCAPES_PART
+            seed = int(rng.integers(2**62))
+            return augmented(landscape(seed, px) if photograph else rendered(seed, px, source.modality), rng)
         record = records[int(rng.integers(len(records)))]
         side = float(np.exp(rng.uniform(*np.log(source.crop)))) * px / CROPS_PX
         height, width = record.pixels.shape[1:]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def test_captions_are_compared_as_the_field_does() -> None:
     expected = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
     assert captions(["a ship at anchor"], truth[:1])["rouge_l"] == pytest.approx(expected)
     assert captions([], []) == {}
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR runs in Java, and there is none on the PATH")
+def test_meteor_is_measured_where_there_is_java() -> None:
+    truth = ["a white ship at anchor", "a grey building near the quay"]
+    assert captions(truth, truth)["meteor"] == pytest.approx(1.0)
+    assert captions(["nothing", "else"], truth)["meteor"] == pytest.approx(0.0, abs=1e-6)
+    # One word of two is the same, the other has its stem, which is worth 0.6 (Denkowski and Lavie 2014); one piece.
+    assert captions(["grey buildings"], ["grey building"])["meteor"] == pytest.approx((1 + 0.6) / 2)
+
+
+def test_meteor_is_left_out_where_there_is_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert set(captions(["a ship"], ["a ship"])) == {"cider", "bleu4", "rouge_l"}
 
 
 def test_how_sure_is_compared_with_how_often_right() -> None:

@@ -171,6 +171,12 @@ def test_the_scale_is_not_always_told() -> None:
     assert 0.4 < np.mean(told) < 0.9
 
 
+@pytest.mark.parametrize("modality", SENSORS)
+def test_a_specialist_s_mixture_has_its_sensor_alone(modality: Modality) -> None:
+    mixture = Mixture.read((RenderedConfig(rendered=True, weight=1, modality=modality),), 5)
+    assert {mixture.record(number, 64).modality for number in range(20)} == {modality}
+
+
 def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
     train(config(), tmp_path / "whole")
 

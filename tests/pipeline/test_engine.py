@@ -18,6 +18,7 @@ import yaml
 import zarr
 
 from pipeline import JobSpec, open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.engine import Progress, RunReport
 from pipeline.errors import OutputBusy, OutputError, RunFailed
 from pipeline.ledger import Lease
@@ -62,6 +63,30 @@ def test_two_runs_and_any_number_of_replicas_leave_the_same_bytes(scene: Archive
     done(scene.job(tmp_path / "two.zarr", engine={"replicas": 3}))
     same(tmp_path / "one.zarr", tmp_path / "two.zarr")
     assert not (tmp_path / "one.parts").exists()
+
+
+def test_runs_that_share_a_crew_share_its_processes_and_leave_the_same_bytes(scene: Archive, tmp_path: Path) -> None:
+    done(scene.job(tmp_path / "apart.zarr"))
+    job = scene.job(tmp_path / "one.zarr")
+    with Crew(job.engine) as crew:
+        done(job, crew=crew)
+        [first] = replicas()
+        done(scene.job(tmp_path / "two.zarr"), crew=crew)
+        assert replicas() == [first]
+        os.kill(first, signal.SIGKILL)
+        done(scene.job(tmp_path / "three.zarr"), crew=crew)
+        assert first not in replicas()
+        with pytest.raises(RunFailed, match="no weights here"):
+            done(scene.job(tmp_path / "a.zarr", model="tests.analysts:Unloadable"), crew=crew)
+        assert open_result(str(tmp_path / "a.zarr")).state == "error"
+        done(scene.job(tmp_path / "four.zarr"), crew=crew)
+    for name in ("one", "two", "three", "four"):
+        same(tmp_path / "apart.zarr", tmp_path / f"{name}.zarr")
+
+
+def replicas() -> list[int]:
+    """Ids of the processes that host one."""
+    return [each.pid for each in psutil.process_iter() if "ray::Replica" in " ".join(each.cmdline())]
 
 
 def test_every_tile_is_inferred_once(scene: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +157,8 @@ def lonlat_of(archive: Archive, row: float, col: float) -> tuple[float, float]:
 
 def test_a_replica_that_hangs_is_replaced_and_its_tile_quarantined(marked: Archive, tmp_path: Path) -> None:
     job = marked.job(tmp_path / "a.zarr", model="tests.analysts:Hanging", engine={"max_failed_fraction": 0.5})
-    report = done(job, block_limit_s=5)
+    with Crew(job.engine, limit_s=5) as crew:
+        report = done(job, crew=crew)
     assert report.failed_tiles == 1
     assert "process died" in report.failures[0]
 
