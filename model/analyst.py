@@ -149,7 +149,7 @@ class EarthGPTXAnalyst:
         scores = self._find(asked.find([tile.phrases for tile in tiles], MIN_SCORE), tiles, answers)
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
-            texts = [_text(described) for described in asked.describe()]
+            texts = [_text(described) for described in asked.describe(grounded=False)]
             captions = [text if tile.describe else "" for tile, text in zip(tiles, texts, strict=True)]
         found = [_own_prompts(of_tile) if tile.describe else [] for tile, of_tile in zip(tiles, answers, strict=True)]
         for of, prompts in _turns(found, model.config.max_prompts):

@@ -96,16 +96,20 @@ class Perception(nn.Module):
         Returns:
             (B, C, Y, X) at stride 2, and (B, C, rows, cols) on the hybrid block's cells, to look at.
         """
+        # Where a pixel is: else a query cannot tell one of several that look alike, as a prompt wants it.
+        rows, cols = fine.shape[-2:]
+        placed = self.place(waves(middles(rows, cols, fine))).transpose(1, 2).unflatten(2, (rows, cols))
         if self.training or fine.device.type != "cpu":
-            return self._pixels(conv, fine, fused)
+            top, looked = self._refined(conv, fine, fused)
+            return top + placed, looked
         # As the encoders do: a batch falls out of a processor's caches.
         each = [
-            self._pixels(tuple(level[at : at + 1] for level in conv), fine[at : at + 1], fused[at : at + 1])
+            self._refined(tuple(level[at : at + 1] for level in conv), fine[at : at + 1], fused[at : at + 1])
             for at in range(len(fine))
         ]
-        return torch.cat([pixels for pixels, _ in each]), torch.cat([looked for _, looked in each])
+        return torch.cat([top + placed for top, _ in each]), torch.cat([looked for _, looked in each])
 
-    def _pixels(self, conv: tuple[Tensor, ...], fine: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def _refined(self, conv: tuple[Tensor, ...], fine: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
         top = self.sides[-1](conv[-1])
         looked = self.fused(fused)
         for level in range(len(conv) - 2, -1, -1):
@@ -115,11 +119,7 @@ class Perception(nn.Module):
                 top = top + functional.interpolate(looked, top.shape[-2:], mode="bilinear", align_corners=False)
             top = self.smooth[level](top)
         top = functional.interpolate(top, fine.shape[-2:], mode="bilinear", align_corners=False)
-        top = top + self.sharpen(top + self.fine(fine))
-        # Where a pixel is: else a query cannot tell one of several that look alike, as a prompt wants it.
-        rows, cols = top.shape[-2:]
-        placed = self.place(waves(middles(rows, cols, top)))
-        return top + placed.transpose(1, 2).unflatten(2, (rows, cols)), looked
+        return top + self.sharpen(top + self.fine(fine)), looked
 
     def forward(self, hidden: Tensor, of_image: Sequence[int], pixels: Tensor, looked: Tensor) -> Perceived:
         """Look.

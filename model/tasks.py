@@ -217,8 +217,8 @@ class Asked:
         return _split(answers, [len(each) for each in self._prompts])
 
     @torch.inference_mode()
-    def describe(self) -> list[Described]:
-        """Each image in words, with masks for the words that have one."""
+    def describe(self, *, grounded: bool = True) -> list[Described]:
+        """Each image in words, with masks for the words that have one where they are wanted (`grounded`)."""
         model = self.model
         branches = [model.describe(image) for image in range(len(self._prompts))]
         said = decode(model, self._encoded, self._past, branches, self._budget.scene, marks=("p", "</p>", "seg"))
@@ -228,14 +228,15 @@ class Asked:
             for at, token in enumerate(one.tokens):
                 if token == model.vocabulary.mark("p"):
                     start = at
-                elif token == model.vocabulary.mark("seg"):
+                elif token == model.vocabulary.mark("seg") and grounded:
                     phrases.append(model.vocabulary.decode(one.tokens[start:at]))
                     states.append(one.hidden[at])
-            grounded: list[tuple[str, Instance]] = []
+            masks: list[Instance] = []
             if states:
                 perceived = self._perceive(states, [image] * len(states))
-                grounded = [(phrase, self._single(perceived, number)) for number, phrase in enumerate(phrases)]
-            answers.append(Described(caption=model.vocabulary.decode(one.tokens), cut=one.cut, phrases=tuple(grounded)))
+                masks = [self._single(perceived, number) for number in range(len(states))]
+            words = model.vocabulary.decode(one.tokens)
+            answers.append(Described(caption=words, cut=one.cut, phrases=tuple(zip(phrases, masks, strict=True))))
         return answers
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,14 +59,21 @@ def run_demo(
     on_progress: Callable[[str, Progress], None] = lambda *_: None,
 ) -> list[Shown]:
     """Make the archive where it is missing, run the jobs, draw their results."""
-    if not (folder / "sample" / "truth.parquet").exists():
-        make_sample(folder / "sample", on_scene=on_scene)
     shown = []
     jobs = {path: JobSpec.from_yaml(path) for path in demo_jobs(folder)}
-    with Crew(next(iter(jobs.values())).engine) as crew:
-        for path, spec in jobs.items():
-            report = run(plan(spec), overwrite=True, on_progress=partial(on_progress, spec.name), crew=crew)
-            picture = folder / f"{path.stem}.png"
-            draw(open_result(report.output), picture)
-            shown.append(Shown(job=path, report=report, picture=picture))
+    with ThreadPoolExecutor(1) as aside:
+        # Ray's start is mostly waiting.
+        archive = aside.submit(_make_archive, folder / "sample", on_scene)
+        with Crew(next(iter(jobs.values())).engine) as crew:
+            archive.result()
+            for path, spec in jobs.items():
+                report = run(plan(spec), overwrite=True, on_progress=partial(on_progress, spec.name), crew=crew)
+                picture = folder / f"{path.stem}.png"
+                draw(open_result(report.output), picture)
+                shown.append(Shown(job=path, report=report, picture=picture))
     return shown
+
+
+def _make_archive(folder: Path, on_scene: Callable[[int, int], None]) -> None:
+    if not (folder / "truth.parquet").exists():
+        make_sample(folder, on_scene=on_scene)

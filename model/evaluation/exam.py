@@ -205,7 +205,7 @@ def _ask_words(asked: Asked, record: Record, about: dict[str, Any], answers: Ans
     """The scene's caption, counts, and yes or no; of images of which everything is known."""
     truth = sorted({region.label for region in record.regions})
     names = sorted(record.complete)
-    said = asked.describe()[0].caption
+    said = asked.describe(grounded=False)[0].caption
     named = [name for name in names if name in said or plural(name) in said]
     expected = " ".join(text for text, _ in scene(record))
     told = [name for name in names if name in expected or plural(name) in expected]

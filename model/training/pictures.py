@@ -48,7 +48,7 @@ def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> Non
         ]
         left = f"{record.source}: " + ", ".join(named)
         said = (f"{r.label} | {r.caption[:70]}" for r in asked.refer()[0])
-        right = "\n".join([asked.describe()[0].caption[:90], *said])
+        right = "\n".join([asked.describe(grounded=False)[0].caption[:90], *said])
         for axis, masks, title in zip(row, (truth, seen), (left, right), strict=True):
             axis.imshow(_painted(record, masks))
             axis.set_title(title, fontsize=7)
