@@ -14,9 +14,10 @@ from scipy import ndimage
 
 from model.region import Mask
 from model.tile import Modality
+from model.training.airliner import airliner
 from model.training.canvas import Canvas, Floats, bumpy
 from model.training.record import LEAST_PX, Record, Region
-from model.training.world import Ring, airframe, box, disc, hull
+from model.training.world import Ring, box, disc, hull
 
 _AIRPORT, _SEA = ("aircraft", "storage tank"), ("ship",)
 PASTED: dict[Modality, tuple[str, ...]] = {"optical": (*_AIRPORT, *_SEA), "sar": _SEA}
@@ -65,7 +66,8 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
         kind = drawn[int(rng.random() < 0.3) % len(drawn)]
         at = (rng.uniform(0, width), rng.uniform(0, height))
         own = size * rng.uniform(0.8, 1.2)
-        rings = _OUTLINES[kind](*at, own, rng)
+        aircraft = airliner(*at, own, rng) if kind == "aircraft" else None
+        rings = aircraft.rings if aircraft else _OUTLINES[kind](*at, own, rng)
         mask = canvas.mask(rings)
         if mask is None or mask.area < LEAST_PX:
             continue
@@ -76,7 +78,10 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
             _shine(canvas, mine, own, rng)
         else:
             canvas.put([ring + sun for ring in rings], np.zeros(3), rng.uniform(0.3, 0.7))
-            _paint(canvas, rings, rng)
+            if aircraft:
+                aircraft.paint(canvas, rng)
+            else:
+                _paint(canvas, rings, rng)
         taken |= mine
         added.append(Region(labels=(kind,), mask=mask, caption="a parked aircraft" if kind == "aircraft" else ""))
     regions = []
@@ -104,11 +109,6 @@ _NEVER_THERE = frozenset(("ship", "aircraft", "storage tank", "person", "bicycle
 """Words that a drawn ground has none of, but for what is drawn on it."""
 
 
-def _aircraft(cx: float, cy: float, size: float, rng: np.random.Generator) -> list[Ring]:
-    heading = float(rng.uniform(0, 360))
-    return airframe(cx, cy, heading, size, size * rng.uniform(0.75, 1.1), size * rng.uniform(0.09, 0.15))
-
-
 def _tank(cx: float, cy: float, size: float, _: np.random.Generator) -> list[Ring]:
     return [disc(cx, cy, size / 2)]
 
@@ -117,28 +117,15 @@ def _ship(cx: float, cy: float, size: float, rng: np.random.Generator) -> list[R
     return [hull(cx, cy, float(rng.uniform(0, 360)), size, size * rng.uniform(0.14, 0.35))]
 
 
-_OUTLINES = {"aircraft": _aircraft, "storage tank": _tank, "ship": _ship}
+_OUTLINES = {"storage tank": _tank, "ship": _ship}
 
 
 def _paint(canvas: Canvas, rings: list[Ring], rng: np.random.Generator) -> None:
-    """In light colours; wings a little darker than the body, the tail in any colour."""
+    """In light colours."""
     tone = rng.uniform(130, 255) + rng.normal(0, 10, 3)
     grain = rng.normal(0, rng.uniform(0, 14), (1, *canvas.shape))
-    for ring in reversed(rings):
+    for ring in rings:
         canvas.put([ring], (tone * rng.uniform(0.8, 1.0))[:, None, None] + grain)
-    if len(rings) > 1:
-        canvas.put([rings[-1]], rng.uniform(40, 255, 3), rng.uniform(0, 1))
-        if rng.random() < 0.6:  # the far side of the body lies in its own shade
-            body = rings[0]
-            middle = body.mean(axis=0)
-            half = body[np.argsort((body - middle) @ rng.normal(size=2))][:3]
-            canvas.put([_ordered(half)], tone * 0.6, rng.uniform(0.2, 0.7))
-
-
-def _ordered(ring: Ring) -> Ring:
-    """The same corners counter-clockwise."""
-    around = ring - ring.mean(axis=0)
-    return ring[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
 
 
 def _shine(canvas: Canvas, inside: np.ndarray, size: float, rng: np.random.Generator) -> None:

@@ -210,14 +210,14 @@ def airframe(cx: float, cy: float, heading: float, length: float, span: float, b
         [(body, 0), (-length * 0.12, 0), (-length * 0.2, -span / 2), (-length * 0.12, -span / 2)],
         [(-length * 0.34, 0), (-length / 2, span * 0.18), (-length / 2, -span * 0.18)],
     ]  # fmt: skip
-    return [_place(np.array(part, float), cx, cy, heading) for part in parts]
+    return [place(np.array(part, float), cx, cy, heading) for part in parts]
 
 
 def hull(cx: float, cy: float, heading: float, length: float, width: float) -> Ring:
     """Outline of a ship."""
     a, w = length / 2, width / 2
     outline = [(a, 0), (a * 0.72, w), (-a * 0.93, w), (-a, w * 0.6), (-a, -w * 0.6), (-a * 0.93, -w), (a * 0.72, -w)]
-    return _place(np.array(outline), cx, cy, heading)
+    return place(np.array(outline), cx, cy, heading)
 
 
 def _ships(x: float, rng: np.random.Generator) -> Iterator[Thing]:
@@ -266,10 +266,10 @@ def _thing(
 def box(cx: float, cy: float, length: float, width: float, heading: float) -> Ring:
     """Outline of a rectangle."""
     a, w = length / 2, width / 2
-    return _place(np.array([(a, w), (-a, w), (-a, -w), (a, -w)]), cx, cy, heading)
+    return place(np.array([(a, w), (-a, w), (-a, -w), (a, -w)]), cx, cy, heading)
 
 
-def _place(outline: Ring, cx: float, cy: float, heading: float) -> Ring:
+def place(outline: Ring, cx: float, cy: float, heading: float) -> Ring:
     """Turn an outline given as (forward, left) so that forward points to the heading, and move it."""
     turn = np.deg2rad(90.0 - heading)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
