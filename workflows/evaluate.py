@@ -38,6 +38,7 @@ BLIND = (
     "region_top1",
     "region_free_top1",
     "cider",
+    "meteor",
     "caption_word",
     "scene_f1",
     "yes_no",

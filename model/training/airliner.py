@@ -81,7 +81,7 @@ def airliner(cx: float, cy: float, length: float, rng: np.random.Generator) -> A
         front = root - back * out / half + long * 0.7
         wide = rng.uniform(0.018, 0.03)
     else:  # at the rear of the body
-        out, long, front, wide = body / 2 + 0.025, 0.12, rear + 0.13, 0.02
+        out, long, front, wide = body / 2 + 0.018, 0.12, rear + 0.13, 0.02
     engines = both((front, out - wide), (front, out + wide), (front - long, out + wide), (front - long, out - wide))
     side = body / 2
     left = ((0.5, 0.0), (0.47, side * 0.7), (0.41, side), (-0.24, side), (-0.5, side * 0.25))
