@@ -58,7 +58,7 @@ class Encoded:
     """
 
     prefix: Tensor
-    """(B, 1 + T, W) what the language model reads of each image."""
+    """(B, 2 + T, W) what the language model reads of each image: sensor, scale, image."""
     regions: tuple[dict[str, Tensor], ...]
     """Per image, the tokens (2, W) of each prompt by its id."""
     size: tuple[int, int]
@@ -145,9 +145,7 @@ class EarthGPTX(nn.Module):
             nn.Linear(config.language.width, REGION_TOKENS * config.language.width),
         )  # fmt: skip
         self.scale = nn.Linear(2 * WAVES, config.language.width)
-        # Nothing at first: embeddings are small, and it would drown the sensor's mark that it is added to.
-        nn.init.zeros_(self.scale.weight)
-        nn.init.zeros_(self.scale.bias)
+        self.unscaled = nn.Parameter(torch.empty(config.language.width).normal_(std=0.1))
         self.language = Language(config.language)
         self.perception = Perception(config)
 
@@ -226,7 +224,8 @@ class EarthGPTX(nn.Module):
             )
 
         scales = self._scales(metres or [None] * len(modalities), fused.tokens.dtype)
-        prefix = [marked(modalities) + scales[:, None], fused.tokens]
+        # A token of its own: added to the sensor's mark it drowned it, and photographs were said to have warm engines.
+        prefix = [marked(modalities), scales[:, None], fused.tokens]
         if wider is not None:
             prefix += [marked(["around"] * len(modalities)), wider.tokens]
         return Encoded(
@@ -301,12 +300,12 @@ class EarthGPTX(nn.Module):
         return canvas.to(self.device), boxes.to(self.device), present.to(self.device)
 
     def _scales(self, metres: Sequence[float | None], dtype: torch.dtype) -> Tensor:
-        """(B, W) how large the ground of a pixel is; nothing where it is not known."""
+        """(B, W) how large the ground of a pixel is; a vector of its own where it is not known."""
         known = [value if value is not None and value > 0 else 1.0 for value in metres]
         # Octaves from 1/32 m to 1024 m lie in 0..1.
         place = (torch.tensor(known, device=self.device).log2() + 5).clamp(0, 15)[:, None] / 15
         given = torch.tensor([value is not None for value in metres], device=self.device)[:, None]
-        return torch.where(given, self.scale(waves(place).to(dtype)), 0.0).to(dtype)
+        return torch.where(given, self.scale(waves(place).to(dtype)), self.unscaled.to(dtype))
 
     def _regions(
         self, prompts: Sequence[Sequence[VisualPrompt]], canvas: Tensor, codes: Tensor, fused: Tensor

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.choice import Choice
 from model.config import ModelConfig
 from model.hybrid import Attention, middles
 from model.second_look import SecondLook
@@ -26,6 +27,10 @@ from model.vision import FINE
 STRIDE = 2
 OUTSIDE = -20.0
 """Log-odds of what lies where an instance's mask may not reach."""
+CANDIDATES = 12
+"""Peaks of one phrase's heat map that it may speak of."""
+LOW = 0.01
+"""Height of a heat map under which nothing is there."""
 LOOKS = 2
 """At each box after the first."""
 
@@ -82,6 +87,7 @@ class Perception(nn.Module):
         self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
         self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
         self.again = SecondLook(width)
+        self.choice = Choice(width, config.mask_heads)
         # Few pixels are an object's, fewer its middle: start from that, as focal loss wants it (Lin et al. 2017).
         self.mask_bias, self.centre_bias = (nn.Parameter(torch.tensor([most])) for most in (-2.0, -4.0))
 
@@ -171,6 +177,33 @@ class Perception(nn.Module):
             boxes.append(box)
         return Judged(asked, tuple(boxes), worth)
 
+    def choose(
+        self, queries: Tensor, of_image: Sequence[int], places: Tensor, heights: Tensor, present: Tensor, pixels: Tensor
+    ) -> Tensor:
+        """Which candidate each query speaks of.
+
+        Args:
+            queries: (Q, C) from `Perceived`.
+            of_image: Q numbers.
+            places: (Q, K, 2) long, row and column of each candidate.
+            heights: (Q, K) of the heat map there, 0..1.
+            present: (Q, K) bool, False where a query has fewer candidates.
+            pixels: (B, C, Y, X).
+
+        Returns:
+            (Q, K) log-odds, float32; minus infinity where there is no candidate.
+        """
+        images = torch.tensor(of_image, device=pixels.device)[:, None]
+        under = pixels[images, :, places[..., 0], places[..., 1]]
+        both = torch.cat([queries[:, None].expand(-1, places.shape[1], -1), under.to(queries.dtype)], dim=-1)
+        reach = self.instance_box(both).float().clamp(max=8).exp().detach()
+        middle = places.flip(-1).float() + 0.5
+        rows, cols = pixels.shape[-2:]
+        sides = torch.tensor([cols, rows, cols, rows], device=pixels.device)
+        boxes = torch.cat([middle - reach[..., :2], middle + reach[..., 2:]], dim=-1) / sides
+        scored: Tensor = self.choice(queries, under.to(queries.dtype), boxes.clamp(0, 1), heights, present)
+        return scored
+
     def outline(self, judged: Judged, of_image: Sequence[int], pixels: Tensor, within: Tensor | None = None) -> Tensor:
         """Masks of single instances, (N, Y, X) log-odds.
 
@@ -189,6 +222,13 @@ class Perception(nn.Module):
         x0, y0, x1, y1 = (edge[:, None, None] for edge in ends.unbind(-1))
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
         return masks.masked_fill(~inside, OUTSIDE)
+
+
+def peaks(heat: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The highest local maxima of heat maps (M, Y, X): places (M, most, 2), row and column, and heights (M, most)."""
+    heights, at = (heat * local_maxima(heat)).flatten(1).topk(most, dim=1)
+    cols = heat.shape[2]
+    return torch.stack([at // cols, at % cols], dim=-1), heights
 
 
 def local_maxima(heat: Tensor) -> Tensor:

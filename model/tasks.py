@@ -21,7 +21,7 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import OUTSIDE, STRIDE, Judged, Perceived, local_maxima
+from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, local_maxima, peaks
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -155,9 +155,7 @@ class Asked:
         presence = (said[:, mark("seg")] - said[:, mark("none")]).sigmoid().tolist()
         images = [branch.image for branch in branches]
         perceived = self._perceive([state[-1] for state in states], images)
-        highest = perceived.centres.flatten(1).argmax(dim=1)
-        cols = perceived.centres.shape[2]
-        places = torch.stack([highest // cols, highest % cols], dim=1)
+        places = self._chosen(perceived, images)
         boxes = [Branch(branch.image, (*branch.tokens, mark("box"))) for branch in branches]
         said_boxes = decode(model, self._encoded, self._past, boxes, 4)
         answers = []
@@ -165,6 +163,15 @@ class Asked:
             seen = replace(seen, presence=presence[number], score=presence[number] * seen.score)
             answers.append(Located(box=self._box(one.tokens), seen=seen))
         return _split(answers, [len(each) for each in phrases])
+
+    def _chosen(self, perceived: Perceived, images: Sequence[int]) -> Tensor:
+        """(M, 2) the place of the candidate that each query speaks of."""
+        places, heights = peaks(perceived.centres.sigmoid(), CANDIDATES)
+        present = heights > LOW
+        present[:, 0] = True
+        pixels = self._encoded.pixels
+        scored = self.model.perception.choose(perceived.queries, images, places, heights, present, pixels)
+        return places[torch.arange(len(images), device=places.device), scored.argmax(dim=1)]
 
     def _box(self, tokens: Sequence[int]) -> Box:
         rows, cols = self._encoded.size

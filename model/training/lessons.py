@@ -18,11 +18,17 @@ from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer
 SCENE = "what kind of scene is this?"
 MOST_PROMPTS = 6
 MOST_PHRASES = 3
-MOST_LOCATED = 3
+MOST_LOCATED = 5
 MOST_COUNTED = 2
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MANY = "more than ten"
-PLURALS = {"aircraft": "aircraft", "person": "people", "water": "water", "flood water": "flood water"}
+PLURALS = {
+    "aircraft": "aircraft",
+    "person": "people",
+    "lorry": "lorries",
+    "water": "water",
+    "flood water": "flood water",
+}
 ABSENT = (
     "ship",
     "aircraft",
@@ -176,7 +182,7 @@ def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, 
         groups[region.label].append(region)
     found: list[Lesson] = []
     for name, regions in sorted(groups.items()):
-        found += [Locate(text, region.mask, outlined=region.outlined) for text, region in _unique(name, regions)]
+        found += [_located(text, region, regions) for text, region in _unique(name, regions)]
     found += _near(groups)
     found += [Locate(r.phrase, r.mask, outlined=r.outlined) for r in record.regions if r.phrase]
     found = [found[at] for at in _some(rng, len(found), most)]
@@ -184,6 +190,11 @@ def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, 
     if absent and rng.random() < 0.3:
         found.append(Locate(f"the {absent[int(rng.integers(len(absent)))]}", None))
     return found
+
+
+def _located(text: str, region: Region, regions: Sequence[Region]) -> Locate:
+    others = tuple(other.mask for other in regions if other is not region)
+    return Locate(text, region.mask, outlined=region.outlined, among=others)
 
 
 def _unique(name: str, regions: Sequence[Region]) -> list[tuple[str, Region]]:
@@ -218,8 +229,7 @@ def _near(groups: dict[str, list[Region]]) -> list[Lesson]:
                 continue
             ordered = sorted(regions, key=lambda region: _apart(region.mask, mark.mask))
             if _apart(ordered[1].mask, mark.mask) > 1.3 * _apart(ordered[0].mask, mark.mask) + 4:
-                text = f"the {name} nearest to the {other}"
-                found.append(Locate(text, ordered[0].mask, outlined=ordered[0].outlined))
+                found.append(_located(f"the {name} nearest to the {other}", ordered[0], regions))
     return found
 
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.earthgptx import Around, Branch, EarthGPTX, Encoded
-from model.perception import OUTSIDE, STRIDE, Perceived, local_maxima
+from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Perceived, peaks
 from model.region import Mask
 from model.training.samples import Answer, Describe, Find, Lesson, Locate, Refer, Sample
 
 WEIGHTS = {
     "text": 1.0, "mask": 1.0, "dice": 1.5, "presence": 0.5, "quality": 0.2, "centre": 1.0, "box": 0.4, "worth": 0.3,
-    "ground": 0.3,
+    "choice": 0.5, "ground": 0.3,
 }  # fmt: skip
 CORE = 0.6
 """Part of a box's sides that its inner ellipse has."""
@@ -68,6 +68,8 @@ class _Truth:
     prompt points at."""
     prompt: str = ""
     """Id of the prompt that points at it."""
+    among: tuple[Mask, ...] = ()
+    """Others that the heat map is to show too, and the phrase does not speak of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ def _teach(model: EarthGPTX, image: int, lesson: Lesson, size: tuple[int, int]) 
         box = lesson.mask.box
         edges = (box.x0 / size[1], box.y0 / size[0], box.x1 / size[1], box.y1 / size[0])
         said = [mark("box"), *(words.location(edge) for edge in edges[:2]), *(words.edge(edge) for edge in edges[2:])]
-        taught = _taught(branch, tuple(said), ((last, _Truth(image, (lesson.mask,), lesson.outlined, "located")),))
+        truth = _Truth(image, (lesson.mask,), lesson.outlined, "located", among=lesson.among)
+        taught = _taught(branch, tuple(said), ((last, truth),))
         # The box's mark is given and not said.
         return _Taught(taught.branch, ((last - 1, mark("seg")), *taught.targets[1:]), taught.seen)
     if isinstance(lesson, Refer):
@@ -214,12 +217,17 @@ def _seen(
     peaked = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
     if peaked:
         shape = (int(known.shape[1]), int(known.shape[2]))
-        heat = torch.from_numpy(np.stack([_heat(truths[at].masks, shape) for at in peaked])).to(model.device)
+        heat = torch.from_numpy(np.stack([_heat(truths[at].masks + truths[at].among, shape) for at in peaked])).to(
+            model.device
+        )
         found["centre"] = _focal(perceived.centres[peaked], heat, known[[of_image[at] for at in peaked]])
     judged = [
         _ground_seen(perceived, truths, known, there), _objects_seen(model, perceived, truths, known, encoded),
         _peaks_seen(model, perceived, truths, known, encoded),
     ]  # fmt: skip
+    chosen = _chosen(model, perceived, truths, known, encoded)
+    if chosen is not None:
+        found["choice"] = chosen
     rated = [at for each in judged for at in each.queries]
     if rated:
         worth = torch.cat([each.worth for each in judged])
@@ -284,39 +292,77 @@ def _peaks_seen(
         return none
     images = [truths[at].image for at in groups]
     heat = perceived.centres[groups].detach().sigmoid() * known[images]
-    heights, places = (heat * local_maxima(heat)).flatten(1).topk(MOST_PEAKS, dim=1)
-    row, rank = torch.nonzero(heights > NEAR, as_tuple=True)
+    places, heights = peaks(heat, MOST_PEAKS)
+    row, rank = torch.nonzero(heights > LOW, as_tuple=True)
     if not len(row):
         return none
-    at, cols = places[row, rank], heat.shape[2]
-    peaks = torch.stack([at // cols, at % cols], dim=1)
+    at = places[row, rank]
     owner = [groups[int(number)] for number in row]
     judged = model.perception.judge(
-        perceived.queries[owner], [truths[each].image for each in owner], peaks, encoded.pixels
+        perceived.queries[owner], [truths[each].image for each in owner], at, encoded.pixels
     )
-    true = torch.stack([_held(truths[each].masks, peak) for each, peak in zip(owner, peaks.tolist(), strict=True)])
-    true = true.to(peaks.device)
+    true = torch.stack([_held(truths[each].masks, peak) for each, peak in zip(owner, at.tolist(), strict=True)])
+    true = true.to(at.device)
     held = ~true[:, 0].isnan()
     worth = torch.zeros_like(judged.worth)
     losses = {}
     if held.any():
         # Half of it is all that is asked for: so sure is what holds half, and less sure what holds less.
-        worth[held] = (2 * _alike(judged.boxes[-1][held].detach(), true[held], peaks[held])).clamp(max=1)
-        losses["box"] = _box_loss([boxes[held] for boxes in judged.boxes], true[held], peaks[held])
+        worth[held] = (2 * _alike(judged.boxes[-1][held].detach(), true[held], at[held])).clamp(max=1)
+        losses["box"] = _box_loss([boxes[held] for boxes in judged.boxes], true[held], at[held])
     losses["worth"] = functional.binary_cross_entropy_with_logits(judged.worth, worth)
     return _Judged([], losses, known.new_zeros(0))
 
 
+def _chosen(
+    model: EarthGPTX, perceived: Perceived, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
+) -> Tensor | None:
+    """How unlikely the true one is among all of its kind, and among what the heat map takes for such; None of none."""
+    located = [at for at, each in enumerate(truths) if each.kind == "located" and each.masks]
+    if not located:
+        return None
+    images = [truths[at].image for at in located]
+    heat = perceived.centres[located].detach().sigmoid() * known[images]
+    own, heights = peaks(heat, CANDIDATES)
+    shape = (int(heat.shape[1]), int(heat.shape[2]))
+    true = torch.zeros(len(located), CANDIDATES, 2, dtype=torch.long)
+    there = torch.zeros(len(located), CANDIDATES, dtype=torch.bool)
+    for row, at in enumerate(located):
+        for number, mask in enumerate((truths[at].masks + truths[at].among)[:CANDIDATES]):
+            true[row, number], there[row, number] = torch.tensor(_middle(mask, shape)), True
+    true, there = true.to(heat.device), there.to(heat.device)
+    rows = torch.arange(len(located), device=heat.device)[:, None]
+    places = torch.cat([true, own], dim=1)
+    present = torch.cat([there, heights > LOW], dim=1)
+    heights = torch.cat([heat[rows, true[..., 0], true[..., 1]], heights], dim=1)
+    right = torch.zeros_like(present)
+    for row, at in enumerate(located):
+        masks = truths[at].masks + truths[at].among
+        right[row] = torch.tensor([_owner(masks, place) == 0 for place in places[row].tolist()])
+    right[:, :CANDIDATES] = False
+    right[:, 0] = True
+    scored = model.perception.choose(perceived.queries[located], images, places, heights, present, encoded.pixels)
+    hit = scored.masked_fill(~(right & present), -torch.inf)
+    return (scored.logsumexp(dim=1) - hit.logsumexp(dim=1)).mean()
+
+
 def _held(masks: Sequence[Mask], peak: Sequence[int]) -> Tensor:
-    """Box in cells of the object that a peak lies in, of several the one whose middle is nearest; else not numbers."""
+    """Box in cells of the object that a peak lies in; else not numbers."""
+    owner = _owner(masks, peak)
+    return torch.full((4,), torch.nan) if owner is None else _cells(masks[owner])
+
+
+def _owner(masks: Sequence[Mask], peak: Sequence[int]) -> int | None:
+    """Which object's box a peak lies in, of several that whose middle is nearest; None for none."""
     y, x = ((each + 0.5) * STRIDE for each in peak)
-    around = [m for m in masks if m.x0 <= x <= m.x0 + m.width and m.y0 <= y <= m.y0 + m.height]
-    if not around:
-        return torch.full((4,), torch.nan)
-    m = min(
-        around, key=lambda each: (each.box.x0 + each.box.x1 - 2 * x) ** 2 + (each.box.y0 + each.box.y1 - 2 * y) ** 2
-    )
-    return _cells(m)
+    around = [
+        (m.box.x0 + m.box.x1 - 2 * x) ** 2 + (m.box.y0 + m.box.y1 - 2 * y) ** 2
+        if m.x0 <= x <= m.x0 + m.width and m.y0 <= y <= m.y0 + m.height
+        else np.inf
+        for m in masks
+    ]
+    nearest = int(np.argmin(around)) if around else 0
+    return nearest if around and around[nearest] < np.inf else None
 
 
 def _cells(mask: Mask) -> Tensor:

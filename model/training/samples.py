@@ -30,6 +30,8 @@ class Locate:
     phrase: str
     mask: Mask | None
     outlined: bool = True
+    among: tuple[Mask, ...] = ()
+    """The others of its kind, where they are known."""
 
 
 @dataclass(frozen=True, slots=True)

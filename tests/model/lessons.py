@@ -42,7 +42,7 @@ def _sample(number: int, name: str, noise: np.random.Generator) -> Sample:
         ),
         lessons=(
             Find(name, (west, east)), Find(ABSENT, ()),
-            Locate(f"the western {name}", west), Locate(f"the eastern {name}", east), Locate(f"the {ABSENT}", None),
+            Locate(f"the western {name}", west, among=(east,)), Locate(f"the eastern {name}", east, among=(west,)), Locate(f"the {ABSENT}", None),
             Refer("a", name, f"a bright {name} in the west", west), Refer("b", name, f"a {name} {east.width} pixels wide", east),
             Describe(((f"{modality} scene with", None), (f"a {name}", west), ("and another", None))),
             Answer(f"how many {name}s?", "two"), Answer("what is this?", f"a {name}", ("a",)),
