@@ -87,7 +87,7 @@ class Perception(nn.Module):
         self.presence, self.quality = nn.Linear(width, 1), nn.Linear(width, 1)
         self.instance_query, self.instance_box = _mlp(2 * width, width), _mlp(2 * width, 4)
         self.again = SecondLook(width)
-        self.choice = Choice(width, config.mask_heads)
+        self.choice = Choice(width, config.language.width, config.mask_heads)
         # Few pixels are an object's, fewer its middle: start from that, as focal loss wants it (Lin et al. 2017).
         self.mask_bias, self.centre_bias = (nn.Parameter(torch.tensor([most])) for most in (-2.0, -4.0))
 
@@ -178,11 +178,13 @@ class Perception(nn.Module):
         return Judged(asked, tuple(boxes), worth)
 
     def choose(
-        self, queries: Tensor, of_image: Sequence[int], places: Tensor, heights: Tensor, present: Tensor, pixels: Tensor
-    ) -> Tensor:
-        """Which candidate each query speaks of.
+        self, phrases: Sequence[Tensor], queries: Tensor, of_image: Sequence[int], places: Tensor, heights: Tensor,
+        present: Tensor, pixels: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Which candidate each phrase speaks of.
 
         Args:
+            phrases: Q of (P, W), the language model's states along each.
             queries: (Q, C) from `Perceived`.
             of_image: Q numbers.
             places: (Q, K, 2) long, row and column of each candidate.
@@ -201,7 +203,10 @@ class Perception(nn.Module):
         rows, cols = pixels.shape[-2:]
         sides = torch.tensor([cols, rows, cols, rows], device=pixels.device)
         boxes = torch.cat([middle - reach[..., :2], middle + reach[..., 2:]], dim=-1) / sides
-        scored: Tensor = self.choice(queries, under.to(queries.dtype), boxes.clamp(0, 1), heights, present)
+        ends = torch.tensor([len(each) for each in phrases], device=pixels.device)
+        padded = nn.utils.rnn.pad_sequence(list(phrases), batch_first=True)
+        spoken = torch.arange(padded.shape[1], device=pixels.device) < ends[:, None]
+        scored: Tensor = self.choice(padded, spoken, under.to(queries.dtype), boxes.clamp(0, 1), heights, present)
         return scored
 
     def outline(self, judged: Judged, of_image: Sequence[int], pixels: Tensor, within: Tensor | None = None) -> Tensor:

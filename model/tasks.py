@@ -155,7 +155,7 @@ class Asked:
         presence = (said[:, mark("seg")] - said[:, mark("none")]).sigmoid().tolist()
         images = [branch.image for branch in branches]
         perceived = self._perceive([state[-1] for state in states], images)
-        places = self._chosen(perceived, images)
+        places = self._chosen(states, perceived, images)
         boxes = [Branch(branch.image, (*branch.tokens, mark("box"))) for branch in branches]
         said_boxes = decode(model, self._encoded, self._past, boxes, 4)
         answers = []
@@ -164,13 +164,13 @@ class Asked:
             answers.append(Located(box=self._box(one.tokens), seen=seen))
         return _split(answers, [len(each) for each in phrases])
 
-    def _chosen(self, perceived: Perceived, images: Sequence[int]) -> Tensor:
+    def _chosen(self, phrases: Sequence[Tensor], perceived: Perceived, images: Sequence[int]) -> Tensor:
         """(M, 2) the place of the candidate that each query speaks of."""
         places, heights = peaks(perceived.centres.sigmoid(), CANDIDATES)
         present = heights > LOW
         present[:, 0] = True
         pixels = self._encoded.pixels
-        scored = self.model.perception.choose(perceived.queries, images, places, heights, present, pixels)
+        scored = self.model.perception.choose(phrases, perceived.queries, images, places, heights, present, pixels)
         return places[torch.arange(len(images), device=places.device), scored.argmax(dim=1)]
 
     def _box(self, tokens: Sequence[int]) -> Box:

@@ -123,8 +123,9 @@ class Crew:
     def _begin(self, plan: Plan, output: str, token: str) -> None:
         self._args = (ray.put(plan), output, token)
         self._deaths.clear()
-        for number, worker in enumerate(self._workers):
+        for worker in self._workers:
             worker.loading = worker.actor.begin.remote(*self._args)
+        for number, worker in enumerate(self._workers):
             try:
                 ray.get(worker.loading, timeout=START_LIMIT_S)
             except (RayActorError, ActorUnavailableError, GetTimeoutError):  # died or hung since the last run

@@ -107,14 +107,14 @@ def losses(model: EarthGPTX, samples: Sequence[Sample], ground: Ground | None = 
             says.append((each.branch.image, start + places[at]))
             words.append(token)
         for at, truth in each.seen:
-            asks.append((each.branch.image, start + places[at]))
+            asks.append((each.branch.image, start, start + places[at]))
             truths.append(truth)
     said = hidden[[row for row, _ in says], [place for _, place in says]]
     found = {"text": functional.cross_entropy(model.language.logits(said), torch.tensor(words, device=model.device))}
     known = _known(samples, encoded.pixels)
     if asks:
-        queries = hidden[[row for row, _ in asks], [place for _, place in asks]]
-        found |= _seen(model, queries, truths, known, encoded)
+        phrases = [hidden[row, start : end + 1] for row, start, end in asks]
+        found |= _seen(model, phrases, truths, known, encoded)
     if ground is not None:
         found["ground"] = _grounded(ground, samples, known, encoded.pixels)
     found["total"] = torch.stack([WEIGHTS[name] * value for name, value in found.items()]).sum()
@@ -208,10 +208,10 @@ class _Judged:
 
 
 def _seen(
-    model: EarthGPTX, asks: Tensor, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
+    model: EarthGPTX, phrases: Sequence[Tensor], truths: Sequence[_Truth], known: Tensor, encoded: Encoded
 ) -> dict[str, Tensor]:
     of_image = [truth.image for truth in truths]
-    perceived = model.perception(asks, of_image, encoded.pixels, encoded.looked)
+    perceived = model.perception(torch.stack([each[-1] for each in phrases]), of_image, encoded.pixels, encoded.looked)
     there = torch.tensor([float(bool(each.masks)) for each in truths], device=model.device)
     found = {"presence": functional.binary_cross_entropy_with_logits(perceived.presence, there)}
     peaked = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
@@ -225,7 +225,7 @@ def _seen(
         _ground_seen(perceived, truths, known, there), _objects_seen(model, perceived, truths, known, encoded),
         _peaks_seen(model, perceived, truths, known, encoded),
     ]  # fmt: skip
-    chosen = _chosen(model, perceived, truths, known, encoded)
+    chosen = _chosen(model, phrases, perceived, truths, known, encoded)
     if chosen is not None:
         found["choice"] = chosen
     rated = [at for each in judged for at in each.queries]
@@ -315,8 +315,9 @@ def _peaks_seen(
 
 
 def _chosen(
-    model: EarthGPTX, perceived: Perceived, truths: Sequence[_Truth], known: Tensor, encoded: Encoded
-) -> Tensor | None:
+    model: EarthGPTX, phrases: Sequence[Tensor], perceived: Perceived, truths: Sequence[_Truth], known: Tensor,
+    encoded: Encoded,
+) -> Tensor | None:  # fmt: skip
     """How unlikely the true one is among all of its kind, and among what the heat map takes for such; None of none."""
     located = [at for at, each in enumerate(truths) if each.kind == "located" and each.masks]
     if not located:
@@ -325,24 +326,21 @@ def _chosen(
     heat = perceived.centres[located].detach().sigmoid() * known[images]
     own, heights = peaks(heat, CANDIDATES)
     shape = (int(heat.shape[1]), int(heat.shape[2]))
-    true = torch.zeros(len(located), CANDIDATES, 2, dtype=torch.long)
-    there = torch.zeros(len(located), CANDIDATES, dtype=torch.bool)
-    for row, at in enumerate(located):
-        for number, mask in enumerate((truths[at].masks + truths[at].among)[:CANDIDATES]):
-            true[row, number], there[row, number] = torch.tensor(_middle(mask, shape)), True
-    true, there = true.to(heat.device), there.to(heat.device)
+    true = torch.tensor([_middle(truths[at].masks[0], shape) for at in located], device=heat.device)[:, None]
+    right = torch.tensor([
+        [_owner(truths[at].masks + truths[at].among, place) == 0 for place in mine]
+        for at, mine in zip(located, own.tolist(), strict=True)
+    ], device=heat.device) & (heights > LOW)  # fmt: skip
+    # Where no peak shows it, its own middle is a candidate: what is compared is as when it is asked, else.
+    missed = ~right.any(dim=1, keepdim=True)
     rows = torch.arange(len(located), device=heat.device)[:, None]
-    places = torch.cat([true, own], dim=1)
-    present = torch.cat([there, heights > LOW], dim=1)
-    heights = torch.cat([heat[rows, true[..., 0], true[..., 1]], heights], dim=1)
-    right = torch.zeros_like(present)
-    for row, at in enumerate(located):
-        masks = truths[at].masks + truths[at].among
-        right[row] = torch.tensor([_owner(masks, place) == 0 for place in places[row].tolist()])
-    right[:, :CANDIDATES] = False
-    right[:, 0] = True
-    scored = model.perception.choose(perceived.queries[located], images, places, heights, present, encoded.pixels)
-    hit = scored.masked_fill(~(right & present), -torch.inf)
+    places, heights = torch.cat([true, own], dim=1), torch.cat([heat[rows, true[..., 0], true[..., 1]], heights], dim=1)
+    right, present = torch.cat([missed, right], dim=1), torch.cat([missed, heights[:, 1:] > LOW], dim=1)
+    spoken = [phrases[at] for at in located]
+    scored = model.perception.choose(
+        spoken, perceived.queries[located], images, places, heights, present, encoded.pixels
+    )
+    hit = scored.masked_fill(~right, -torch.inf)
     return (scored.logsumexp(dim=1) - hit.logsumexp(dim=1)).mean()
 
 

@@ -92,5 +92,16 @@ def test_one_canvas_of_one_prompt_is_the_papers_one_prompt_form(tiny: EarthGPTX)
     with torch.inference_mode():
         tokens = tiny.spatial(canvas[0], boxes[0])[None, 0]
         _, paper = tiny.hybrid(features, tokens, torch.ones(1, 17, dtype=torch.bool))
-    assert torch.allclose(alone.prefix[0, 1:], paper[0], atol=1e-4)
+    assert torch.allclose(alone.prefix[0, 2:], paper[0], atol=1e-4)
     assert present.all()
+
+
+def test_how_large_a_pixel_is_is_told_beside_the_sensor_and_changes_nothing_of_its_mark(tiny: EarthGPTX) -> None:
+    pixels = torch.from_numpy(samples(1)[0].pixels)[None]
+    with torch.inference_mode():
+        told = [tiny.encode(pixels, ["sar"], metres=[metres]).prefix[0] for metres in (None, 1.0, 2.0, 500.0)]
+    for one in told[1:]:
+        assert torch.equal(one[0], told[0][0])
+        assert torch.equal(one[2:], told[0][2:])
+        assert not torch.allclose(one[1], told[0][1], atol=1e-3)
+    assert not torch.allclose(told[1][1], told[2][1], atol=1e-3)

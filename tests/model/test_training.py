@@ -103,12 +103,14 @@ def test_the_made_world_is_the_same_for_a_seed_and_shows_what_it_says(sensor: An
 
 def test_only_one_object_fits_a_referring_phrase() -> None:
     record = a_record(ship(10, 10), ship(40, 60, 20), ship(80, 84, 8))
-    found = {lesson.phrase: lesson.mask for lesson in locates(record, record.regions, np.random.default_rng(0), 50)
-             if isinstance(lesson, Locate)}  # fmt: skip
+    lessons = {lesson.phrase: lesson for lesson in locates(record, record.regions, np.random.default_rng(0), 50)
+               if isinstance(lesson, Locate)}  # fmt: skip
+    found = {phrase: lesson.mask for phrase, lesson in lessons.items()}
     first, second, third = (region.mask for region in record.regions)
     assert found["the leftmost ship"] == found["the topmost ship"] == first
     assert found["the largest ship"] == found["the second ship from the left"] == second
     assert found["the rightmost ship"] == found["the smallest ship"] == third
+    assert lessons["the largest ship"].among == (first, third)
     # Two that are alike: neither is the largest.
     twins = a_record(ship(10, 10), ship(12, 60))
     phrases = [lesson.phrase for lesson in locates(twins, twins.regions, np.random.default_rng(0), 50)
