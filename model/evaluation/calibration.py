@@ -6,6 +6,7 @@ for the log-odds of masks, since the cut under which ground fits best is not whe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,7 @@ def fitted_temperature(model: EarthGPTX, records: Sequence[Record], words: Seque
 
 
 def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
-    """The offset under which the ground of words fits best: the IoU of each word, averaged over the words.
+    """The offset under which the ground of words fits best: the IoU of each word, averaged over images and their words.
 
     Args:
         model: to ask, with its present offset, which stays where no image has an outlined region.
@@ -70,6 +71,7 @@ def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
     """
     levels = 256
     tallies: dict[str, NDArray[np.int64]] = {}
+    images: Counter[str] = Counter()
     for record in records:
         there = sorted({word for region in record.regions for word in region.labels if word in record.complete})
         truths = {word: truth for word in there if (truth := record.ground(word)) is not None}
@@ -79,6 +81,7 @@ def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
         known = True if record.ignored is None else ~record.ignored
         for (word, truth), found in zip(truths.items(), asked.find([tuple(truths)])[0], strict=True):
             tally = tallies.setdefault(word, np.zeros((2, levels), np.int64))
+            images[word] += 1
             for side, where in enumerate((truth & known, ~truth & known)):
                 tally[side] += np.bincount(found.scores[where], minlength=levels)
     if not tallies:
@@ -88,6 +91,7 @@ def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
         # What is said to be there from each level on, among what truly is and what is not.
         right, wrong = (np.cumsum(side[::-1])[::-1] for side in (inside, outside))
         fits.append(right / (inside.sum() + wrong))
-    level = int(np.mean(fits, axis=0)[1:].argmax()) + 1
+    # A word of two images has no more to say than they have.
+    level = int(np.average(fits, axis=0, weights=[images[word] for word in tallies])[1:].argmax()) + 1
     cut = (level - 0.5) / (levels - 1)
     return float(model.config.mask_offset + np.log((1 - cut) / cut))

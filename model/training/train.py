@@ -38,7 +38,7 @@ from model.training.samples import Sample
 from model.training.team import Team
 from model.weights import from_pretrained, save_pretrained
 
-CALIBRATED = 60
+CALIBRATED = 120
 """Held-out images that the temperature and the offset of masks are fitted on."""
 FOCAL_EVERY = 8
 """One batch of so many is of crops with the wider view beside them."""
