@@ -11,9 +11,9 @@ from model.evaluation.figures import figures
 from tests.model.chips import read_chips
 
 FLOORS = {
-    "region_top1": 0.91, "mask_miou/point": 0.64, "mask_miou/box": 0.86, "mask_miou/free": 0.74, "find_ap50": 0.72,
-    "pr_at_50": 0.57, "iou/water": 0.48, "cider": 6.9, "caption_word": 0.95, "scene_f1": 0.75, "yes_no": 0.92,
-    "count_within_one": 0.77,
+    "region_top1": 0.92, "mask_miou/point": 0.65, "mask_miou/box": 0.86, "mask_miou/free": 0.77, "find_ap50": 0.8,
+    "pr_at_50": 0.76, "iou/water": 0.48, "cider": 6.9, "caption_word": 0.94, "scene_f1": 0.77, "yes_no": 0.94,
+    "count_within_one": 0.79,
 }  # fmt: skip
 """A little below what was measured when the weights were made."""
 
