@@ -168,9 +168,7 @@ class Perception(nn.Module):
             under = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
         both = torch.cat([queries, under.to(queries.dtype)], dim=-1)
         asked = self.instance_query(both)
-        reach = self.instance_box(both).float().clamp(max=8).exp()
-        middle = peaks.flip(-1).float() + 0.5
-        boxes = [torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], dim=-1)]
+        boxes = [self._around(both, peaks)]
         for _ in range(LOOKS):
             # Each look learns from where the one before it ended, which is not its own to move (Cascade R-CNN).
             box, worth = self.again(boxes[-1].detach(), asked, of_image, pixels)
@@ -198,16 +196,20 @@ class Perception(nn.Module):
         images = torch.tensor(of_image, device=pixels.device)[:, None]
         under = pixels[images, :, places[..., 0], places[..., 1]]
         both = torch.cat([queries[:, None].expand(-1, places.shape[1], -1), under.to(queries.dtype)], dim=-1)
-        reach = self.instance_box(both).float().clamp(max=8).exp().detach()
-        middle = places.flip(-1).float() + 0.5
         rows, cols = pixels.shape[-2:]
         sides = torch.tensor([cols, rows, cols, rows], device=pixels.device)
-        boxes = torch.cat([middle - reach[..., :2], middle + reach[..., 2:]], dim=-1) / sides
+        boxes = self._around(both, places).detach() / sides
         ends = torch.tensor([len(each) for each in phrases], device=pixels.device)
         padded = nn.utils.rnn.pad_sequence(list(phrases), batch_first=True)
         spoken = torch.arange(padded.shape[1], device=pixels.device) < ends[:, None]
         scored: Tensor = self.choice(padded, spoken, under.to(queries.dtype), boxes.clamp(0, 1), heights, present)
         return scored
+
+    def _around(self, both: Tensor, places: Tensor) -> Tensor:
+        """Boxes (..., 4), xyxy in cells, as first judged from queries beside what lies at their places (..., 2)."""
+        reach = self.instance_box(both).float().clamp(max=8).exp()
+        middle = places.flip(-1).float() + 0.5
+        return torch.cat([middle - reach[..., :2], middle + reach[..., 2:]], dim=-1)
 
     def outline(self, judged: Judged, of_image: Sequence[int], pixels: Tensor, within: Tensor | None = None) -> Tensor:
         """Masks of single instances, (N, Y, X) log-odds.
