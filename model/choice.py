@@ -32,7 +32,7 @@ class Choice(nn.Module):
             width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.score = nn.Linear(width, 1)
+        self.score = nn.Linear(width, 1, bias=False)  # the same for all would choose nothing
 
     def forward(
         self, phrases: Tensor, spoken: Tensor, under: Tensor, boxes: Tensor, heights: Tensor, present: Tensor
