@@ -165,7 +165,7 @@ class Perception(nn.Module):
             under: (N, C) of `pixels`, what is pointed at; None for what lies at the peaks.
         """
         if under is None:
-            under = pixels[torch.tensor(of_image, device=pixels.device), :, peaks[:, 0], peaks[:, 1]]
+            under = features_at(pixels, of_image, peaks)
         both = torch.cat([queries, under.to(queries.dtype)], dim=-1)
         asked = self.instance_query(both)
         boxes = [self._around(both, peaks)]
@@ -193,8 +193,7 @@ class Perception(nn.Module):
         Returns:
             (Q, K) log-odds, float32; minus infinity where there is no candidate.
         """
-        images = torch.tensor(of_image, device=pixels.device)[:, None]
-        under = pixels[images, :, places[..., 0], places[..., 1]]
+        under = features_at(pixels, of_image, places)
         both = torch.cat([queries[:, None].expand(-1, places.shape[1], -1), under.to(queries.dtype)], dim=-1)
         rows, cols = pixels.shape[-2:]
         sides = torch.tensor([cols, rows, cols, rows], device=pixels.device)
@@ -231,11 +230,17 @@ class Perception(nn.Module):
         return masks.masked_fill(~inside, OUTSIDE)
 
 
-def peaks(heat: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def top_peaks(heat: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """The highest local maxima of heat maps (M, Y, X): places (M, most, 2), row and column, and heights (M, most)."""
     heights, at = (heat * local_maxima(heat)).flatten(1).topk(most, dim=1)
     cols = heat.shape[2]
     return torch.stack([at // cols, at % cols], dim=-1), heights
+
+
+def features_at(pixels: Tensor, of_image: Sequence[int], places: Tensor) -> Tensor:
+    """Features (N, ..., C) of maps (B, C, Y, X) at places (N, ..., 2), row and column, of N images by number."""
+    images = torch.tensor(of_image, device=pixels.device).reshape(-1, *[1] * (places.dim() - 2))
+    return pixels[images, :, places[..., 0], places[..., 1]]
 
 
 def local_maxima(heat: Tensor) -> Tensor:

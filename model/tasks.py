@@ -21,7 +21,7 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, local_maxima, peaks
+from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, local_maxima, top_peaks
 from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tokens import LOCATIONS
@@ -166,7 +166,7 @@ class Asked:
 
     def _chosen(self, phrases: Sequence[Tensor], perceived: Perceived, images: Sequence[int]) -> Tensor:
         """(M, 2) the place of the candidate that each query speaks of."""
-        places, heights = peaks(perceived.centres.sigmoid(), CANDIDATES)
+        places, heights = top_peaks(perceived.centres.sigmoid(), CANDIDATES)
         present = heights > LOW
         present[:, 0] = True
         pixels = self._encoded.pixels

@@ -20,12 +20,13 @@ from model.tile import Modality
 from model.training.config import TrainConfig, read_train_config
 from model.training.lessons import locates, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
-from model.training.objective import losses, reach
+from model.training.objective import losses
 from model.training.pasted import LENGTHS_PX, PASTED, may_paste, pasted
 from model.training.pictures import draw_answers
 from model.training.record import Record, Region
 from model.training.rendered import rendered
 from model.training.samples import Find, Locate, Refer
+from model.training.terms import reach
 from model.training.train import train
 from model.weights import from_pretrained
 from tests.model.lessons import samples
