@@ -21,9 +21,9 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, local_maxima, top_peaks
+from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, features_at, local_maxima, top_peaks
 from model.prompt import VisualPrompt
-from model.region import Box, Mask
+from model.region import Box, Mask, Point
 from model.tokens import LOCATIONS
 from model.vision import Features
 
@@ -194,7 +194,10 @@ class Asked:
         perceived = self._perceive([state[-1] for state in states], images)
         middles = torch.tensor([each.middle for each in pointed], device=model.device)
         within = torch.tensor([each.within or NOWHERE for each in pointed], device=model.device)
-        seen = self._seen(perceived, images, middles, torch.stack([each.under for each in pointed]), within)
+        points = [isinstance(prompt.place, Point) for each in self._prompts for prompt in each]
+        under = torch.stack([each.under for each in pointed])
+        middles, under = self._centred(perceived.queries, images, middles, under, torch.tensor(points).to(under.device))
+        seen = self._seen(perceived, images, middles, under, within)
         if names:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
             shares = worth.softmax(dim=1).cpu().tolist()
@@ -298,6 +301,21 @@ class Asked:
             presence, quality = (float(each[number].sigmoid()) for each in (perceived.presence, perceived.quality))
             seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=box))
         return seen
+
+    def _centred(
+        self, queries: Tensor, images: Sequence[int], places: Tensor, under: Tensor, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Each point that lies beside the middle of what it shows, there: objects are learned from their middles.
+
+        Other prompts stay, and so does a point a cell away at most: a tiny object's middle is not known better.
+        """
+        pixels = self._encoded.pixels
+        boxes = self.model.perception.judge(queries, images, places, pixels, under).boxes[-1]
+        last = torch.tensor(pixels.shape[-2:], device=pixels.device) - 1
+        middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).flip(-1).long().clamp(min=0).minimum(last)
+        moved = (points & ((middles - places).abs().amax(dim=1) > 1))[:, None]
+        places = torch.where(moved, middles, places)
+        return places, torch.where(moved, features_at(pixels, images, places), under)
 
     def _instances(
         self, perceived: Perceived, number: int, image: int, presence: float, least: float
