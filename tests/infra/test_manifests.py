@@ -34,7 +34,7 @@ def closed(schema: Any) -> Any:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def schema(data: Path) -> dict[str, Any]:
     found = schema_of(data / "kuberay-crds" / "ray.io_rayjobs.yaml", "v1")
     found["properties"]["metadata"] = {"type": "object"}
