@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline.crew import Crew
+from pipeline.job import Engine
 from tests.archive import Archive
 from workflows.sample import make_sample
 
@@ -31,6 +33,13 @@ def ray_two() -> Iterator[None]:
     )  # fmt: skip
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def crew(ray_two: None) -> Iterator[Crew]:
+    """A replica that all runs share which are not about replicas: its process takes seconds to start."""
+    with Crew(Engine()) as crew:
+        yield crew
 
 
 @pytest.fixture(scope="session")

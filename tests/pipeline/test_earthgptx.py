@@ -12,6 +12,7 @@ import xarray as xr
 
 from model.weights import save_pretrained, untrained
 from pipeline import open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.errors import JobError
 from pipeline.query import Result
 from tests.archive import Archive, targets
@@ -28,17 +29,17 @@ def scene(archive: Archive) -> Archive:
     return archive
 
 
-def asked(scene: Archive, out: Path, origin: str, **more: Any) -> Result:
+def asked(scene: Archive, out: Path, origin: str, crew: Crew | None = None, **more: Any) -> Result:
     job = scene.job(
         out, model="tiny", grid=GRID, prompts={"from": origin}, tasks={"find": ["ship", "tank"], "refer": True, "describe": True},
         **more,
     )  # fmt: skip
-    report = run(plan(job))
+    report = run(plan(job), crew=crew)
     assert report.failed_tiles == 0, report.failures
     return open_result(str(out))
 
 
-def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, ray_two: None) -> None:
+def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, crew: Crew) -> None:
     def at(row: float, col: float) -> tuple[float, float]:
         return scene.west + 10 * col, scene.north - 10 * row
 
@@ -53,7 +54,7 @@ def test_every_kind_of_prompt_is_answered_once(scene: Archive, tmp_path: Path, r
         tmp_path / "p.parquet"
     )
     for origin in (str(tmp_path / "p.parquet"), "grid", "superpixels", "cfar"):
-        result = asked(scene, tmp_path / f"{Path(origin).stem}.zarr", origin)
+        result = asked(scene, tmp_path / f"{Path(origin).stem}.zarr", origin, crew)
         answered = [name for names in result.objects["prompt_ids"] for name in names.split()]
         assert len(answered) == len(set(answered)) > 0
         # Random weights never end a caption: its budget does, and it says so.

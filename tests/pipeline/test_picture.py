@@ -3,6 +3,7 @@ import pytest
 from matplotlib.image import imread
 
 from pipeline import open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.errors import OutputError
 from pipeline.picture import COLOURS, draw
 from tests.archive import Archive, targets
@@ -16,21 +17,21 @@ def colour_share(png: str, colour: str) -> float:
 
 @pytest.mark.parametrize(("shape", "wide"), [((700, 300), False), ((300, 900), True)])
 def test_objects_are_outlined_on_the_scene(
-    archive: Archive, tmp_path, ray_two: None, shape: tuple[int, int], wide: bool
+    archive: Archive, tmp_path, crew: Crew, shape: tuple[int, int], wide: bool
 ) -> None:  # type: ignore[no-untyped-def]
     archive.add("a", targets(4, shape, 12), nodata=None)
     archive.save()
-    run(plan(archive.job(tmp_path / "a.zarr")))
+    run(plan(archive.job(tmp_path / "a.zarr")), crew=crew)
     draw(open_result(str(tmp_path / "a.zarr")), tmp_path / "a.png")
     assert colour_share(str(tmp_path / "a.png"), COLOURS[0]) > 0.002
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert (width > height) or not wide
 
 
-def test_a_result_without_objects_is_drawn_too_and_lost_imagery_is_said(archive: Archive, tmp_path, ray_two) -> None:  # type: ignore[no-untyped-def]
+def test_a_result_without_objects_is_drawn_too_and_lost_imagery_is_said(archive: Archive, tmp_path, crew: Crew) -> None:  # type: ignore[no-untyped-def]
     path = archive.add("a", np.full((300, 300), 20, np.uint8), nodata=None)
     archive.save()
-    run(plan(archive.job(tmp_path / "a.zarr")))
+    run(plan(archive.job(tmp_path / "a.zarr")), crew=crew)
     draw(open_result(str(tmp_path / "a.zarr")), tmp_path / "a.png")
     assert colour_share(str(tmp_path / "a.png"), COLOURS[0]) == 0
     path.unlink()

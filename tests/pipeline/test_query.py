@@ -4,6 +4,7 @@ import pytest
 import shapely
 
 from pipeline import open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.errors import JobError, OutputError
 from pipeline.query import Result
 from tests.archive import Archive, targets
@@ -19,8 +20,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 @pytest.fixture(scope="module")
-def result(archive: Archive, ray_two: None) -> Result:
-    run(plan(archive.job(archive.folder / "out.zarr", tasks={"find": ["ship"], "describe": True})))
+def result(archive: Archive, crew: Crew) -> Result:
+    run(plan(archive.job(archive.folder / "out.zarr", tasks={"find": ["ship"], "describe": True})), crew=crew)
     return open_result(str(archive.folder / "out.zarr"))
 
 

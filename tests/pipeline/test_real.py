@@ -14,6 +14,7 @@ import xarray as xr
 from catalogs.errors import CatalogError
 from catalogs.search import freeze, parse_interval, search
 from pipeline import JobSpec, open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.errors import JobError
 from pipeline.picture import draw
 from pipeline.query import Result
@@ -27,7 +28,7 @@ ANCHORED = (
 """Ships on 7 November 2020, marked by eye in the radar picture: in the roads and off the breakwater."""
 
 
-def ran(out: Path, source: dict[str, Any], **more: Any) -> Result:
+def ran(crew: Crew, out: Path, source: dict[str, Any], **more: Any) -> Result:
     document = {
         "name": "real",
         "source": {"aoi": WORLD, **source},
@@ -35,7 +36,7 @@ def ran(out: Path, source: dict[str, Any], **more: Any) -> Result:
         "output": str(out),
         **more,
     }
-    run(plan(JobSpec.from_dict(document)))
+    run(plan(JobSpec.from_dict(document)), crew=crew)
     return open_result(str(out))
 
 
@@ -70,12 +71,12 @@ def valid(result: Result) -> dict[str, int]:
     ],
 )
 def test_a_job_over_each_collection_gives_a_valid_result(
-    data: Path, tmp_path: Path, ray_two: None, collection: str, profiles: dict[str, str], grids: int, statuses: set[str]
+    data: Path, tmp_path: Path, crew: Crew, collection: str, profiles: dict[str, str], grids: int, statuses: set[str]
 ) -> None:
     source = {"catalog": str(data / "scenes/catalog.json"), "collections": [collection], "profiles": profiles}
     if profiles:  # one scene, of the surface reflectance product, has no thermal band
         source["filter"] = "landsat:wrs_path <> '099'"
-    result = ran(tmp_path / "real.zarr", source, tasks={"find": ["ship"], "describe": True}, engine={"replicas": 2})
+    result = ran(crew, tmp_path / "real.zarr", source, tasks={"find": ["ship"], "describe": True})
     counts = valid(result)
     assert len(result.grids) == grids
     assert statuses <= set(counts)
@@ -84,12 +85,12 @@ def test_a_job_over_each_collection_gives_a_valid_result(
 
 
 @pytest.fixture(scope="module")
-def longbeach(data: Path, tmp_path_factory: pytest.TempPathFactory, ray_two: None) -> Result:
+def longbeach(data: Path, tmp_path_factory: pytest.TempPathFactory, crew: Crew) -> Result:
     spec = JobSpec.from_yaml(Path(__file__).parents[2] / "examples" / "longbeach.yaml")
     document = spec.model_dump(mode="json", by_alias=True)
     document["source"]["catalog"] = str(data / "s1s2-longbeach/catalog.json")
     document["output"] = str(tmp_path_factory.mktemp("longbeach") / "sar.zarr")
-    run(plan(JobSpec.from_dict(document)))
+    run(plan(JobSpec.from_dict(document)), crew=crew)
     return open_result(document["output"])
 
 
@@ -122,17 +123,17 @@ def test_its_picture_can_be_drawn(longbeach: Result, tmp_path: Path) -> None:
     assert (tmp_path / "longbeach.png").stat().st_size > 100_000
 
 
-def test_the_optical_scene_of_the_port_runs_too(data: Path, tmp_path: Path, ray_two: None) -> None:
+def test_the_optical_scene_of_the_port_runs_too(data: Path, tmp_path: Path, crew: Crew) -> None:
     bands = [{"asset": "visual", "index": index, "low": 0, "high": 255} for index in (1, 2, 3)]
     source = {
         "catalog": str(data / "s1s2-longbeach/catalog.json"), "collections": ["sentinel-2-l1c-rgb"],
         "profiles": {"sentinel-2-l1c-rgb": {"modality": "optical", "bands": bands}},
     }  # fmt: skip
-    assert valid(ran(tmp_path / "s2.zarr", source))["DONE"] > 0.99 * 2048 * 2048
+    assert valid(ran(crew, tmp_path / "s2.zarr", source))["DONE"] > 0.99 * 2048 * 2048
 
 
 @pytest.mark.slow
-def test_every_outline_of_a_real_scene_is_answered_once(data: Path, tmp_path: Path, ray_two: None) -> None:
+def test_every_outline_of_a_real_scene_is_answered_once(data: Path, tmp_path: Path, crew: Crew) -> None:
     folder = data / "banepa-buildings/banepa-north"
     item = pystac.Item.from_file(str(folder / "banepa-north.json"))
     item.make_asset_hrefs_absolute()
@@ -145,7 +146,7 @@ def test_every_outline_of_a_real_scene_is_answered_once(data: Path, tmp_path: Pa
     }  # fmt: skip
     prompts = {"from": str(folder / "buildings.geojson")}
     result = ran(
-        tmp_path / "b.zarr", source, prompts=prompts, tasks={"find": ["building"], "refer": True}, slices="all"
+        crew, tmp_path / "b.zarr", source, prompts=prompts, tasks={"find": ["building"], "refer": True}, slices="all"
     )
     valid(result)
     asked = gpd.read_file(folder / "buildings.geojson")

@@ -9,6 +9,7 @@ import shapely
 import xarray as xr
 
 from pipeline import JobSpec, open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.query import Result
 from tests.archive import Archive, targets
 from workflows.sample import ORIGIN
@@ -17,7 +18,7 @@ AOI = [5.9, 42.96, 6.05, 43.02]
 
 
 @pytest.fixture(scope="module")
-def result(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_two: None) -> Result:
+def result(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory, crew: Crew) -> Result:
     out = tmp_path_factory.mktemp("zones") / "sar.zarr"
     spec = JobSpec.from_dict(
         {
@@ -33,7 +34,7 @@ def result(sample_archive: Path, tmp_path_factory: pytest.TempPathFactory, ray_t
             "engine": {"replicas": 2},
         }
     )  # fmt: skip
-    run(plan(spec))
+    run(plan(spec), crew=crew)
     return open_result(str(out))
 
 
@@ -67,11 +68,11 @@ def test_a_pixel_belongs_to_one_zone(result: Result) -> None:
         assert len([answer for answer in answers if answer.status == "done"]) == 1
 
 
-def test_an_object_across_many_blocks_is_one_with_one_id(archive: Archive, tmp_path: Path, ray_two: None) -> None:
+def test_an_object_across_many_blocks_is_one_with_one_id(archive: Archive, tmp_path: Path, crew: Crew) -> None:
     pixels = targets(2, count=0)
     archive.add("a", pixels, nodata=None)
     archive.save()
-    run(plan(archive.job(tmp_path / "a.zarr", grid={"tile_px": 256, "halo_px": 64, "block_px": 128})))
+    run(plan(archive.job(tmp_path / "a.zarr", grid={"tile_px": 256, "halo_px": 64, "block_px": 128})), crew=crew)
     result = open_result(str(tmp_path / "a.zarr"))
     [line] = result.objects.itertuples()
     assert line.length_m > 8000

@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 from pipeline import open_result, plan, run
+from pipeline.crew import Crew
 from pipeline.export import export_cogs
 from pipeline.status import state_of
 from pipeline.store import Status
@@ -22,7 +23,7 @@ from tests.archive import Archive, targets
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory, ray_two: None) -> Path:
+def result(tmp_path_factory: pytest.TempPathFactory, crew: Crew) -> Path:
     """Two dates, ground without data, an AOI with a slanted edge, two phrases."""
     folder = tmp_path_factory.mktemp("store")
     archive = Archive(folder / "archive")
@@ -37,7 +38,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, ray_two: None) -> Path:
         tasks={"find": ["ship", "white boat"], "describe": True, "keep_scores": True},
         source={"aoi": {"wkt": "POLYGON ((2.9 42, 3.12 42, 3.05 42.6, 2.9 42.6, 2.9 42))"}},
     )
-    run(plan(job))
+    run(plan(job), crew=crew)
     return folder / "out.zarr"
 
 
