@@ -35,9 +35,9 @@ def ray_two() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def crew(ray_two: None) -> Iterator[Crew]:
-    """A replica that all runs share which are not about replicas: its process takes seconds to start."""
+    """A replica that a file's runs share which are not about replicas: its process takes seconds to start."""
     with Crew(Engine()) as crew:
         yield crew
 
