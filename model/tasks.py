@@ -194,9 +194,8 @@ class Asked:
         perceived = self._perceive([state[-1] for state in states], images)
         middles = torch.tensor([each.middle for each in pointed], device=model.device)
         within = torch.tensor([each.within or NOWHERE for each in pointed], device=model.device)
-        points = [isinstance(prompt.place, Point) for each in self._prompts for prompt in each]
         under = torch.stack([each.under for each in pointed])
-        middles, under = self._centred(perceived.queries, images, middles, under, torch.tensor(points).to(under.device))
+        middles, under = self._centred(perceived.queries, images, middles, under)
         seen = self._seen(perceived, images, middles, under, within)
         if names:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
@@ -302,20 +301,24 @@ class Asked:
             seen.append(Instance(mask=mask, score=presence * quality, presence=presence, box=box))
         return seen
 
-    def _centred(
-        self, queries: Tensor, images: Sequence[int], places: Tensor, under: Tensor, points: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _centred(self, queries: Tensor, images: Sequence[int], places: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
         """Each point that lies beside the middle of what it shows, there: objects are learned from their middles.
 
         Other prompts stay, and so does a point a cell away at most: a tiny object's middle is not known better.
         """
-        pixels = self._encoded.pixels
-        boxes = self.model.perception.judge(queries, images, places, pixels, under).boxes[-1]
+        prompts = [prompt for each in self._prompts for prompt in each]
+        points = [row for row, prompt in enumerate(prompts) if isinstance(prompt.place, Point)]
+        if not points:
+            return places, under
+        pixels, theirs = self._encoded.pixels, [images[row] for row in points]
+        boxes = self.model.perception.judge(queries[points], theirs, places[points], pixels, under[points]).boxes[-1]
         last = torch.tensor(pixels.shape[-2:], device=pixels.device) - 1
         middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).flip(-1).long().clamp(min=0).minimum(last)
-        moved = (points & ((middles - places).abs().amax(dim=1) > 1))[:, None]
-        places = torch.where(moved, middles, places)
-        return places, torch.where(moved, features_at(pixels, images, places), under)
+        moved = ((middles - places[points]).abs().amax(dim=1) > 1)[:, None]
+        rows = torch.tensor(points, device=places.device)
+        placed = torch.where(moved, middles, places[points])
+        seen = torch.where(moved, features_at(pixels, theirs, middles), under[points])
+        return places.index_copy(0, rows, placed), under.index_copy(0, rows, seen)
 
     def _instances(
         self, perceived: Perceived, number: int, image: int, presence: float, least: float
