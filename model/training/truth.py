@@ -62,30 +62,24 @@ def drawn(truths: Sequence[tuple[tuple[Mask, ...], bool]], like: Tensor) -> tupl
             continue
         inside = np.zeros((shape[0] * STRIDE, shape[1] * STRIDE), bool)
         for mask in masks:
-            _put(inside, mask, mask.to_array() if outlined else _ellipse(mask))
+            inside |= (mask if outlined else _core(mask)).window(0, 0, *inside.shape)
         truth[number] = _coarse(inside)
         # What is smaller than a cell has one: else no cell would be half covered, and nothing be seen.
         truth[number] /= max(float(truth[number].max()), 1 / STRIDE**2)
         if not outlined:
             boxes = np.zeros_like(inside)
             for mask in masks:
-                _put(boxes, mask, mask.to_array())
+                boxes |= mask.window(0, 0, *boxes.shape)
             taught[number] = 1 - (_coarse(boxes) > 0) * (truth[number] < 0.5)
     return torch.from_numpy(truth).to(like.device), torch.from_numpy(taught).to(like.device)
 
 
-def _put(canvas: NDArray[np.bool_], mask: Mask, own: NDArray[np.bool_]) -> None:
-    y0, x0 = max(mask.y0, 0), max(mask.x0, 0)
-    y1, x1 = min(mask.y0 + mask.height, canvas.shape[0]), min(mask.x0 + mask.width, canvas.shape[1])
-    if y0 < y1 and x0 < x1:
-        canvas[y0:y1, x0:x1] |= own[y0 - mask.y0 : y1 - mask.y0, x0 - mask.x0 : x1 - mask.x0]
-
-
-def _ellipse(mask: Mask) -> NDArray[np.bool_]:
+def _core(mask: Mask) -> Mask:
+    """The inner ellipse of a mask's box."""
     y, x = np.ogrid[: mask.height, : mask.width]
     inside = ((y + 0.5) / mask.height - 0.5) ** 2 + ((x + 0.5) / mask.width - 0.5) ** 2 <= (CORE / 2) ** 2
     inside[mask.height // 2, mask.width // 2] = True
-    return np.asarray(inside)
+    return Mask.from_array(inside, y0=mask.y0, x0=mask.x0)
 
 
 def _coarse(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
