@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Weights that come with the package, by scale."""
-CODE = "8"
+CODE = "9"
 """Version of all code that shapes an answer; part of the digest."""
 MIN_SCORE = 0.35
 """Under which an object is not kept, and so not described."""

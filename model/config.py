@@ -67,7 +67,7 @@ class ModelConfig(_Part):
     hybrid_heads: int
     prompt_layers: int
     """Of the spatial-aware prompt encoder."""
-    token_px: int = 64
+    token_px: int = 32
     """Side of the ground that one image token of the language model stands for."""
     mask_width: int
     """Channels of the features at stride 2 that masks are made of."""
@@ -121,7 +121,7 @@ class ModelConfig(_Part):
 
 _TINY = ModelConfig(
     image_px=128, conv=ConvConfig(kind="convnext", widths=(16, 32, 48, 64)), vit=VitConfig(width=48, layers=2, heads=4),
-    hybrid_width=64, hybrid_heads=4, prompt_layers=1, token_px=32, mask_width=32, mask_heads=4,
+    hybrid_width=64, hybrid_heads=4, prompt_layers=1, mask_width=32, mask_heads=4,
     language=LanguageConfig(width=64, layers=2, heads=4, kv_heads=2, mlp=128, vocabulary=1100),
 )  # fmt: skip
 _NANO = ModelConfig(
@@ -131,7 +131,7 @@ _NANO = ModelConfig(
 )  # fmt: skip
 _SMALL = ModelConfig(
     conv=ConvConfig(kind="efficientnet-lite0", widths=(24, 40, 112, 320)), vit=VitConfig(width=384, layers=6, heads=6),
-    hybrid_width=384, hybrid_heads=6, prompt_layers=3, token_px=32, mask_width=128, mask_heads=4,
+    hybrid_width=384, hybrid_heads=6, prompt_layers=3, mask_width=128, mask_heads=4,
     language=LanguageConfig(  # SmolLM2-135M, with room for our marks
         width=576, layers=30, heads=9, kv_heads=3, mlp=1536, vocabulary=49_728, lora_rank=16,
         details={"tie_word_embeddings": True, "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}},
@@ -140,7 +140,7 @@ _SMALL = ModelConfig(
 _BASE = ModelConfig(
     conv=ConvConfig(kind="convnext", widths=(192, 384, 768, 1536), depths=(3, 3, 27, 3)),
     vit=VitConfig(width=1024, layers=24, heads=16, patch=16), hybrid_width=1024, hybrid_heads=16, prompt_layers=6,
-    token_px=32, mask_width=256, mask_heads=8,
+    mask_width=256, mask_heads=8,
     language=LanguageConfig(width=4096, layers=32, heads=32, kv_heads=32, mlp=11008, vocabulary=32768),
 )  # fmt: skip
 

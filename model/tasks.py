@@ -34,7 +34,7 @@ SAME = 0.5
 NOWHERE = (float("nan"),) * 4
 """A box that a prompt did not draw."""
 PEAK = 0.05
-"""Height of the heat map, times the presence, from which a peak is looked at again."""
+"""Height of the heat map from which a peak is looked at again."""
 SURE = 0.1
 """Least score of an instance, where nothing else is said."""
 
@@ -46,8 +46,8 @@ class Instance:
     mask: Mask | None
     """None where there is nothing: see `presence`."""
     score: float
-    """0..1: presence times the mask's own quality; of several, the geometric mean of the height of its peak, times the
-    presence, and of the worth of its box."""
+    """0..1: presence times the mask's own quality; of several, the geometric mean of the height of its peak and of the
+    worth of its box, whatever the presence: one small ship in a wide sea is seen where it lies, and not from afar."""
     presence: float
     """0..1, that there is anything."""
     box: Box | None = None
@@ -323,7 +323,7 @@ class Asked:
     def _instances(
         self, perceived: Perceived, number: int, image: int, presence: float, least: float
     ) -> tuple[Instance, ...]:
-        heat = perceived.centres[number].sigmoid() * presence
+        heat = perceived.centres[number].sigmoid()
         rows, cols = torch.nonzero(local_maxima(heat[None])[0] & (heat >= PEAK), as_tuple=True)
         if not len(rows):
             return ()

@@ -62,7 +62,9 @@ def pasted(record: Record, rng: np.random.Generator) -> Record:
     taken = np.zeros((height, width), bool)
     sun = rng.normal(0, 0.12, 2) * size
     added = []
-    for _ in range(int(rng.integers(1, MOST + 1))):
+    # Seas are wide and have few ships: one is as likely as all other numbers.
+    many = min(int(rng.geometric(0.5)), MOST) if drawn == _SEA else int(rng.integers(1, MOST + 1))
+    for _ in range(many):
         kind = drawn[int(rng.random() < 0.3) % len(drawn)]
         at = (rng.uniform(0, width), rng.uniform(0, height))
         own = size * rng.uniform(0.8, 1.2)

@@ -12,7 +12,7 @@ from tests.model.chips import read_chips
 
 FLOORS = {
     "region_top1": 0.92, "mask_miou/point": 0.69, "mask_miou/box": 0.86, "mask_miou/free": 0.77, "find_ap50": 0.8,
-    "pr_at_50": 0.76, "iou/water": 0.48, "cider": 6.9, "caption_word": 0.94, "scene_f1": 0.77, "yes_no": 0.94,
+    "pr_at_50": 0.76, "iou/water": 0.48, "cider": 6.9, "caption_word": 0.94, "scene_f1": 0.77, "yes_no": 0.93,
     "count_within_one": 0.79,
 }  # fmt: skip
 """A little below what was measured when the weights were made."""
