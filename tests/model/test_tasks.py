@@ -104,6 +104,22 @@ def test_every_object_of_a_phrase_is_found_and_what_is_not_there_is_not(asked: A
         assert all(instance.score < 0.1 for instance in absent.instances)
 
 
+def test_what_is_seen_is_found_whatever_is_held_of_the_whole_image(
+    taught: EarthGPTX, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = samples(1)
+    seen = ask(taught, batch).find([[NAMES[0]]])[0][0]
+    logits, none = taught.language.logits, taught.vocabulary.mark("none")
+    doubt = torch.zeros(taught.config.language.vocabulary)
+    doubt[none] = 50
+    monkeypatch.setattr(taught.language, "logits", lambda hidden: logits(hidden) + doubt)
+    doubted = ask(taught, batch).find([[NAMES[0]]])[0][0]
+    assert doubted.presence < 0.1
+    assert len(doubted.instances) == 2
+    assert [each.score for each in doubted.instances] == [each.score for each in seen.instances]
+    assert doubted.scores.max() < 128
+
+
 def test_the_one_object_of_a_phrase_is_located_by_box_and_mask(asked: Asked) -> None:
     phrases = [[f"the western {name}", f"the eastern {name}", f"the {ABSENT}"] for name in NAMES]
     for sample, (west, east, absent) in zip(samples(), asked.locate(phrases), strict=True):
