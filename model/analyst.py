@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Weights that come with the package, by scale."""
-CODE = "9"
+CODE = "10"
 """Version of all code that shapes an answer; part of the digest."""
 MIN_SCORE = 0.35
 """Under which an object is not kept, and so not described."""
@@ -137,6 +137,7 @@ class EarthGPTXAnalyst:
         import torch
 
         from model.focus import refer
+        from model.pyramid import find
         from model.vision import padded
 
         model = self.model
@@ -146,13 +147,14 @@ class EarthGPTXAnalyst:
         seen = _Seen(pixels, [tile.modality for tile in tiles], [tile.metres_per_pixel for tile in tiles], features)
         asked = seen.asked(model)
         answers: list[list[Grounding]] = [[] for _ in tiles]
-        scores = self._find(asked.find([tile.phrases for tile in tiles], MIN_SCORE), tiles, answers)
+        found = find(asked, pixels, seen.modalities, [tile.phrases for tile in tiles], seen.metres, MIN_SCORE)
+        scores = self._kept(found, tiles, answers)
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
             texts = [_text(described) for described in asked.describe(grounded=False)]
             captions = [text if tile.describe else "" for tile, text in zip(tiles, texts, strict=True)]
-        found = [_own_prompts(of_tile) if tile.describe else [] for tile, of_tile in zip(tiles, answers, strict=True)]
-        for of, prompts in _turns(found, model.config.max_prompts):
+        to_say = [_own_prompts(of_tile) if tile.describe else [] for tile, of_tile in zip(tiles, answers, strict=True)]
+        for of, prompts in _turns(to_say, model.config.max_prompts):
             into = [answers[number] for number in of]
             labels = [[own[int(p.id)].label for p in each] for each, own in zip(prompts, into, strict=True)]
             said = seen.of(of).asked(model, prompts).caption(labels)
@@ -171,7 +173,7 @@ class EarthGPTXAnalyst:
             for number in range(len(tiles))
         ]
 
-    def _find(
+    def _kept(
         self, found: list[list[Found]], tiles: Sequence[TileInput], answers: list[list[Grounding]]
     ) -> list[NDArray[np.uint8]]:
         """Scores (K, Y, X) of each tile; instances go into the answers."""

@@ -76,7 +76,7 @@ class ModelConfig(_Part):
     temperature: float = Field(default=1.0, gt=0)
     """By which the likelihoods of given names are divided, so that how sure it is is how often it is right."""
     mask_offset: float = 0.0
-    """Log-odds added to every mask, so that what is more likely an object than not is what fits best."""
+    """Log-odds added to the ground of phrases, so that what is more likely theirs than not is what fits best."""
     max_prompts: int = 64
     """Prompts of one image that are read together; more are asked in several turns."""
 

@@ -30,7 +30,7 @@ from model.hybrid import HybridBlock
 from model.language import Language
 from model.perception import STRIDE, Perception
 from model.prompt import VisualPrompt, rasterise
-from model.region import Box
+from model.region import Box, Mask
 from model.spatial_encoder import PROMPT_TOKENS, WAVES, SpatialEncoder, waves
 from model.tokens import MODALITIES, Vocabulary
 from model.vision import Features, MixedEncoders
@@ -47,7 +47,8 @@ class Pointed:
     middle: tuple[int, int]
     """Row and column of its middle at stride 2."""
     within: tuple[float, float, float, float] | None
-    """The box that was drawn, xyxy in cells of stride 2, at which its mask ends; None for other prompts."""
+    """The box of what was drawn, xyxy in cells of stride 2, at which its mask ends; None for points and strokes, which
+    tell where an object is but not how far it goes."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +353,7 @@ def _pointed(prompts: Sequence[Sequence[VisualPrompt]], pixels: Tensor) -> tuple
 
 
 def _within(prompt: VisualPrompt) -> tuple[float, float, float, float] | None:
-    if not isinstance(prompt.place, Box):
+    if not isinstance(prompt.place, Box | Mask):
         return None
-    return prompt.place.x0 / STRIDE, prompt.place.y0 / STRIDE, prompt.place.x1 / STRIDE, prompt.place.y1 / STRIDE
+    box = prompt.place if isinstance(prompt.place, Box) else prompt.place.box
+    return box.x0 / STRIDE, box.y0 / STRIDE, box.x1 / STRIDE, box.y1 / STRIDE

@@ -1,8 +1,10 @@
-"""How large the crops of small prompts are (zoom-in). Torch-free."""
+"""How large the crops of small objects are (zoom-in). Torch-free."""
 
-FEW_PX = 8
-"""Longer side under which a prompt gets a crop: half a cell of the encoders."""
-LEAST_PX = 48
+FEW_PX = 16
+"""Longer side under which an object gets a crop: a cell of the encoders."""
+TIMES = 3
+"""Side of a crop, in longer sides of its object."""
+LEAST_PX = 32
 """Side of the smallest crop, in pixels of the image."""
 CROP_PX = 128
 """Side of an enlarged crop, and of the reduced image beside it."""

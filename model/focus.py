@@ -1,13 +1,13 @@
-"""Prompts of a few pixels, asked again on a crop around them (zoom-in).
+"""Small objects that are pointed at, outlined on a crop around them (zoom-in).
 
-A crop of three times the prompt's box, at least 48 px a side, enlarged; and beside it the whole image, reduced, in
+A crop of three times the object's box, at least 32 px a side, enlarged; and beside it the whole image, reduced, in
 which the crop lies. As Describe Anything does (Lian et al. 2025).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
@@ -16,28 +16,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.earthgptx import Around, EarthGPTX
-from model.focal import CROP_PX, FEW_PX, LEAST_PX
+from model.focal import CROP_PX, FEW_PX, LEAST_PX, TIMES
 from model.prompt import VisualPrompt
-from model.region import Box, Mask
-from model.tasks import Asked, Referred
+from model.region import Box, Mask, Point, Scribble
+from model.tasks import Asked, Instance, Referred
 
 TOGETHER = 64
 """Crops that are looked at in one batch."""
 
-Small = tuple[int, VisualPrompt]
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A prompt, and the box of which its crop is a multiple."""
 
-def is_small(prompt: VisualPrompt, height: int, width: int) -> bool:
-    """Whether a prompt of an image is too small to be seen well."""
-    box = prompt.box(height, width)
-    return max(box.x1 - box.x0, box.y1 - box.y0) < FEW_PX
+    image: int
+    prompt: VisualPrompt
+    box: Box
 
 
 def refer(
     asked: Asked, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Sequence[VisualPrompt]],
     names: Sequence[str] = (), metres: Sequence[float | None] = (),
 ) -> list[list[Referred]]:  # fmt: skip
-    """What prompts point at; one of a few pixels is also asked on a crop, and the surer answer is taken.
+    """What prompts point at: in the words that its whole image gives it, and outlined on a crop where it is small.
 
     Args:
         asked: the images with their prompts.
@@ -49,79 +50,93 @@ def refer(
     """
     answers = asked.refer(names)
     height, width = pixels.shape[-2:]
-    small = [
-        (image, at, prompt)
-        for image, each in enumerate(prompts)
-        for at, prompt in enumerate(each)
-        if is_small(prompt, height, width)
-    ]
-    near = focus(asked.model, pixels, modalities, [(image, prompt) for image, _, prompt in small], names, metres)
-    for (image, at, _), answer in zip(small, near, strict=True):
-        if answer.seen.score > answers[image][at].seen.score:
-            answers[image][at] = answer
+    small: list[tuple[int, Near]] = []
+    for image, (each, said) in enumerate(zip(prompts, answers, strict=True)):
+        for at, (prompt, answer) in enumerate(zip(each, said, strict=True)):
+            box = extent(prompt, answer.seen, height, width)
+            if is_small(box):
+                small.append((at, Near(image, prompt, box)))
+    seen = outline(asked.model, pixels, modalities, [near for _, near in small], metres)
+    for (at, near), instance in zip(small, seen, strict=True):
+        answers[near.image][at] = replace(answers[near.image][at], seen=instance)
     return answers
 
 
-def focus(
-    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str],
+def extent(prompt: VisualPrompt, seen: Instance, height: int, width: int) -> Box:
+    """How far an object goes: as far as what was drawn of it; a point and a stroke do not tell, and it is judged."""
+    drawn = prompt.box(height, width)
+    if seen.box is None or not isinstance(prompt.place, Point | Scribble):
+        return drawn
+    low, high = (
+        np.minimum(astuple(drawn)[:2], astuple(seen.box)[:2]),
+        np.maximum(astuple(drawn)[2:], astuple(seen.box)[2:]),
+    )
+    return Box(*low.tolist(), *high.tolist())
+
+
+def is_small(box: Box) -> bool:
+    """Whether an object is too small to be outlined well in its image."""
+    return max(box.x1 - box.x0, box.y1 - box.y0) < FEW_PX
+
+
+def outline(
+    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Near],
     metres: Sequence[float | None] = (),
-) -> list[Referred]:  # fmt: skip
+) -> list[Instance]:  # fmt: skip
     """What small prompts point at, by their crops.
 
     Args:
         model: to ask.
         pixels: (B, 3, rows, cols) uint8; sides of `LEAST_PX` at least.
         modalities: of each image.
-        prompts: number of the image and the prompt, in its pixels.
-        names: that an answer is one of; empty for the model's own words.
+        prompts: in pixels of their images.
         metres: along a side of a pixel, of each image; None where it is not known.
 
     Returns:
-        In the prompts' order; masks in pixels of their images.
+        In the prompts' order; masks and boxes in pixels of their images.
     """
-    answers: list[Referred] = []
+    seen: list[Instance] = []
     for start in range(0, len(prompts), TOGETHER):
-        answers += _focus(model, pixels, modalities, prompts[start : start + TOGETHER], names, metres)
-    return answers
+        seen += _outline(model, pixels, modalities, prompts[start : start + TOGETHER], metres)
+    return seen
 
 
-def _focus(
-    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Small], names: Sequence[str],
-    metres: Sequence[float | None] = (),
-) -> list[Referred]:  # fmt: skip
+def _outline(
+    model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], prompts: Sequence[Near],
+    metres: Sequence[float | None],
+) -> list[Instance]:  # fmt: skip
     height, width = pixels.shape[-2:]
-    windows = [_window(prompt, height, width) for _, prompt in prompts]
+    windows = [_window(near.box, height, width) for near in prompts]
     crops = torch.cat(
         [
-            _resized(pixels[image, :, y0 : y0 + side, x0 : x0 + side])
-            for (image, _), (y0, x0, side) in zip(prompts, windows, strict=True)
+            _resized(pixels[near.image, :, y0 : y0 + side, x0 : x0 + side])
+            for near, (y0, x0, side) in zip(prompts, windows, strict=True)
         ]
     )
     inside = [
-        prompt.zoomed(y0, x0, CROP_PX / side, CROP_PX, CROP_PX)
-        for (_, prompt), (y0, x0, side) in zip(prompts, windows, strict=True)
+        near.prompt.zoomed(y0, x0, CROP_PX / side, CROP_PX, CROP_PX)
+        for near, (y0, x0, side) in zip(prompts, windows, strict=True)
     ]
     # The reduced image is square, as the crops are: a long image is seen from its middle.
-    around = {image: _resized(_square(pixels[image])) for image, _ in prompts}
+    around = {near.image: _resized(_square(pixels[near.image])) for near in prompts}
     side = max(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    wide = [(prompt.zoomed(top, left, CROP_PX / side, CROP_PX, CROP_PX),) for _, prompt in prompts]
+    wide = [(near.prompt.zoomed(top, left, CROP_PX / side, CROP_PX, CROP_PX),) for near in prompts]
     scales = [
         value and value * side / CROP_PX
-        for (image, _), (_, _, side) in zip(prompts, windows, strict=True)
-        for value in [metres[image] if metres else None]
+        for near, (_, _, side) in zip(prompts, windows, strict=True)
+        for value in [metres[near.image] if metres else None]
     ]
     asked = Asked(
-        model, crops, [modalities[image] for image, _ in prompts], [(prompt,) for prompt in inside],
-        Around(torch.cat([around[image] for image, _ in prompts]), wide), scales,
+        model, crops, [modalities[near.image] for near in prompts], [(prompt,) for prompt in inside],
+        Around(torch.cat([around[near.image] for near in prompts]), wide), scales,
     )  # fmt: skip
-    return [_back(answer, window, height, width) for [answer], window in zip(asked.refer(names), windows, strict=True)]
+    return [_back(seen, window, height, width) for [seen], window in zip(asked.outline(), windows, strict=True)]
 
 
-def _window(prompt: VisualPrompt, height: int, width: int) -> tuple[int, int, int]:
+def _window(box: Box, height: int, width: int) -> tuple[int, int, int]:
     """Row, column and side of the crop, within the image."""
-    box = prompt.box(height, width)
-    side = min(max(int(3 * max(box.x1 - box.x0, box.y1 - box.y0)), LEAST_PX), height, width)
+    side = min(max(int(TIMES * max(box.x1 - box.x0, box.y1 - box.y0)), LEAST_PX), height, width)
     y0, x0 = (int(middle - side / 2) for middle in (box.centre.y, box.centre.x))
     return min(max(y0, 0), height - side), min(max(x0, 0), width - side), side
 
@@ -139,18 +154,16 @@ def _square(pixels: Tensor) -> Tensor:
     return functional.pad(pixels, (left, side - cols - left, top, side - rows - top))
 
 
-def _back(answer: Referred, window: tuple[int, int, int], height: int, width: int) -> Referred:
-    """The answer with its mask and its box in pixels of the image."""
+def _back(seen: Instance, window: tuple[int, int, int], height: int, width: int) -> Instance:
+    """An instance of a crop with its mask and its box in pixels of the image."""
     y0, x0, side = window
-    if answer.seen.box is not None:
-        x_low, y_low, x_high, y_high = (edge * side / CROP_PX for edge in astuple(answer.seen.box))
-        box = Box(x0 + x_low, y0 + y_low, x0 + x_high, y0 + y_high)
-        answer = replace(answer, seen=replace(answer.seen, box=box))
-    if answer.seen.mask is None:
-        return answer
-    drawn = torch.from_numpy(answer.seen.mask.window(0, 0, CROP_PX, CROP_PX))[None, None].float()
+    if seen.box is not None:
+        x_low, y_low, x_high, y_high = (edge * side / CROP_PX for edge in astuple(seen.box))
+        seen = replace(seen, box=Box(x0 + x_low, y0 + y_low, x0 + x_high, y0 + y_high))
+    if seen.mask is None:
+        return seen
+    drawn = torch.from_numpy(seen.mask.window(0, 0, CROP_PX, CROP_PX))[None, None].float()
     share = functional.interpolate(drawn, (side, side), mode="area")[0, 0].numpy()
     inside: NDArray[np.bool_] = share >= min(0.5, float(share.max()))  # a speck is one pixel at least
-    mask = Mask.from_array(inside, y0=y0, x0=x0)
-    whole = mask.window(0, 0, height, width)
-    return replace(answer, seen=replace(answer.seen, mask=Mask.from_array(whole)))
+    whole = Mask.from_array(inside, y0=y0, x0=x0).window(0, 0, height, width)
+    return replace(seen, mask=Mask.from_array(whole))

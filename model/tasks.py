@@ -21,7 +21,7 @@ from model.earthgptx import Around, Branch, EarthGPTX, Encoded
 from model.generate import Said, Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from model.outline import outlined
-from model.perception import CANDIDATES, LOW, OUTSIDE, STRIDE, Judged, Perceived, features_at, local_maxima, top_peaks
+from model.perception import CANDIDATES, LOW, STRIDE, Judged, Perceived, features_at, local_maxima, top_peaks
 from model.prompt import VisualPrompt
 from model.region import Box, Mask, Point
 from model.tokens import LOCATIONS
@@ -117,6 +117,7 @@ class Asked:
         """Look at the images; see `EarthGPTX.encode`."""
         self.model, self._budget = model, budget
         self._prompts = prompts or [() for _ in pixels]
+        self._where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
         with torch.inference_mode():
             self._encoded: Encoded = model.encode(pixels, modalities, self._prompts, around, metres, features)
         self._past: Slots = remember(model, self._encoded)
@@ -184,19 +185,12 @@ class Asked:
     def refer(self, names: Sequence[str] = ()) -> list[list[Referred]]:
         """What each prompt of each image points at; the label is one of the names where names are given."""
         model = self.model
-        where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
-        branches = [model.refer(image, name) for image, name in where]
-        if not branches:
+        if not self._where:
             return [[] for _ in self._prompts]
+        branches = self._pointing()
         trie = Trie(model.vocabulary, names)
         states, slots = read(model, self._encoded, self._past, branches, len(trie.tokens))
-        images, pointed = [image for image, _ in where], [self._encoded.pointed[image][name] for image, name in where]
-        perceived = self._perceive([state[-1] for state in states], images)
-        middles = torch.tensor([each.middle for each in pointed], device=model.device)
-        within = torch.tensor([each.within or NOWHERE for each in pointed], device=model.device)
-        under = torch.stack([each.under for each in pointed])
-        middles, under = self._centred(perceived.queries, images, middles, under)
-        seen = self._seen(perceived, images, middles, under, within)
+        seen = self._pointed_at(states)
         if names:
             worth = likelihoods(model, states, slots, trie) / model.config.temperature
             shares = worth.softmax(dim=1).cpu().tolist()
@@ -205,7 +199,7 @@ class Asked:
         marks = () if names else ("sep",)
         said = decode(model, self._encoded, self._past, branches, self._budget.caption, marks=marks)
         answers = []
-        for number, (_, name) in enumerate(where):
+        for number, (_, name) in enumerate(self._where):
             label, words = (chosen[number], said[number].tokens) if names else self._label_and_words(said[number])
             answers.append(
                 Referred(
@@ -216,11 +210,33 @@ class Asked:
         return _split(answers, [len(each) for each in self._prompts])
 
     @torch.inference_mode()
+    def outline(self) -> list[list[Instance]]:
+        """The object that each prompt of each image points at, without words."""
+        if not self._where:
+            return [[] for _ in self._prompts]
+        states, _ = read(self.model, self._encoded, self._past, self._pointing())
+        return _split(self._pointed_at(states), [len(each) for each in self._prompts])
+
+    def _pointing(self) -> list[Branch]:
+        """A branch for each prompt."""
+        return [self.model.refer(*at) for at in self._where]
+
+    def _pointed_at(self, states: Sequence[Tensor]) -> list[Instance]:
+        """What the branch of each prompt sees."""
+        images, device = [image for image, _ in self._where], self.model.device
+        pointed = [self._encoded.pointed[image][name] for image, name in self._where]
+        perceived = self._perceive([state[-1] for state in states], images)
+        middles = torch.tensor([each.middle for each in pointed], device=device)
+        within = torch.tensor([each.within or NOWHERE for each in pointed], device=device)
+        under = torch.stack([each.under for each in pointed])
+        middles, under = self._centred(perceived.queries, images, middles, under)
+        return self._seen(perceived, images, middles, under, within)
+
+    @torch.inference_mode()
     def caption(self, labels: Sequence[Sequence[str]]) -> list[list[Captioned]]:
         """Each prompt of each image in words, as what its label says it is."""
-        where = [(image, prompt.id) for image, each in enumerate(self._prompts) for prompt in each]
         known = [label for each in labels for label in each]
-        branches = [self._labelled(self.model.refer(*at), label) for at, label in zip(where, known, strict=True)]
+        branches = [self._labelled(branch, label) for branch, label in zip(self._pointing(), known, strict=True)]
         said = decode(self.model, self._encoded, self._past, branches, self._budget.caption)
         answers = [Captioned(caption=self.model.vocabulary.decode(one.tokens), cut=one.cut) for one in said]
         return _split(answers, [len(each) for each in self._prompts])
@@ -340,15 +356,14 @@ class Asked:
         return tuple(
             # What is too small to be outlined is where its box is.
             Instance(mask=mask or _filled(box), score=score, presence=presence, box=box)
-            for (mask, box), score in (scored[at] for at in _apart([box for _, box in objects]))
+            for (mask, box), score in (scored[at] for at in apart([box for _, box in objects]))
         )
 
     def _objects(
         self, judged: Judged, images: Sequence[int], peaks: Tensor, within: Tensor | None = None
     ) -> list[tuple[Mask | None, Box]]:
         """Outline and box of each instance; see `Perception.outline`."""
-        masks = self.model.perception.outline(judged, images, self._encoded.pixels, within)
-        scored = torch.where(masks > OUTSIDE, masks + self.model.config.mask_offset, OUTSIDE).cpu().numpy()
+        scored = self.model.perception.outline(judged, images, self._encoded.pixels, within).cpu().numpy()
         drawn = [False] * len(images) if within is None else (~within.isnan().any(dim=1)).tolist()
         objects = []
         for one, peak, box, given in zip(scored, peaks.tolist(), judged.boxes[-1].tolist(), drawn, strict=True):
@@ -368,9 +383,9 @@ def _filled(box: Box) -> Mask:
     return Mask.from_array(np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), bool), y0=y0, x0=x0)
 
 
-def _apart(boxes: Sequence[Box]) -> list[int]:
+def apart(boxes: Sequence[Box]) -> list[int]:
     """Which boxes, the surest first, are no surer one's again (greedy non-maximum suppression)."""
-    edges = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes])
+    edges = np.array([(box.x0, box.y0, box.x1, box.y1) for box in boxes]).reshape(-1, 4)
     low = np.maximum(edges[:, None, :2], edges[None, :, :2])
     high = np.minimum(edges[:, None, 2:], edges[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=-1)

@@ -1,7 +1,7 @@
 """What is fitted to images that a model was not taught, and stored with its weights.
 
 One temperature for the likelihoods of given names (Guo et al. 2017), so that how sure is how often right; and one offset
-for the log-odds of masks, since the cut under which ground fits best is not where a loss has it (Lipton et al. 2014).
+for the log-odds of ground, since the cut under which it fits best is not where a loss has it (Lipton et al. 2014).
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from model.earthgptx import EarthGPTX
 from model.evaluation.measures import Detection, box_iou, iou
 from model.focus import refer
 from model.prompt import VisualPrompt
+from model.pyramid import find
 from model.region import Box
-from model.tasks import Asked, Referred
+from model.tasks import Asked, Found, Referred
 from model.training.lessons import (
     MANY,
     NUMBERS,
@@ -124,7 +125,7 @@ def _examine(
     look = _Look(model, pixels, record)
     asked = look.asked(())
     known = [word for word in words if word in record.complete and not blind]
-    for word, one in zip(known, asked.find([known])[0], strict=True):
+    for word, one in zip(known, look.find(known), strict=True):
         inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
         truth = record.ground(word)
         if truth is not None:
@@ -154,6 +155,10 @@ class _Look:
     def refer(self, prompts: Sequence[VisualPrompt], names: Sequence[str]) -> list[Referred]:
         metres = [self.record.metres_per_pixel]
         return refer(self.asked(prompts), self._pixels, [self.record.modality], [prompts], names, metres)[0]
+
+    def find(self, phrases: Sequence[str]) -> list[Found]:
+        metres = [self.record.metres_per_pixel]
+        return find(self.asked(()), self._pixels, [self.record.modality], [phrases], metres)[0]
 
     def asked(self, prompts: Sequence[VisualPrompt]) -> Asked:
         return Asked(

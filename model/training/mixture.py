@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from model.focal import CROP_PX, LEAST_PX
+from model.focal import CROP_PX, FEW_PX, LEAST_PX, TIMES
 from model.tile import Modality
 from model.training.augment import augmented
 from model.training.datasets import SetConfig, read_set
@@ -144,16 +144,20 @@ class Mixture:
         return taught(self.record(number, px), np.random.default_rng([self.seed, number, 1]))
 
     def focal(self, number: int, px: int) -> Sample:
-        """A crop of an image, enlarged, with the whole of it beside it: as small prompts are asked (`model.focus`)."""
+        """A crop of an image, enlarged, with the whole of it beside it: as small objects are asked (`model.focus`)."""
         rng = np.random.default_rng([self.seed, number, 2])
         record = self.record(number, px)
-        smallest = sorted(record.regions, key=lambda region: region.mask.area)[:8]
+        masks = sorted((region.mask for region in record.regions), key=lambda mask: mask.area)
+        few = [mask for mask in masks if max(mask.height, mask.width) < FEW_PX] or masks[:8]
         middle = (px / 2, px / 2)
         side = float(LEAST_PX)
-        if smallest:
-            mask = smallest[int(rng.integers(len(smallest)))].mask
-            middle = (mask.centre.y, mask.centre.x)
-            side = min(max(3.0 * max(mask.height, mask.width), side), px)
+        if few:
+            mask = few[int(rng.integers(len(few)))]
+            # As far from the truth as an object is that was judged in the whole image.
+            judged = max(mask.height, mask.width) * float(np.exp(rng.uniform(-0.3, 0.3)))
+            y, x = (at + judged * rng.uniform(-0.2, 0.2) for at in (mask.centre.y, mask.centre.x))
+            middle = (y, x)
+            side = min(max(TIMES * judged, side), px)
         y0, x0 = (float(np.clip(at - side / 2, 0, px - side)) for at in middle)
         near = taught(record.cropped(y0, x0, side, CROP_PX), rng)
         factor = side / px  # from a pixel of the crop to one of the reduced image

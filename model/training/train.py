@@ -40,7 +40,7 @@ from model.weights import from_pretrained, save_pretrained
 
 CALIBRATED = 120
 """Held-out images that the temperature and the offset of masks are fitted on."""
-FOCAL_EVERY = 8
+FOCAL_EVERY = 4
 """One batch of so many is of crops with the wider view beside them."""
 HELD_OUT = 2**40
 """Number of the first sample that is looked at in pictures and never taught."""

@@ -1,4 +1,4 @@
-"""A prompt of a few pixels is asked on a crop; the crop lies where the prompt does, and so does its answer."""
+"""A small object is outlined on a crop; the crop lies where its prompt does, and so does what is seen in it."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from model.analyst import EarthGPTXAnalyst
 from model.earthgptx import Around, EarthGPTX
 from model.errors import ModelError
 from model.focal import CROP_PX
-from model.focus import focus, is_small
+from model.focus import Near, extent, is_small, outline
 from model.prompt import Place, VisualPrompt
 from model.region import Box, Mask, Point, Scribble
-from model.tasks import Asked
+from model.tasks import Asked, Instance
 from model.tile import TileInput
 from tests.model.lessons import samples
 
@@ -26,31 +26,46 @@ def speck(y: int, x: int) -> Mask:
 
 @pytest.mark.parametrize("place", [Point(100.5, 60.5), Box(98, 58, 103, 63), speck(59, 99),
                                    Scribble((Point(98, 60), Point(103, 61)), 2)])  # fmt: skip
-def test_a_small_prompt_is_answered_where_it_is(tiny: EarthGPTX, place: Place) -> None:
+def test_a_small_object_is_outlined_where_it_is(tiny: EarthGPTX, place: Place) -> None:
     prompt = VisualPrompt(id="p", place=place)
-    assert is_small(prompt, SIDE, SIDE)
     pixels = torch.randint(0, 255, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    [answer] = focus(tiny, pixels, ["sar", "sar"], [(1, prompt)], ("ship", "tank"))
-    assert answer.prompt_id == "p"
-    assert answer.label in ("ship", "tank")
-    if answer.seen.mask is not None:
-        box = answer.seen.mask.box
-        assert 60 - 24 <= box.y0 < box.y1 <= 60 + 25
-        assert 100 - 24 <= box.x0 < box.x1 <= 100 + 25
+    [seen] = outline(tiny, pixels, ["sar", "sar"], [Near(1, prompt, prompt.box(SIDE, SIDE))])
+    if seen.mask is not None:
+        box = seen.mask.box
+        assert 60 - 16 <= box.y0 < box.y1 <= 60 + 17
+        assert 100 - 16 <= box.x0 < box.x1 <= 100 + 17
+
+
+def test_a_point_is_small_where_what_it_shows_is_and_a_box_where_it_is_itself() -> None:
+    point = VisualPrompt(id="p", place=Point(40.5, 40.5))
+    drawn = VisualPrompt(id="b", place=Box(40, 40, 46, 46))
+
+    def judged(box: Box) -> Instance:
+        return Instance(mask=None, score=0.5, presence=1.0, box=box)
+
+    assert is_small(extent(point, judged(Box(35, 38, 45, 43)), SIDE, SIDE))
+    assert not is_small(extent(point, judged(Box(20, 20, 60, 60)), SIDE, SIDE))
+    assert is_small(extent(drawn, judged(Box(20, 20, 60, 60)), SIDE, SIDE))
+    beside = extent(point, judged(Box(44, 38, 50, 43)), SIDE, SIDE)
+    assert (beside.x0, beside.x1) == (40, 50), "a crop that does not hold its prompt shows another object"
 
 
 def test_a_crop_is_what_lies_around_its_prompt_and_alone_as_among_others(taught: EarthGPTX) -> None:
     pixels = torch.randint(0, 60, (1, 3, SIDE, SIDE), dtype=torch.uint8)
     pixels[0, :, 80:84, 40:45] = 220
-    near, far = (VisualPrompt(id=name, place=Point(x, y)) for name, x, y in (("near", 42.0, 82.0), ("far", 150.0, 9.0)))
-    together = focus(taught, pixels, ["optical"], [(0, far), (0, near)], ())
-    [alone] = focus(taught, pixels, ["optical"], [(0, near)], ())
-    assert alone.caption == together[1].caption
-    assert alone.seen.score == pytest.approx(together[1].seen.score, abs=1e-4)
+    near, far = (
+        Near(0, prompt, prompt.box(SIDE, SIDE))
+        for prompt in (
+            VisualPrompt(id=name, place=Point(x, y)) for name, x, y in (("n", 42.0, 82.0), ("f", 150.0, 9.0))
+        )
+    )
+    together = outline(taught, pixels, ["optical"], [far, near])
+    [alone] = outline(taught, pixels, ["optical"], [near])
+    assert alone.score == pytest.approx(together[1].score, abs=1e-4)
     moved = pixels.clone()
     moved[0, :, :, 120:] = 0  # beyond the crop, but not beyond what lies around it
-    [other] = focus(taught, moved, ["optical"], [(0, near)], ())
-    assert other.seen.score != alone.seen.score
+    [other] = outline(taught, moved, ["optical"], [near])
+    assert other.score != alone.score
 
 
 @given(
@@ -69,21 +84,22 @@ def test_every_kind_of_prompt_is_zoomed_to_the_same_place(
         assert low == pytest.approx(high, abs=max(factor, 1.0))
 
 
-def test_a_tile_gets_the_surer_of_both_answers(tiny: EarthGPTX) -> None:
+def test_a_small_object_has_the_words_of_its_tile_and_the_outline_of_its_crop(tiny: EarthGPTX) -> None:
     everywhere = np.ones((SIDE, SIDE), bool)
     prompts = (VisualPrompt(id="small", place=speck(50, 50)), VisualPrompt(id="large", place=Box(20, 20, 90, 90)))
     tile = TileInput(
         pixels=np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8), valid=everywhere, asked=everywhere,
-        modality="sar", metres_per_pixel=1.0, phrases=(), prompts=prompts, names=("ship",), describe=False,
+        modality="sar", metres_per_pixel=1.0, phrases=(), prompts=prompts, names=("ship", "tank"), describe=False,
     )  # fmt: skip
     [answer] = EarthGPTXAnalyst(tiny).analyse([tile])
+    small, large = (next(each for each in answer.groundings if each.prompt_id == name) for name in ("small", "large"))
     pixels = torch.from_numpy(tile.pixels)[None]
-    [[whole, large]] = Asked(tiny, pixels, ["sar"], [prompts], metres=[1.0]).refer(("ship",))
-    [near] = focus(tiny, pixels, ["sar"], [(0, prompts[0])], ("ship",), [1.0])
-    small = next(grounding for grounding in answer.groundings if grounding.prompt_id == "small")
-    assert small.score == pytest.approx(max(whole.seen.score, near.seen.score), abs=1e-5)
-    other = next(grounding for grounding in answer.groundings if grounding.prompt_id == "large")
-    assert other.score == pytest.approx(large.seen.score, abs=1e-5)
+    [[far, other]] = Asked(tiny, pixels, ["sar"], [prompts], metres=[1.0]).refer(("ship", "tank"))
+    [near] = outline(tiny, pixels, ["sar"], [Near(0, prompts[0], prompts[0].box(SIDE, SIDE))], [1.0])
+    assert near.score != pytest.approx(far.seen.score, abs=1e-3)
+    assert (small.label, small.caption.removesuffix(" ...")) == (far.label, far.caption)
+    assert small.score == pytest.approx(near.score, abs=1e-5)
+    assert large.score == pytest.approx(other.seen.score, abs=1e-5)
 
 
 def test_one_prompt_has_the_papers_form_and_many_have_it_apart(tiny: EarthGPTX) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from model.earthgptx import EarthGPTX
 from model.perception import STRIDE
+from model.prompt import VisualPrompt
 from model.region import Box, Mask
 from model.tasks import Asked
 from model.training.objective import losses
@@ -58,15 +59,18 @@ def test_prompts_get_their_words_and_masks(asked: Asked) -> None:
             assert answer.seen.presence > 0.9
 
 
-def test_a_mask_ends_at_the_box_that_was_drawn(taught: EarthGPTX) -> None:
+@pytest.mark.parametrize("drawn", [Box, Mask])
+def test_an_object_ends_where_the_drawn_box_or_mask_does(taught: EarthGPTX, drawn: type[Box] | type[Mask]) -> None:
     sample = samples(1)[0]
     whole = next(prompt for prompt in sample.prompts if isinstance(prompt.place, Box))
     assert isinstance(whole.place, Box)
     half = replace(whole.place, x1=whole.place.centre.x)
-    asked = ask(taught, [replace(sample, prompts=(replace(whole, place=half),))])
+    place = half if drawn is Box else Mask.from_array(VisualPrompt(id="b", place=half).inside(SIDE, SIDE))
+    asked = ask(taught, [replace(sample, prompts=(replace(whole, place=place),))])
     mask = asked.refer()[0][0].seen.mask
     assert mask is not None
     assert mask.x0 + mask.width <= half.x1 + 2 * STRIDE
+    assert asked.outline()[0][0].mask == mask
 
 
 def test_an_object_is_found_once_however_many_peaks_it_has(taught: EarthGPTX) -> None:
