@@ -1,4 +1,4 @@
-"""Phrases, asked of an image and of the same at half its pixels: there large objects are seen whole.
+"""Phrases and scenes, asked of an image and of the same at half its pixels: there what is large is seen whole.
 
 An image pyramid of two, of whose upper level only large objects are taken (as by Singh and Davis 2018).
 """
@@ -7,6 +7,7 @@ An image pyramid of two, of whose upper level only large objects are taken (as b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from typing import TypeVar
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from model.earthgptx import EarthGPTX
 from model.region import Box, Mask
 from model.tasks import SURE, Asked, Found, Instance, apart
 
@@ -44,13 +46,39 @@ def find(
     whole = asked.find(phrases, least)
     if not any(phrases):
         return whole
-    scales = [value and 2 * value for value in metres]
-    small = Asked(asked.model, _halved(pixels, asked.model.config.token_px), modalities, metres=scales)
+    small = _upper(asked.model, pixels, modalities, metres)
     height, width = pixels.shape[-2:]
     return [
         [_joined(one, other, height, width) for one, other in zip(fine, coarse, strict=True)]
         for fine, coarse in zip(whole, small.find(phrases, least), strict=True)
     ]
+
+
+def choose(
+    asked: Asked, pixels: Tensor, modalities: Sequence[str], question: str, names: Sequence[str],
+    metres: Sequence[float | None] = (),
+) -> list[dict[str, float]]:  # fmt: skip
+    """How likely each name is as the answer to a question about each image, 1 together: the geometric mean of both levels.
+
+    Args:
+        asked: the images.
+        pixels: the same images, (B, 3, rows, cols) uint8.
+        modalities: of each image.
+        question: about all of an image.
+        names: that an answer is one of.
+        metres: along a side of a pixel, of each image; None where it is not known.
+    """
+    fine = asked.choose(question, names)
+    coarse = _upper(asked.model, pixels, modalities, metres).choose(question, names)
+    likely = [
+        {name: math.sqrt(one[name] * other[name]) for name in names} for one, other in zip(fine, coarse, strict=True)
+    ]
+    return [{name: share / sum(each.values()) for name, share in each.items()} for each in likely]
+
+
+def _upper(model: EarthGPTX, pixels: Tensor, modalities: Sequence[str], metres: Sequence[float | None]) -> Asked:
+    scales = [value and 2 * value for value in metres]
+    return Asked(model, _halved(pixels, model.config.token_px), modalities, metres=scales)
 
 
 def _halved(pixels: Tensor, step: int) -> Tensor:

@@ -18,7 +18,7 @@ from model.earthgptx import EarthGPTX
 from model.evaluation.measures import Detection, box_iou, iou
 from model.focus import refer
 from model.prompt import VisualPrompt
-from model.pyramid import find
+from model.pyramid import choose, find
 from model.region import Box
 from model.tasks import Asked, Found, Referred
 from model.training.lessons import (
@@ -135,7 +135,7 @@ def _examine(
             if instance.box is not None and _answerable(instance.box, record):
                 answers.found.append(Detection(number, word, instance.box, instance.score))
     if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
-        shares = asked.choose(SCENE, words)[0]
+        shares = look.choose(SCENE, words)
         answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
     _ask_regions(look, single[:MOST_REGIONS], words, ("box",) if blind else KINDS, rng, about, answers)
     _ask_phrases(asked, record, single, rng, about, answers)
@@ -159,6 +159,10 @@ class _Look:
     def find(self, phrases: Sequence[str]) -> list[Found]:
         metres = [self.record.metres_per_pixel]
         return find(self.asked(()), self._pixels, [self.record.modality], [phrases], metres)[0]
+
+    def choose(self, question: str, names: Sequence[str]) -> dict[str, float]:
+        metres = [self.record.metres_per_pixel]
+        return choose(self.asked(()), self._pixels, [self.record.modality], question, names, metres)[0]
 
     def asked(self, prompts: Sequence[VisualPrompt]) -> Asked:
         return Asked(

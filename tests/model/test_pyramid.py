@@ -76,3 +76,15 @@ def test_sides_that_halve_to_no_whole_token_are_padded_and_cut_again(tiny: Earth
         assert one.box.x1 <= 5 * step
         assert one.box.y1 <= 3 * step
     assert pyramid.find(Asked(tiny, pixels, ["sar"]), pixels, ["sar"], [[]]) == [[]]
+
+
+def test_a_name_is_as_likely_as_on_both_levels(tiny: EarthGPTX) -> None:
+    pixels = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    halved = pixels.float().unflatten(3, (32, 2)).unflatten(2, (32, 2)).mean(dim=(3, 5)).round().to(torch.uint8)
+    names, question = ("ship", "tank", "dock"), "what is this?"
+    both = pyramid.choose(Asked(tiny, pixels, ["sar", "optical"]), pixels, ["sar", "optical"], question, names)
+    one, other = (Asked(tiny, each, ["sar", "optical"]).choose(question, names) for each in (pixels, halved))
+    for image, shares in enumerate(both):
+        assert sum(shares.values()) == pytest.approx(1)
+        wanted = np.array([one[image][name] * other[image][name] for name in names]) ** 0.5
+        assert [shares[name] for name in names] == pytest.approx(wanted / wanted.sum(), abs=1e-5)
