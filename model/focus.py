@@ -67,11 +67,8 @@ def extent(prompt: VisualPrompt, seen: Instance, height: int, width: int) -> Box
     drawn = prompt.box(height, width)
     if seen.box is None or not isinstance(prompt.place, Point | Scribble):
         return drawn
-    low, high = (
-        np.minimum(astuple(drawn)[:2], astuple(seen.box)[:2]),
-        np.maximum(astuple(drawn)[2:], astuple(seen.box)[2:]),
-    )
-    return Box(*low.tolist(), *high.tolist())
+    one, other = drawn, seen.box
+    return Box(min(one.x0, other.x0), min(one.y0, other.y0), max(one.x1, other.x1), max(one.y1, other.y1))
 
 
 def is_small(box: Box) -> bool:

@@ -125,7 +125,7 @@ def _examine(
     look = _Look(model, pixels, record)
     asked = look.asked(())
     known = [word for word in words if word in record.complete and not blind]
-    for word, one in zip(known, look.find(known), strict=True):
+    for word, one in zip(known, look.find(asked, known), strict=True):
         inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
         truth = record.ground(word)
         if truth is not None:
@@ -135,7 +135,7 @@ def _examine(
             if instance.box is not None and _answerable(instance.box, record):
                 answers.found.append(Detection(number, word, instance.box, instance.score))
     if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
-        shares = look.choose(SCENE, words)
+        shares = look.choose(asked, SCENE, words)
         answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
     _ask_regions(look, single[:MOST_REGIONS], words, ("box",) if blind else KINDS, rng, about, answers)
     _ask_phrases(asked, record, single, rng, about, answers)
@@ -156,13 +156,13 @@ class _Look:
         metres = [self.record.metres_per_pixel]
         return refer(self.asked(prompts), self._pixels, [self.record.modality], [prompts], names, metres)[0]
 
-    def find(self, phrases: Sequence[str]) -> list[Found]:
+    def find(self, asked: Asked, phrases: Sequence[str]) -> list[Found]:
         metres = [self.record.metres_per_pixel]
-        return find(self.asked(()), self._pixels, [self.record.modality], [phrases], metres)[0]
+        return find(asked, self._pixels, [self.record.modality], [phrases], metres)[0]
 
-    def choose(self, question: str, names: Sequence[str]) -> dict[str, float]:
+    def choose(self, asked: Asked, question: str, names: Sequence[str]) -> dict[str, float]:
         metres = [self.record.metres_per_pixel]
-        return choose(self.asked(()), self._pixels, [self.record.modality], question, names, metres)[0]
+        return choose(asked, self._pixels, [self.record.modality], question, names, metres)[0]
 
     def asked(self, prompts: Sequence[VisualPrompt]) -> Asked:
         return Asked(

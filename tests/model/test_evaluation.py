@@ -178,9 +178,7 @@ def test_the_offset_is_the_one_under_which_ground_fits_best(taught: EarthGPTX) -
     offset = fitted_offset(model, records)
     best = fit(offset)
     assert best > max(too_little, 0.9)
-    assert all(best >= fit(offset + step) for step in (-2, 2))
-    # Scores have 256 levels: a neighbour may fit as well, and with one thread one does, by 0.00003.
-    assert all(best >= fit(offset + step) - 0.001 for step in (-1, 1))
+    assert all(best >= fit(offset + step) for step in (-2, -1, 1, 2))
     assert fitted_offset(model, []) == model.config.mask_offset
 
 
