@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from workflows.terminal import AsJson, out, print_table, progress_bar
+from workflows.terminal import AsJson, StepLines, out, print_table, progress_bar
 
 app = typer.Typer()
 models = typer.Typer(help="Look at models.", no_args_is_help=True)
@@ -58,10 +59,11 @@ def train(
 
         with progress_bar() as progress:
             task = progress.add_task("reading the sets", total=asked.steps, rate="")
+            steps = StepLines(asked.steps, asked.log_every, partial(progress.console.print, soft_wrap=True))
 
             def update(step: int, losses: dict[str, float]) -> None:
-                said = ", ".join(f"{name} {losses[name]:.2f}" for name in ("total", "text", "mask") if name in losses)
-                progress.update(task, completed=step, description=f"loss: {said}")
+                progress.update(task, completed=step, description=f"loss: {losses['total']:.2f}")
+                steps(step, losses)
 
             start(asked, folder, update)
     out.print(
@@ -98,10 +100,10 @@ def evaluate(
             on_image=lambda name, done, total: progress.update(task, description=name, completed=done, total=total),
         )  # fmt: skip
     for report in reports:
-        columns = {"figure": report.figures, "blind": report.blind, **report.sensors}
+        columns = {"figure": report.figures, "blind": report.blind, "commonest": report.commonest, **report.sensors}
         rows = [
             {"what": name, **{kind: f"{at[name]:.3f}" if name in at else "" for kind, at in columns.items()}}
-            for name in sorted({name for at in columns.values() for name in at})
+            for name in sorted(report.figures)
         ]
         print_table(f"{model} on {report.name}, {report.images} images", rows)
     if json_file is not None:

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from model.analyst import EarthGPTXAnalyst
 from model.earthgptx import EarthGPTX
 from model.errors import DataError
-from model.evaluation.exam import Answers, detect, examine
-from model.evaluation.figures import by_sensor, figures
+from model.evaluation.exam import Answers, detect, examine, hidden
+from model.evaluation.figures import by_sensor, commonest, figures
 from model.region import Box
 from model.tile import AnalystTraits, Modality, TileInput
 from model.training.datasets import SetConfig, read_set
@@ -34,18 +34,6 @@ RENDERED_IMAGES = 60
 RENDERED_PX = 256
 LARGE_PX = 1024
 """Longer side from which an image is tiled as the pipeline does it."""
-BLIND = (
-    "region_top1",
-    "region_free_top1",
-    "cider",
-    "meteor",
-    "caption_word",
-    "scene_f1",
-    "yes_no",
-    "count_within_one",
-    "pr_at_50",
-)
-"""Figures that are also given for a model that sees nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +45,8 @@ class Report:
     figures: dict[str, float]
     blind: dict[str, float]
     """The same figures when the images are hidden."""
+    commonest: dict[str, float]
+    """Those that always saying the commonest word would get."""
     sensors: dict[str, dict[str, float]]
 
 
@@ -88,18 +78,16 @@ def evaluate(
         if resolution is not None:
             records = [_at(resolution, record, name) for record in records]
         large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
-        told, blind = partial(on_image, name), dict[str, float]()
         if large or not isinstance(analyst, EarthGPTXAnalyst):
-            answers = detect(records, words, partial(_find, analyst, traits), told)
+            ask = partial(detect, words=words, find=partial(_find, analyst, traits), on_image=partial(on_image, name))
         else:
-            answers = examine(analyst.model, records, words, on_image=told)
-            unseen = figures(examine(analyst.model, records, words, blind=True, on_image=told), len(records), iou)
-            blind = {figure: unseen[figure] for figure in BLIND if figure in unseen}
-        measured = figures(answers, len(records), iou)
+            ask = partial(examine, analyst.model, words=words, on_image=partial(on_image, name))
+        answers, measure = ask(records=records), partial(figures, images=len(records), iou=iou)
         reports.append(
             Report(
-                name=name, images=len(records), figures=measured, blind=blind,
-                sensors=by_sensor(answers, len(records), partial(figures, iou=iou)),
+                name=name, images=len(records), figures=measure(answers),
+                blind=measure(ask(records=[hidden(record) for record in records])), commonest=measure(commonest(answers)),
+                sensors=by_sensor(answers, measure),
             )
         )  # fmt: skip
         if out is not None:

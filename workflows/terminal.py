@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +72,26 @@ def job_bar() -> Iterator[Callable[[str, Any], None]]:
             progress.update(task, description=stage, completed=at.done, total=at.total, rate=f"{rate:.1f} tiles/s")
 
         yield update
+
+
+class StepLines:
+    """Lines that a training run says at a terminal and leaves in a log: steps, time left, losses."""
+
+    def __init__(self, steps: int, every: int, say: Callable[[str], None]) -> None:
+        """Of a run of so many steps, a line every so many of them."""
+        self._steps, self._every, self._say = steps, every, say
+        self._first: tuple[int, float] | None = None
+        """The first step that was told, and when: the ones before are another start's, and itself it waited for data."""
+
+    def __call__(self, step: int, losses: dict[str, float]) -> None:
+        """Told of every step."""
+        now = time.monotonic()
+        began, when = self._first = self._first or (step, now)
+        if step % self._every and step != self._steps:
+            return
+        seconds = (now - when) / max(step - began, 1) * (self._steps - step)
+        said = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        self._say(f"step {step} of {self._steps}, {timedelta(seconds=round(seconds))} left: {said}")
 
 
 def progress_bar() -> Progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model.training.config import TrainConfig
+from workflows.terminal import StepLines
 
 
 def train_together(config: TrainConfig, out: Path, processes: int) -> None:
@@ -37,6 +38,9 @@ def train_together(config: TrainConfig, out: Path, processes: int) -> None:
 
 
 def _process(settings: dict[str, Any]) -> None:
+    from model.training.team import Team
     from model.training.train import train
 
-    train(TrainConfig.model_validate_json(settings["config"]), Path(settings["out"]))
+    config = TrainConfig.model_validate_json(settings["config"])
+    say = print if Team.joined().leads else lambda _: None
+    train(config, Path(settings["out"]), StepLines(config.steps, config.log_every, say))

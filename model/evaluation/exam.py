@@ -1,13 +1,13 @@
 """An exam: what a model is asked of annotated images, and what it answered beside what is true, as plain records.
 
-Deterministic. A model that is asked blind gets grey images and the same questions: what it then knows, it knows from the
-words and from the prompts' places alone.
+Deterministic. A model that is asked blind gets hidden images and the same questions: what it then knows, it knows from
+the words and from the prompts' places alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,13 @@ class Answers:
             yield {"task": task, "image": each.image, "label": each.label, "box": box, "score": round(each.score, 4)}
 
 
+def hidden(record: Record) -> Record:
+    """The same image with nothing to see in it; all that is known of it stays."""
+    return replace(record, pixels=np.full_like(record.pixels, GREY))
+
+
 def examine(
-    model: EarthGPTX, records: Sequence[Record], words: Sequence[str], *, blind: bool = False,
+    model: EarthGPTX, records: Sequence[Record], words: Sequence[str],
     on_image: Callable[[int, int], None] = lambda *_: None,
 ) -> Answers:  # fmt: skip
     """Ask everything that the images are good for.
@@ -79,12 +84,11 @@ def examine(
         model: to ask.
         records: annotated images.
         words: that its objects are called.
-        blind: hide the images.
         on_image: told the images done and to do.
     """
     answers = Answers()
     for number, record in enumerate(records):
-        _examine(model, number, record, words, blind, answers)
+        _examine(model, number, record, words, answers)
         on_image(number + 1, len(records))
     return answers
 
@@ -114,19 +118,16 @@ def _there(number: int, record: Record, words: Sequence[str]) -> Iterator[Detect
             yield from (Detection(number, label, region.mask.box) for label in region.labels if label in words)
 
 
-def _examine(
-    model: EarthGPTX, number: int, record: Record, words: Sequence[str], blind: bool, answers: Answers
-) -> None:
+def _examine(model: EarthGPTX, number: int, record: Record, words: Sequence[str], answers: Answers) -> None:
     rng = np.random.default_rng([number, 77])
-    pixels = np.full_like(record.pixels, GREY) if blind else record.pixels
-    about = {"image": number, "source": record.source, "modality": record.modality}
+    about = {"image": number, "file": record.image, "source": record.source, "modality": record.modality}
     single = [region for region in record.regions if not region.whole]
     answers.there.extend(_there(number, record, words))
-    look = _Look(model, pixels, record)
+    look = _Look(model, record)
     asked = look.asked(())
-    known = [word for word in words if word in record.complete and not blind]
+    known = [word for word in words if word in record.complete]
     for word, one in zip(known, look.find(asked, known), strict=True):
-        inside = one.scores[: pixels.shape[1], : pixels.shape[2]] >= 128
+        inside = one.scores[: record.pixels.shape[1], : record.pixels.shape[2]] >= 128
         truth = record.ground(word)
         if truth is not None:
             shared, either = int((inside & truth).sum()), int((inside | truth).sum())
@@ -137,7 +138,7 @@ def _examine(
     if record.regions and record.regions[0].whole and len(record.regions) == 1 and len(words) > 2:
         shares = look.choose(asked, SCENE, words)
         answers.scenes.append({**about, "truth": record.regions[0].label, "said": max(shares, key=lambda w: shares[w])})
-    _ask_regions(look, single[:MOST_REGIONS], words, ("box",) if blind else KINDS, rng, about, answers)
+    _ask_regions(look, single[:MOST_REGIONS], words, rng, about, answers)
     _ask_phrases(asked, record, single, rng, about, answers)
     if record.source == "rendered":
         _ask_words(asked, record, about, answers)
@@ -146,9 +147,9 @@ def _examine(
 class _Look:
     """One image, looked at once for all that is asked of it."""
 
-    def __init__(self, model: EarthGPTX, pixels: NDArray[np.uint8], record: Record) -> None:
+    def __init__(self, model: EarthGPTX, record: Record) -> None:
         self._model, self.record = model, record
-        self._pixels = torch.from_numpy(padded(pixels, model.config.token_px))[None]
+        self._pixels = torch.from_numpy(padded(record.pixels, model.config.token_px))[None]
         with torch.inference_mode():
             self._features = model.encoders(self._pixels.to(model.device))
 
@@ -172,13 +173,13 @@ class _Look:
 
 
 def _ask_regions(
-    look: _Look, regions: Sequence[Region], words: Sequence[str], kinds: Sequence[str], rng: np.random.Generator,
-    about: dict[str, Any], answers: Answers,
+    look: _Look, regions: Sequence[Region], words: Sequence[str], rng: np.random.Generator, about: dict[str, Any],
+    answers: Answers,
 ) -> None:  # fmt: skip
     """Each region pointed at in three ways, in turns of their own: no prompt sees the others of its region."""
     if not regions:
         return
-    for kind in kinds:
+    for kind in KINDS:
         prompts = [
             VisualPrompt(id=str(at), place=pointed(region.mask, rng, kind) if kind != "box" else region.mask.box)
             for at, region in enumerate(regions)

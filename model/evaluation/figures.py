@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +14,6 @@ from model.evaluation.measures import (
     calibration_error,
     captions,
     macro_f1,
-    majority,
     set_f1,
     top1,
     word_overlap,
@@ -43,6 +42,9 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
         either = sum(each["either"] for each in cases)
         if either:
             found[f"iou/{word}"] = sum(each["shared"] for each in cases) / either
+            found[f"miou/{word}"] = float(
+                np.mean([each["shared"] / each["either"] for each in cases if each["either"]])
+            )
     if answers.scenes:
         found["scene_top1"] = top1(
             [each["said"] for each in answers.scenes], [each["truth"] for each in answers.scenes]
@@ -75,10 +77,9 @@ def _regions(cases: Sequence[Case]) -> dict[str, float]:
         if len(set(truth)) > 1:
             found["region_top1"] = top1(said, truth)
             found["region_macro_f1"] = macro_f1(said, truth)
-            found["region_majority"] = majority(truth)
-            found["ece"] = calibration_error(
-                [each["sure"] for each in mine], [s == t for s, t in zip(said, truth, strict=True)]
-            )
+            if sure := [each["sure"] for each in mine if each["sure"] is not None]:
+                found["ece"] = calibration_error(sure, [s == t for s, t in zip(said, truth, strict=True)])
+        found |= _by_word(mine)
         found["region_free_top1"] = top1([each["free"] for each in mine], truth)
         near = similarities([each["free"] for each in mine], truth)
         if near is not None:
@@ -96,9 +97,42 @@ def _regions(cases: Sequence[Case]) -> dict[str, float]:
     return found
 
 
-def by_sensor(
-    answers: Answers, images: int, measure: Callable[[Answers, int], dict[str, float]]
-) -> dict[str, dict[str, float]]:
+def _by_word(boxes: Sequence[Case]) -> dict[str, float]:
+    """What became of the regions of each word alone, box prompts."""
+    found: dict[str, float] = {}
+    groups = _by(boxes, "truth")
+    for word, cases in groups.items():
+        if len(groups) > 1:
+            found[f"region_top1/{word}"] = top1([each["said"] for each in cases], [word] * len(cases))
+        if ious := [each["iou"] for each in cases if each["iou"] is not None]:
+            found[f"mask_miou/{word}"] = float(np.mean(ious))
+    return found
+
+
+def commonest(answers: Answers) -> Answers:
+    """What would be said by one who always says the commonest word, count, scene, caption: where words are asked for."""
+    regions, scenes, described, questions = ([] for _ in range(4))
+    boxes = [each for each in answers.regions if each["kind"] == "box"]
+    if boxes:
+        word, caption = (_commonest([each[key] for each in boxes]) for key in ("truth", "true_caption"))
+        told = {"said": word, "free": word, "sure": None, "iou": None}
+        regions = [{**each, **told, "caption": caption if each["kind"] == "box" else None} for each in answers.regions]
+    if answers.scenes:
+        word = _commonest([each["truth"] for each in answers.scenes])
+        scenes = [{**each, "said": word} for each in answers.scenes]
+    if named := [name for each in answers.described for name in each["there"]]:
+        described = [{**each, "named": [_commonest(named)]} for each in answers.described]
+    for cases in _by(answers.questions, "kind").values():
+        word = _commonest([each["truth"] for each in cases])
+        questions += [{**each, "said": word} for each in cases]
+    return Answers(regions=regions, scenes=scenes, described=described, questions=questions)
+
+
+def _commonest(words: Sequence[str]) -> str:
+    return Counter(words).most_common(1)[0][0]
+
+
+def by_sensor(answers: Answers, measure: Callable[[Answers], dict[str, float]]) -> dict[str, dict[str, float]]:
     """The same figures for each sensor alone; detections are not split, since all images of a set are of one sensor."""
     lists = ("regions", "located", "ground", "scenes", "described", "questions")
     sensors = sorted({each["modality"] for name in lists for each in getattr(answers, name)})
@@ -109,7 +143,7 @@ def by_sensor(
         mine = {name: [each for each in getattr(answers, name) if each["modality"] == sensor] for name in lists}
         numbers = {each["image"] for cases in mine.values() for each in cases}
         seen = {name: [d for d in getattr(answers, name) if d.image in numbers] for name in ("found", "there")}
-        found[sensor] = measure(Answers(**mine, **seen), images)
+        found[sensor] = measure(Answers(**mine, **seen))
     return found
 
 

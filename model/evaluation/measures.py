@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,11 +106,6 @@ def macro_f1(said: Sequence[str], truth: Sequence[str]) -> float:
     target = torch.tensor([words.index(each) for each in truth])
     each = multiclass_f1_score(torch.tensor([words.index(w) for w in said]), target, len(words), average="none")
     return float(each[target.unique()].mean())
-
-
-def majority(truth: Sequence[str]) -> float:
-    """What always saying the commonest word would get."""
-    return Counter(truth).most_common(1)[0][1] / len(truth) if truth else float("nan")
 
 
 def calibration_error(sure: Sequence[float], right: Sequence[bool]) -> float:

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from model.prompt import Place, VisualPrompt
 from model.region import Box, Mask, Point, Scribble
@@ -29,6 +31,8 @@ PLURALS = {
     "water": "water",
     "flood water": "flood water",
 }
+MARKS = ("harbour", "road", "runway", "water")
+"""What other things are said to lie by."""
 ABSENT = (
     "ship",
     "aircraft",
@@ -52,9 +56,12 @@ def taught(record: Record, rng: np.random.Generator) -> Sample:
         VisualPrompt(id=str(number), place=pointed(region.mask, rng)) for number, region in enumerate(chosen)
     )
     lessons: list[Lesson] = [
-        Refer(prompt.id, region.label, caption(region, record), region.mask, outlined=region.outlined)
+        Refer(
+            prompt.id, region.label, caption(region, record), region.mask, outlined=region.outlined,
+            made=not region.caption,
+        )
         for prompt, region in zip(prompts, chosen, strict=True)
-    ]
+    ]  # fmt: skip
     lessons += _finds(record, rng)
     lessons += locates(record, single, rng, MOST_LOCATED)
     lessons.append(Describe(scene(record), outlined=all(region.outlined for region in record.regions)))
@@ -184,6 +191,8 @@ def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, 
     for name, regions in sorted(groups.items()):
         found += [_located(text, region, regions) for text, region in _unique(name, regions)]
     found += _near(groups)
+    found += _looking(groups)
+    found += _beside(groups, record)
     found += [Locate(r.phrase, r.mask, outlined=r.outlined) for r in record.regions if r.phrase]
     found = [found[at] for at in _some(rng, len(found), most)]
     absent = [name for name in ABSENT if name in record.complete and name not in groups]
@@ -231,6 +240,60 @@ def _near(groups: dict[str, list[Region]]) -> list[Lesson]:
             if _apart(ordered[1].mask, mark.mask) > 1.3 * _apart(ordered[0].mask, mark.mask) + 4:
                 found.append(_located(f"the {name} nearest to the {other}", ordered[0], regions))
     return found
+
+
+def _looking(groups: dict[str, list[Region]]) -> list[Lesson]:
+    """`the white ship`, where its source says so of one alone."""
+    found: list[Lesson] = []
+    for name, regions in sorted(groups.items()):
+        for looks, alike in sorted(_looks(regions).items()):
+            if looks != name and len(alike) == 1:
+                found.append(_located(f"the {looks}", alike[0], regions))
+    return found
+
+
+def _looks(regions: Sequence[Region]) -> dict[str, list[Region]]:
+    """Regions by what their sources' captions call them first: of `a white ship, 90 m long` a white ship."""
+    groups: dict[str, list[Region]] = defaultdict(list)
+    for region in regions:
+        head = region.caption.split(",")[0]
+        article, _, looks = head.partition(" ")
+        if article in ("a", "an") and looks:
+            groups[looks].append(region)
+    return groups
+
+
+def _beside(groups: dict[str, list[Region]], record: Record) -> list[Lesson]:
+    """`the white building by the road`, where one alone lies beside it and all others clearly do not."""
+    marks: dict[str, list[Mask]] = defaultdict(list)
+    for region in record.regions:
+        marks[region.label].append(region.mask)
+    found: list[Lesson] = []
+    for mark, masks in sorted(marks.items()):
+        if mark not in MARKS:
+            continue
+        away = ndimage.distance_transform_edt(~_union(masks, record).window(0, 0, *record.pixels.shape[1:]))
+        for name, regions in sorted(groups.items()):
+            if name == mark:
+                continue
+            for looks, alike in sorted({name: regions, **_looks(regions)}.items()):
+                gaps = [float(away[_pixels(region.mask)].min()) for region in alike]
+                near = [at for at, (gap, r) in enumerate(zip(gaps, alike, strict=True)) if gap <= _reach(r.mask)]
+                if len(alike) > 1 and len(near) == 1:
+                    [at] = near
+                    if all(gap > 2 * gaps[at] + 4 for other, gap in enumerate(gaps) if other != at):
+                        found.append(_located(f"the {looks} by the {mark}", alike[at], regions))
+    return found
+
+
+def _pixels(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    rows, cols = np.nonzero(mask.to_array())
+    return rows + mask.y0, cols + mask.x0
+
+
+def _reach(mask: Mask) -> float:
+    """How far from a thing an object may lie and still be said to be by it, pixels: half its own length, or three."""
+    return max(max(mask.height, mask.width) / 2, 3.0)
 
 
 def _questions(

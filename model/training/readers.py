@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -70,14 +71,15 @@ def components(inside: NDArray[np.bool_]) -> list[Mask]:
 
 
 def _coco(config: SetConfig) -> Iterator[Record]:
-    """COCO detection: boxes x y w h; outlines where they are polygons or uncompressed runs."""
+    """COCO detection: boxes x y w h; outlines where they are polygons or runs."""
     document = json.loads((config.folder / f"{config.split}.json").read_text())
     classes = {each["id"]: each["name"] for each in document["categories"]}
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     for image in document["images"]:
-        pixels = read_pixels(config.folder / config.images / image["file_name"])
+        path = config.folder / config.images / image["file_name"]
+        pixels = read_pixels(path)
         height, width = pixels.shape[1:]
         found = []
         for annotation in by_image[image["id"]]:
@@ -86,16 +88,20 @@ def _coco(config: SetConfig) -> Iterator[Record]:
             mask = outline or box_mask(Box(x, y, x + max(w, 1), y + max(h, 1)), height, width)
             if mask is not None:
                 found.append(_Found(classes[annotation["category_id"]], mask, outline is not None))
-        yield _record(config, pixels, found)
+        yield _record(config, path, pixels, found)
 
 
 def _segmented(segmentation: object, height: int, width: int) -> Mask | None:
+    if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
+        [segmentation] = segmentation  # RRSIS-D
     if isinstance(segmentation, list) and segmentation:
         inside = drawn([np.reshape(ring, (-1, 2)) for ring in segmentation if len(ring) >= 6], height, width)
-    elif isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
-        runs = np.array(segmentation["counts"])
-        flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-        inside = flat.reshape(width, height).T  # COCO counts down the columns
+    elif isinstance(segmentation, dict):
+        from pycocotools import mask as coco
+
+        if isinstance(segmentation["counts"], list):
+            segmentation = coco.frPyObjects(segmentation, height, width)
+        inside = coco.decode(segmentation).astype(bool)
     else:
         return None
     mask = Mask.from_array(inside) if inside.any() else None
@@ -119,7 +125,7 @@ def _yolo(config: SetConfig) -> Iterator[Record]:
             box = Box((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
             mask = box_mask(box, height, width)
             found += [_Found(kind, mask, outlined=False)] if mask is not None else []
-        yield _record(config, pixels, found)
+        yield _record(config, path, pixels, found)
 
 
 def _voc(config: SetConfig) -> Iterator[Record]:
@@ -128,7 +134,7 @@ def _voc(config: SetConfig) -> Iterator[Record]:
         pixels = read_pixels(path)
         tree = parse(config.folder / config.labels / f"{path.stem}.xml")  # noqa: S314  expat expands no external entity
         found = [_voc_object(each, pixels) for each in tree.getroot().iter("object")]
-        yield _record(config, pixels, [each for each in found if each is not None])
+        yield _record(config, path, pixels, [each for each in found if each is not None])
 
 
 def _voc_object(element: Element, pixels: NDArray[np.uint8], phrase: str = "") -> _Found | None:
@@ -150,7 +156,7 @@ def _dota(config: SetConfig) -> Iterator[Record]:
                 continue
             inside = drawn([np.reshape([float(each) for each in (first, *rest[:7])], (4, 2))], *pixels.shape[1:])
             found += [_Found(rest[7], Mask.from_array(inside), outlined=True)] if inside.any() else []
-        yield _record(config, pixels, found)
+        yield _record(config, path, pixels, found)
 
 
 def _masks(config: SetConfig) -> Iterator[Record]:
@@ -160,7 +166,7 @@ def _masks(config: SetConfig) -> Iterator[Record]:
         pixels = read_pixels(path)
         inside = read_pixels(_image(config.folder / config.labels, path.stem)).max(axis=0) > 127
         pieces = ([Mask.from_array(inside)] if inside.any() else []) if config.whole else components(inside)
-        yield _record(config, pixels, [_Found(kind, mask, outlined=True) for mask in pieces])
+        yield _record(config, path, pixels, [_Found(kind, mask, outlined=True) for mask in pieces])
 
 
 def _sen1floods11(config: SetConfig) -> Iterator[Record]:
@@ -177,7 +183,7 @@ def _sen1floods11(config: SetConfig) -> Iterator[Record]:
         )
         drawn = tifffile.imread(config.folder / config.labels / path.name.replace("_S1Hand", "_LabelHand"))
         found = [_Found(kind, Mask.from_array(drawn == 1), outlined=True)] if (drawn == 1).any() else []
-        yield replace(_record(config, np.stack([vv, vh, vv]), found), ignored=drawn < 0)
+        yield replace(_record(config, path, np.stack([vv, vh, vv]), found), ignored=drawn < 0)
 
 
 def _scenes(config: SetConfig) -> Iterator[Record]:
@@ -185,7 +191,7 @@ def _scenes(config: SetConfig) -> Iterator[Record]:
     for path in _listed(config):
         pixels = read_pixels(path)
         mask = Mask.from_array(np.ones(pixels.shape[1:], bool))
-        yield _record(config, pixels, [_Found(path.parent.name, mask, outlined=True)], whole=True)
+        yield _record(config, path, pixels, [_Found(path.parent.name, mask, outlined=True)], whole=True)
 
 
 def _dior_rsvg(config: SetConfig) -> Iterator[Record]:
@@ -194,45 +200,57 @@ def _dior_rsvg(config: SetConfig) -> Iterator[Record]:
         pixels = read_pixels(path)
         tree = parse(config.folder / config.labels / f"{path.stem}.xml")  # noqa: S314
         found = [_voc_object(e, pixels, e.findtext("description") or "") for e in tree.getroot().iter("object")]
-        yield _record(config, pixels, [each for each in found if each is not None])
+        yield _record(config, path, pixels, [each for each in found if each is not None])
+
+
+class _Plain(pickle.Unpickler):
+    """Reads lists, dicts, texts and numbers, and nothing that would run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise ValueError(f"a pickle that would load {module}.{name} is not read")
 
 
 def _rrsis_d(config: SetConfig) -> Iterator[Record]:
-    """RRSIS-D: COCO annotations in `instances.json`, and `refs.json` (its pickle, converted) with sentences for them."""
+    """RRSIS-D: COCO annotations in `instances.json`, and the sentences for them in `refs(unc).p`."""
     document = json.loads((config.folder / "instances.json").read_text())
     annotations = {each["id"]: each for each in document["annotations"]}
     images = {each["id"]: each for each in document["images"]}
     classes = {each["id"]: each["name"] for each in document["categories"]}
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for reference in json.loads((config.folder / "refs.json").read_text()):
+    with (config.folder / "refs(unc).p").open("rb") as file:
+        references: list[dict[str, Any]] = _Plain(file).load()
+    for reference in references:
         if not config.split or reference["split"] == config.split:
             by_image[reference["image_id"]].append(reference)
-    for number, references in sorted(by_image.items()):
-        pixels = read_pixels(config.folder / config.images / images[number]["file_name"])
+    for number, mine in sorted(by_image.items()):
+        path = config.folder / config.images / images[number]["file_name"]
+        pixels = read_pixels(path)
         found = []
-        for reference in references:
+        for reference in mine:
             annotation = annotations[reference["ann_id"]]
             mask = _segmented(annotation["segmentation"], *pixels.shape[1:])
             if mask is not None:
                 text = reference["sentences"][0]["sent"]
                 found.append(_Found(classes[annotation["category_id"]], mask, outlined=True, phrase=text))
-        yield _record(config, pixels, found)
+        yield _record(config, path, pixels, found)
 
 
 def _vrsbench(config: SetConfig) -> Iterator[Record]:
     """VRSBench: a JSON file an image, with a caption and objects (class, `obj_coord` in 0..1, referring sentence)."""
     for path in sorted((config.folder / config.labels).glob("*.json")):
         document = json.loads(path.read_text())
-        pixels = read_pixels(config.folder / config.images / document["image"])
+        image = config.folder / config.images / document["image"]
+        pixels = read_pixels(image)
         height, width = pixels.shape[1:]
         found = []
         for each in document["objects"]:
             x0, y0, x1, y1 = each["obj_coord"]
             mask = box_mask(Box(x0 * width, y0 * height, x1 * width, y1 * height), height, width)
             if mask is not None:
-                text = each.get("referring_sentence", "")
+                text = each.get("referring_sentence") or ""
                 found.append(_Found(each["obj_cls"], mask, outlined=False, phrase=text))
-        yield _record(config, pixels, found, scene=document.get("caption", ""))
+        asked = tuple((each["question"], str(each["answer"])) for each in document.get("qa_pairs", ()))
+        yield _record(config, image, pixels, found, scene=document.get("caption", ""), asked=asked)
 
 
 def _captions(config: SetConfig) -> Iterator[Record]:
@@ -241,8 +259,8 @@ def _captions(config: SetConfig) -> Iterator[Record]:
     for image in document["images"]:
         if config.split and image["split"] != config.split:
             continue
-        pixels = read_pixels(config.folder / config.images / image["filename"])
-        yield _record(config, pixels, [], scene=image["sentences"][0]["raw"].strip(" ."))
+        path = config.folder / config.images / image["filename"]
+        yield _record(config, path, read_pixels(path), [], scene=image["sentences"][0]["raw"].strip(" ."))
 
 
 def _instructions(config: SetConfig) -> Iterator[Record]:
@@ -251,7 +269,8 @@ def _instructions(config: SetConfig) -> Iterator[Record]:
     """
     place = re.compile(r"\{<(\d+)><(\d+)><(\d+)><(\d+)>(?:\|<(-?\d+)>)?\}")
     for each in json.loads((config.folder / f"{config.split or 'instructions'}.json").read_text()):
-        pixels = read_pixels(config.folder / config.images / each["image"])
+        path = config.folder / config.images / each["image"]
+        pixels = read_pixels(path)
         height, width = pixels.shape[1:]
         found: list[_Found] = []
         asked: list[tuple[str, str]] = []
@@ -269,7 +288,7 @@ def _instructions(config: SetConfig) -> Iterator[Record]:
                     found.append(
                         _Found(plain, Mask.from_array(inside), outlined=bool(angle), caption=plain, phrase=plain)
                     )
-        yield _record(config, pixels, found, asked=tuple(asked))
+        yield _record(config, path, pixels, found, asked=tuple(asked))
 
 
 def _turned(box: NDArray[np.floating[Any]], degrees: float) -> NDArray[np.floating[Any]]:
@@ -308,7 +327,7 @@ def _image(folder: Path, name: str) -> Path:
 
 
 def _record(
-    config: SetConfig, pixels: NDArray[np.uint8], found: Sequence[_Found], *, whole: bool | None = None,
+    config: SetConfig, path: Path, pixels: NDArray[np.uint8], found: Sequence[_Found], *, whole: bool | None = None,
     scene: str = "", asked: tuple[tuple[str, str], ...] = (),
 ) -> Record:  # fmt: skip
     regions, ignored = [], None
@@ -329,7 +348,8 @@ def _record(
         )  # fmt: skip
     return Record(
         pixels=pixels, modality=config.modality, metres_per_pixel=config.metres_per_pixel, regions=tuple(regions),
-        complete=frozenset({*config.words, *config.absent}), source=config.name, ignored=ignored, scene=scene, asked=asked,
+        complete=frozenset({*config.words, *config.absent}), source=config.name, licence=config.licence,
+        image=path.relative_to(config.folder).as_posix(), ignored=ignored, scene=scene, asked=asked,
         north_up=bool(scene or asked or any(region.phrase for region in regions)),
     )  # fmt: skip
 

@@ -56,6 +56,10 @@ class Record:
     """Words of which every object is annotated: where none is, there is none."""
     source: str = ""
     """Which set it is from."""
+    image: str = ""
+    """Which image of the set: its file, or the seed that it was made from."""
+    licence: str = ""
+    """What the set may be used under."""
     scene: str = ""
     """The whole image in words; empty where the source has none."""
     asked: tuple[tuple[str, str], ...] = ()

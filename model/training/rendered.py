@@ -22,6 +22,8 @@ _COLOURS = re.compile(r"\b(dark|white|red|grey|red-roofed) ")
 _WARM = " with its engines warm"
 HOT = "hot target"
 """What stands out in infrared is also called."""
+LICENCE = "Apache-2.0"
+"""Of all that is made here."""
 _STUFF = ("road", "water")
 WORDS = frozenset((*KINDS, "car", "lorry")) - {"field"}
 _PARENTS = {"car": "vehicle", "lorry": "vehicle"}
@@ -59,6 +61,7 @@ def rendered(seed: int, px: int, modality: Modality | None = None) -> Record:
     return Record(
         pixels=_scaled(picture.bands, sensor, rng), modality=sensor, metres_per_pixel=metres, regions=tuple(regions),
         complete=WORDS | ({HOT} if sensor == "infrared" else set()), source="rendered", north_up=True,
+        image=str(seed), licence=LICENCE,
         ignored=picture.cloud if picture.cloud.any() else None,
     )  # fmt: skip
 

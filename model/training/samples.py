@@ -43,6 +43,8 @@ class Refer:
     caption: str
     mask: Mask
     outlined: bool = True
+    made: bool = False
+    """Whether the caption is made from a template and what lies around, and is no source's."""
 
 
 @dataclass(frozen=True, slots=True)

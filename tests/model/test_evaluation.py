@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import torch
 
 from model.earthgptx import EarthGPTX
 from model.evaluation.calibration import HIGH, LOW, fitted_offset, fitted_temperature
-from model.evaluation.exam import Answers, examine, within_one
-from model.evaluation.figures import figures
+from model.evaluation.exam import Answers, examine, hidden, within_one
+from model.evaluation.figures import by_sensor, commonest, figures
 from model.evaluation.measures import (
     Detection,
     average_precision,
@@ -22,7 +23,6 @@ from model.evaluation.measures import (
     captions,
     iou,
     macro_f1,
-    majority,
     set_f1,
     top1,
     word_overlap,
@@ -80,7 +80,6 @@ def test_overlaps_are_shares_of_the_union() -> None:
 def test_words_are_counted_as_they_are_said() -> None:
     said, truth = ["ship", "ship", "tank", ""], ["ship", "tank", "tank", "tank"]
     assert top1(said, truth) == pytest.approx(0.5)  # what was not answered is wrong
-    assert majority(truth) == pytest.approx(0.75)
     # ship: precision 1/2, recall 1; tank: precision 1, recall 1/3.
     assert macro_f1(said, truth) == pytest.approx((2 / 3 + 1 / 2) / 2, abs=1e-6)
     assert word_overlap("a white ship", "A ship.") == pytest.approx(2 / 3)
@@ -197,12 +196,70 @@ def test_a_whole_exam_of_a_model_that_knows_nothing(tmp_path: Path) -> None:
     assert all(0 <= value <= 1 for name, value in found.items() if not name.startswith("cider"))
     kinds = {kind: [each["truth"] for each in one.regions if each["kind"] == kind] for kind in ("point", "box", "free")}
     assert kinds["point"] == kinds["box"] == kinds["free"]
-    # Blind, the same questions are asked, and the image makes no difference.
-    first, second = (
-        examine(model, [record], words, blind=True).regions[0]["said"]
-        for record in (records[0], rendered(3, 128, "optical"))
-    )
+    assert {each["file"] for each in one.regions} <= {"3", "5", "8"}
+    # Blind, the same is asked, and the image makes no difference.
+    other = replace(records[0], pixels=np.ascontiguousarray(records[0].pixels[:, ::-1]))
+    first, second = (list(examine(model, [hidden(record)], words).raw()) for record in (records[0], other))
     assert first == second
+    seen = list(examine(model, records[:1], words).raw())
+    assert [each.get("phrase") for each in first if each["task"] == "located"] == [
+        each.get("phrase") for each in seen if each["task"] == "located"
+    ]
+    assert set(figures(examine(model, [hidden(record) for record in records], words), len(records))) == set(found)
+
+
+def told(truth: str, said: str, iou: float | None = None, modality: str = "sar", kind: str = "box") -> dict[str, Any]:
+    """A region as an exam keeps it."""
+    return {
+        "kind": kind, "truth": truth, "said": said, "free": said, "sure": 0.9, "iou": iou, "made": False, "modality": modality,
+        "caption": f"a {said}", "true_caption": f"a {truth}", "image": 0,
+    }  # fmt: skip
+
+
+def test_figures_are_also_of_each_word_and_each_sensor() -> None:
+    answers = Answers(
+        regions=[
+            told("ship", "ship", 0.5), told("ship", "tank", 0.7), told("tank", "tank", None, "optical"),
+            told("ship", "tank", 0.1, kind="point"),
+        ],
+        ground=[
+            {"image": 0, "word": "road", "modality": "sar", "shared": 5, "either": 10},
+            {"image": 1, "word": "road", "modality": "sar", "shared": 90, "either": 90},
+            {"image": 2, "word": "road", "modality": "sar", "shared": 0, "either": 0},
+        ],
+    )  # fmt: skip
+    found = figures(answers, 3)
+    assert found["region_top1"] == pytest.approx(2 / 3)
+    assert found["region_top1/ship"] == pytest.approx(1 / 2)
+    assert found["region_top1/tank"] == 1
+    assert found["mask_miou/ship"] == found["mask_miou"] == pytest.approx(0.6)
+    assert "mask_miou/tank" not in found
+    assert found["iou/road"] == pytest.approx(95 / 100)  # over all pixels
+    assert found["miou/road"] == pytest.approx((0.5 + 1) / 2)  # over the images that have any
+    sensors = by_sensor(answers, lambda mine: figures(mine, 3))
+    assert sensors["optical"]["region_free_top1"] == 1
+    assert sensors["sar"]["region_free_top1"] == pytest.approx(1 / 2)
+
+
+def test_the_commonest_word_is_what_knows_nothing_but_how_often_words_are_said() -> None:
+    answers = Answers(
+        regions=[told("ship", "tank"), told("ship", "tank"), told("tank", "tank"), told("ship", "ship")],
+        scenes=[{"truth": truth, "said": "?", "modality": "sar", "image": 0} for truth in ("field", "field", "forest")],
+        described=[{"named": [], "there": there, "said": "", "truth": ""} for there in (["ship", "tank"], ["ship"])],
+        questions=[
+            {"kind": kind, "truth": truth, "said": "?"}
+            for kind, truth in (("yes/no", "no"), ("yes/no", "no"), ("yes/no", "yes"), ("count", "two"), ("count", "two"),
+                                ("count", "three"), ("count", "ten"))
+        ],
+    )  # fmt: skip
+    found = figures(commonest(answers), 1)
+    assert found["region_top1"] == found["region_free_top1"] == found["caption_word"] == pytest.approx(3 / 4)
+    assert found["scene_top1"] == pytest.approx(2 / 3)
+    assert found["scene_f1"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["yes_no"] == pytest.approx(2 / 3)
+    assert found["count_within_one"] == pytest.approx(3 / 4)
+    assert not {"ece", "mask_miou", "find_ap50", "pr_at_50"} & set(found)
+    assert figures(commonest(Answers()), 1) == {}
 
 
 def test_words_of_like_meaning_are_near() -> None:
@@ -214,11 +271,9 @@ def test_words_of_like_meaning_are_near() -> None:
 
 
 def test_a_caption_is_to_hold_the_word_that_the_true_one_holds() -> None:
-    def told(caption: str, true_caption: str) -> dict[str, object]:
-        return {
-            "kind": "box", "truth": "harbour", "said": "harbour", "free": "harbour", "sure": 1.0, "iou": None, "made": False,
-            "caption": caption, "true_caption": true_caption,
-        }  # fmt: skip
-
-    cases = [told("a quay", "a quay"), told("a harbour", "a harbour"), told("a ship", "a harbour")]
+    pairs = [("a quay", "a quay"), ("a harbour", "a harbour"), ("a ship", "a harbour")]
+    cases = [
+        told("harbour", "harbour") | {"caption": caption, "true_caption": true_caption}
+        for caption, true_caption in pairs
+    ]
     assert figures(Answers(regions=cases), 1)["caption_word"] == pytest.approx(0.5)

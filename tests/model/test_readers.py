@@ -1,6 +1,7 @@
 """Every form that users have is read, from small files made in that form; real sets where they are at hand."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 import yaml
 from PIL import Image
+from pycocotools.mask import encode
 
 from model.errors import ConfigError, DataError
 from model.region import Box
@@ -49,15 +51,18 @@ def coco(folder: Path) -> None:
 
 
 def rrsis(folder: Path) -> None:
+    inside = np.zeros((SIDE, SIDE), np.uint8, order="F")
+    inside[20:40, 10:30] = np.tri(20)
+    runs = encode(inside)
+    runs["counts"] = runs["counts"].decode()
     document = {
         "images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 2, "name": "ship"}],
-        "annotations": [{"id": 5, "image_id": 1, "category_id": 2, "segmentation": [[10, 20, 30, 20, 10, 40]]}],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 2, "segmentation": [runs]}],
     }  # fmt: skip
     (folder / "instances.json").write_text(json.dumps(document))
     sentences = [{"sent": "the ship on the left"}]
-    (folder / "refs.json").write_text(
-        json.dumps([{"image_id": 1, "ann_id": 5, "split": split, "sentences": sentences} for split in ("val", "train")])
-    )
+    references = [{"image_id": 1, "ann_id": 5, "split": split, "sentences": sentences} for split in ("val", "train")]
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(references))
 
 
 def written(name: str, text: str) -> Callable[[Path], None]:
@@ -81,7 +86,9 @@ GEOCHAT = json.dumps([{
 }])  # fmt: skip
 VRSBENCH = json.dumps({
     "image": "a.png", "caption": "A harbour with a ship.",
-    "objects": [{"obj_cls": "ship", "obj_coord": [0.1, 0.2, 0.3, 0.4], "referring_sentence": "The ship by the quay"}],
+    "objects": [{"obj_cls": "ship", "obj_coord": [0.1, 0.2, 0.3, 0.4], "referring_sentence": "The ship by the quay"},
+                {"obj_cls": "crane", "obj_coord": [0.5, 0.5, 0.6, 0.6], "referring_sentence": None}],
+    "qa_pairs": [{"ques_id": 0, "question": "How many ships are visible?", "type": "object quantity", "answer": "1"}],
 })  # fmt: skip
 RSICD = json.dumps({
     "images": [
@@ -101,7 +108,7 @@ RSICD = json.dumps({
         ("dota", {}, written("labels/a.txt", "imagesource:x\ngsd:0.5\n20 20 30 30 20 40 10 30 ship 0\n"), [(10, 20, 30, 40)], [True]),
         ("dior-rsvg", {}, written("labels/a.xml", voc("the ship in the west")), [(10, 20, 30, 40)], [False]),
         ("rrsis-d", {"split": "val"}, rrsis, [(10, 20, 30, 40)], [True]),
-        ("vrsbench", {}, written("labels/a.json", VRSBENCH), [(10, 20, 30, 40)], [False]),
+        ("vrsbench", {}, written("labels/a.json", VRSBENCH), [(10, 20, 30, 40), (50, 50, 60, 60)], [False, False]),
         ("captions", {"split": "val"}, written("dataset.json", RSICD), [], []),
         ("instructions", {}, written("instructions.json", GEOCHAT), [(10, 20, 30, 40), (46, 46, 74, 74)], [True, True]),
     ],
@@ -112,8 +119,11 @@ def test_a_form_is_read(
 ) -> None:  # fmt: skip
     picture(tmp_path / "images", "a.png")
     write(tmp_path)
-    [record] = read_set(SetConfig(name="mine", format=form, folder=tmp_path, modality="optical", **more))  # type: ignore[arg-type]
+    [record] = read_set(
+        SetConfig(name="mine", format=form, folder=tmp_path, modality="optical", licence="CC0", **more)  # type: ignore[arg-type]
+    )
     assert record.pixels.shape == (3, SIDE, SIDE)
+    assert (record.source, record.image, record.licence) == ("mine", "images/a.png", "CC0")
     assert [region.outlined for region in record.regions] == outlined
     for region, box in zip(record.regions, boxes, strict=True):
         mask = region.mask
@@ -130,10 +140,11 @@ def _words(form: str, record: Record) -> None:
             "rrsis-d": "the ship on the left",
             "vrsbench": "The ship by the quay",
         }
-        assert [region.phrase for region in record.regions] == [said[form]]
+        assert [region.phrase for region in record.regions if region.phrase] == [said[form]]
         assert record.north_up
     if form == "vrsbench":
         assert record.scene == "A harbour with a ship."
+        assert record.asked == (("How many ships are visible?", "1"),)
     if form == "captions":
         assert record.scene == "Many ships are in a port"
     if form == "instructions":
@@ -201,6 +212,22 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, change: dict[str, Any], se
     plain = {"name": "mine", "format": "coco", "folder": tmp_path, "modality": "optical", "split": "val"}
     with pytest.raises(DataError, match=sentence):
         read_set(SetConfig.model_validate(plain | change))
+
+
+class _Run:
+    """What a pickle may do: call anything."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("run",)
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "images", "a.png")
+    rrsis(tmp_path)
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([_Run()]))
+    with pytest.raises(DataError, match="a pickle that would load builtins.print is not read"):
+        read_set(SetConfig(name="mine", format="rrsis-d", folder=tmp_path, modality="optical"))
+    assert not capsys.readouterr().out
 
 
 def test_a_class_that_is_not_taught_hides_its_ground(tmp_path: Path) -> None:

@@ -119,6 +119,29 @@ def test_only_one_object_fits_a_referring_phrase() -> None:
     assert not [phrase for phrase in phrases if "largest" in phrase or "smallest" in phrase or "topmost" in phrase]
 
 
+def located(record: Record) -> dict[str, Mask | None]:
+    found = locates(record, [each for each in record.regions if not each.whole], np.random.default_rng(0), 99)
+    return {each.phrase: each.mask for each in found if isinstance(each, Locate)}
+
+
+def test_a_phrase_may_say_how_its_object_looks_and_what_it_is_by() -> None:
+    def building(colour: str, y: int, x: int) -> Region:
+        return Region(labels=("building",), mask=square(y, x), caption=f"a {colour} building, 20 m long")
+
+    road = Region(labels=("road",), mask=Mask.from_array(np.ones((4, 100), bool), y0=12), whole=True, caption="a road")
+    grey, white, far, other = (
+        building(*told) for told in (("grey", 0, 5), ("white", 0, 60), ("white", 60, 30), ("white", 80, 70))
+    )
+    found = located(a_record(road, grey, white, far, other))
+    assert found["the grey building"] == grey.mask
+    assert found["the white building by the road"] == white.mask
+    assert "the white building" not in found  # there are three
+    assert "the building by the road" not in found  # the grey one is as near
+    # One that lies little further away than another is by it as well.
+    doubtful = located(a_record(road, white, building("white", 22, 60), other))
+    assert not [phrase for phrase in doubtful if " by " in phrase]
+
+
 def test_lessons_say_what_is_there_and_what_is_known_not_to_be() -> None:
     record = a_record(ship(10, 10), ship(50, 50))
     sample = taught(record, np.random.default_rng(0))
@@ -128,6 +151,11 @@ def test_lessons_say_what_is_there_and_what_is_known_not_to_be() -> None:
     assert "building" not in finds  # nothing is known of buildings
     refers = [lesson for lesson in sample.lessons if isinstance(lesson, Refer)]
     assert {lesson.prompt_id for lesson in refers} == {prompt.id for prompt in sample.prompts}
+    assert all(lesson.made for lesson in refers)  # "a ship in the upper left, with one more around"
+    told = taught(a_record(replace(ship(10, 10), caption="a ship at anchor")), np.random.default_rng(0))
+    assert [(each.caption, each.made) for each in told.lessons if isinstance(each, Refer)] == [
+        ("a ship at anchor", False)
+    ]
     assert {each.phrase: len(each.masks) for each in sample.ground} == {"aircraft": 0, "ship": 2, "vessel": 2}
 
 

@@ -1,7 +1,9 @@
 """Train and evaluate as a user does."""
 
 import json
+import re
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import pytest
@@ -48,6 +50,7 @@ def test_a_model_is_trained_and_evaluated(tmp_path: Path) -> None:
     assert "that learn" in needs
     assert not (tmp_path / "run").exists()
     said = earthgptx("train", tmp_path / "c.yaml", "--out", tmp_path / "run")
+    assert "step 2 of 2, 0:00:00 left: text " in said
     assert str(tmp_path / "run" / "model") in said.replace("\n", "")
     data = a_set(tmp_path / "mine", 128)
     said = earthgptx(
@@ -59,10 +62,23 @@ def test_a_model_is_trained_and_evaluated(tmp_path: Path) -> None:
     assert report["images"] == 2
     assert 0 <= report["figures"]["find_ap50"] <= 1
     assert 0 <= report["figures"]["mask_miou/point"] <= 1
+    assert set(report["blind"]) == set(report["figures"])
+    assert report["commonest"]["region_free_top1"] == 1  # there are ships only
     lines = [json.loads(line) for line in (tmp_path / "kept" / "mine" / "answers.jsonl").read_text().splitlines()]
     assert sum(line["task"] == "there" for line in lines) == 4
     assert sum(line["task"] == "regions" for line in lines) == 4 * 3
     assert (tmp_path / "kept" / "mine" / "worst.png").stat().st_size > 10_000
+
+
+def test_what_the_largest_scale_needs_is_said_and_nothing_is_held() -> None:
+    config = Path(__file__).parents[2] / "examples" / "train" / "base.yaml"
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    said = earthgptx("train", config, "--out", "nowhere", "--dry-run")
+    assert (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20 < 1  # GiB; its weights alone have 26
+    devices = re.findall(r"sharded over (\d+) .*?([\d.]+) GiB on each", said)
+    assert [number for number, _ in devices] == ["8", "32"]
+    assert 4 * float(devices[1][1]) == pytest.approx(float(devices[0][1]), rel=0.01)
+    assert float(devices[0][1]) > 10
 
 
 def test_an_image_that_is_too_large_is_found_in_tile_by_tile(tmp_path: Path) -> None:
