@@ -32,6 +32,8 @@ RENDERED_SEED = 2**50
 """Of the first made image of an exam; training never comes near."""
 RENDERED_IMAGES = 60
 RENDERED_PX = 256
+CASES = 4
+"""Of the best images and of the worst, that a page shows."""
 LARGE_PX = 1024
 """Longer side from which an image is tiled as the pipeline does it."""
 
@@ -161,10 +163,16 @@ def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequ
         return
     worth: dict[int, list[float]] = {}
     for each in answers.regions:
-        worth.setdefault(each["image"], []).append(float(each["said"] == each["truth"]) + (each["iou"] or 0.0))
+        right = float(each["said"] == each["truth"])
+        worth.setdefault(each["image"], []).append(right if each["iou"] is None else (right + each["iou"]) / 2)
     for case in answers.ground:
-        worth.setdefault(case["image"], []).append(case["shared"] / max(case["either"], 1))
-    order = sorted(worth, key=lambda image: (np.mean(worth[image]), image))
-    for name, chosen in (("worst", order[:4]), ("best", order[::-1][:4])):
-        if chosen:
-            draw_answers(model, [records[image] for image in chosen], folder / f"{name}.png")
+        if case["either"]:
+            worth.setdefault(case["image"], []).append(case["shared"] / case["either"])
+    for case in answers.scenes:
+        worth.setdefault(case["image"], []).append(float(case["said"] == case["truth"]))
+    order = sorted(worth, key=lambda image: (-np.mean(worth[image]), image))
+    worst = order[-min(CASES, len(order) // 2) :]
+    cases = [("best", image) for image in order[:CASES] if image not in worst] + [("worst", image) for image in worst]
+    if cases:
+        shown = [(f"{which}: {np.mean(worth[image]):.2f} right", records[image]) for which, image in cases]
+        draw_answers(model, shown, folder / "cases.png")

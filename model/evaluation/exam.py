@@ -30,6 +30,7 @@ from model.training.lessons import (
     how_many,
     is_there,
     locates,
+    pictured,
     plural,
     pointed,
     scene,
@@ -41,6 +42,8 @@ from model.vision import padded
 KINDS = ("point", "box", "free")
 MOST_REGIONS = 40
 """Of one image, that are pointed at."""
+MOST_PHRASES = 4
+"""Of one image and of one sort, that are asked."""
 GREY = 115
 
 Find = Callable[[NDArray[np.uint8], Record, Sequence[str]], list[tuple[str, Box, float]]]
@@ -199,13 +202,17 @@ def _ask_regions(
 def _ask_phrases(
     asked: Asked, record: Record, single: Sequence[Region], rng: np.random.Generator, about: dict[str, Any], answers: Answers
 ) -> None:  # fmt: skip
-    lessons = [each for each in locates(record, single, rng, 4) if isinstance(each, Locate) and each.mask is not None]
+    """Phrases of both sorts: by place, size and what is nearest; by looks and what it is by."""
+    drawn = [("placed", each) for each in locates(record, single, rng, MOST_PHRASES)]
+    drawn += [("pictured", each) for each in pictured(record, single, rng, MOST_PHRASES)]
+    lessons = [(kind, each) for kind, each in drawn if isinstance(each, Locate) and each.mask is not None]
     if not lessons:
         return
-    for lesson, said in zip(lessons, asked.locate([[lesson.phrase for lesson in lessons]])[0], strict=True):
+    answered = asked.locate([[lesson.phrase for _, lesson in lessons]])[0]
+    for (kind, lesson), said in zip(lessons, answered, strict=True):
         assert lesson.mask is not None
         answers.located.append({
-            **about, "phrase": lesson.phrase, "box_iou": box_iou(said.seen.box, lesson.mask.box),
+            **about, "kind": kind, "phrase": lesson.phrase, "box_iou": box_iou(said.seen.box, lesson.mask.box),
             "said_box_iou": box_iou(said.box, lesson.mask.box),
             "mask_iou": iou(said.seen.mask, lesson.mask) if lesson.outlined else None,
         })  # fmt: skip

@@ -35,9 +35,10 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
         seen = average_precision(answers.found, answers.there, images, iou=iou, least=SEEN_PX)
         found[f"find_ap{round(100 * iou)}_from_{SEEN_PX}_px"] = float(np.mean(list(seen.values()))) if seen else 0.0
     found |= _regions(answers.regions)
-    if answers.located:
-        found["pr_at_50"] = float(np.mean([each["box_iou"] >= 0.5 for each in answers.located]))
-        found["pr_at_50_said"] = float(np.mean([each["said_box_iou"] >= 0.5 for each in answers.located]))
+    for kind, cases in _by(answers.located, "kind").items():
+        name = "pr_at_50" if kind == "placed" else f"pr_at_50_{kind}"
+        found[name] = float(np.mean([each["box_iou"] >= 0.5 for each in cases]))
+        found[f"{name}_said"] = float(np.mean([each["said_box_iou"] >= 0.5 for each in cases]))
     for word, cases in _by(answers.ground, "word").items():
         either = sum(each["either"] for each in cases)
         if either:

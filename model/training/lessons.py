@@ -21,6 +21,7 @@ SCENE = "what kind of scene is this?"
 MOST_PROMPTS = 6
 MOST_PHRASES = 3
 MOST_LOCATED = 5
+MOST_PICTURED = 2
 MOST_COUNTED = 2
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MANY = "more than ten"
@@ -64,6 +65,7 @@ def taught(record: Record, rng: np.random.Generator) -> Sample:
     ]  # fmt: skip
     lessons += _finds(record, rng)
     lessons += locates(record, single, rng, MOST_LOCATED)
+    lessons += pictured(record, single, rng, MOST_PICTURED)
     lessons.append(Describe(scene(record), outlined=all(region.outlined for region in record.regions)))
     lessons += _questions(record, prompts, chosen, rng)
     return Sample(
@@ -183,22 +185,32 @@ def _ground(record: Record) -> tuple[Find, ...]:
 
 
 def locates(record: Record, single: Sequence[Region], rng: np.random.Generator, most: int) -> list[Lesson]:
-    """Phrases that only one object fits."""
-    groups: dict[str, list[Region]] = defaultdict(list)
-    for region in single:
-        groups[region.label].append(region)
+    """Phrases that only one object fits, by its place, its size or what is nearest; and those of the source."""
+    groups = _by_label(single)
     found: list[Lesson] = []
     for name, regions in sorted(groups.items()):
         found += [_located(text, region, regions) for text, region in _unique(name, regions)]
     found += _near(groups)
-    found += _looking(groups)
-    found += _beside(groups, record)
     found += [Locate(r.phrase, r.mask, outlined=r.outlined) for r in record.regions if r.phrase]
     found = [found[at] for at in _some(rng, len(found), most)]
     absent = [name for name in ABSENT if name in record.complete and name not in groups]
     if absent and rng.random() < 0.3:
         found.append(Locate(f"the {absent[int(rng.integers(len(absent)))]}", None))
     return found
+
+
+def pictured(record: Record, single: Sequence[Region], rng: np.random.Generator, most: int) -> list[Lesson]:
+    """Phrases that only one object fits, by its looks or what it is by."""
+    groups = _by_label(single)
+    found = _looking(groups) + _beside(groups, record)
+    return [found[at] for at in _some(rng, len(found), most)]
+
+
+def _by_label(regions: Sequence[Region]) -> dict[str, list[Region]]:
+    groups: dict[str, list[Region]] = defaultdict(list)
+    for region in regions:
+        groups[region.label].append(region)
+    return groups
 
 
 def _located(text: str, region: Region, regions: Sequence[Region]) -> Locate:

@@ -18,12 +18,12 @@ from model.vision import padded
 COLOURS = ((230, 60, 60), (60, 160, 250), (250, 200, 40), (80, 210, 110), (220, 110, 230))
 
 
-def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> None:
+def draw_answers(model: EarthGPTX, records: Sequence[tuple[str, Record]], path: Path) -> None:
     """A row an image: the truth, what was found of its words, and what a box prompt and the scene were called.
 
     Args:
         model: to ask.
-        records: of any size.
+        records: of any size, each with its heading.
         path: a PNG; its folder is created.
     """
     import matplotlib as mpl
@@ -34,7 +34,7 @@ def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> Non
     was_training = model.training
     model.eval()
     figure, axes = plt.subplots(len(records), 2, figsize=(9, 4.4 * len(records)), squeeze=False)
-    for row, record in zip(axes, records, strict=True):
+    for row, (heading, record) in zip(axes, records, strict=True):
         named = sorted({region.label for region in record.regions})[:5]
         prompts = [VisualPrompt(id=str(n), place=region.mask.box) for n, region in enumerate(record.regions[:2])]
         pixels = torch.from_numpy(padded(record.pixels, model.config.token_px))[None]
@@ -46,7 +46,7 @@ def draw_answers(model: EarthGPTX, records: Sequence[Record], path: Path) -> Non
             for instance in one.instances
             if instance.mask is not None and instance.score >= 0.3
         ]
-        left = f"{record.source}: " + ", ".join(named)
+        left = f"{heading}\n{record.source} {record.image}: {', '.join(named)}"
         said = (f"{r.label} | {r.caption[:70]}" for r in asked.refer()[0])
         right = "\n".join([asked.describe(grounded=False)[0].caption[:90], *said])
         for axis, masks, title in zip(row, (truth, seen), (left, right), strict=True):

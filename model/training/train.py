@@ -190,7 +190,8 @@ class _Run:
 
         averaged = self.averaged()
         if averaged is not None:
-            draw_answers(averaged, self._held_out(6), self._out / "pictures" / f"{self.step:06d}.png")
+            shown = [("not taught", record) for record in self._held_out(6)]
+            draw_answers(averaged, shown, self._out / "pictures" / f"{self.step:06d}.png")
         self._team.wait()
 
     def _held_out(self, count: int) -> list[Record]:

@@ -18,7 +18,7 @@ from model.region import Mask
 from model.tasks import Asked
 from model.tile import Modality
 from model.training.config import TrainConfig, read_train_config
-from model.training.lessons import locates, pointed, taught
+from model.training.lessons import locates, pictured, pointed, taught
 from model.training.mixture import Mixture, RenderedConfig
 from model.training.objective import losses
 from model.training.pasted import LENGTHS_PX, PASTED, may_paste, pasted
@@ -120,7 +120,7 @@ def test_only_one_object_fits_a_referring_phrase() -> None:
 
 
 def located(record: Record) -> dict[str, Mask | None]:
-    found = locates(record, [each for each in record.regions if not each.whole], np.random.default_rng(0), 99)
+    found = pictured(record, [each for each in record.regions if not each.whole], np.random.default_rng(0), 99)
     return {each.phrase: each.mask for each in found if isinstance(each, Locate)}
 
 
@@ -339,9 +339,10 @@ def test_what_is_drawn_on_a_real_image_is_outlined_and_hides_what_lies_under_it(
 
 def test_pictures_are_drawn_of_images_of_any_size(tiny: EarthGPTX, tmp_path: Path) -> None:
     draw_answers(
-        tiny, [a_record(ship(10, 10), side=100), a_record(ship(20, 30), side=70)], tmp_path / "p" / "worst.png"
-    )
-    assert (tmp_path / "p" / "worst.png").stat().st_size > 1000
+        tiny, [("best", a_record(ship(10, 10), side=100)), ("worst", a_record(ship(20, 30), side=70))],
+        tmp_path / "p" / "cases.png",
+    )  # fmt: skip
+    assert (tmp_path / "p" / "cases.png").stat().st_size > 1000
 
 
 def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: EarthGPTX) -> None:

@@ -67,7 +67,7 @@ def test_a_model_is_trained_and_evaluated(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "kept" / "mine" / "answers.jsonl").read_text().splitlines()]
     assert sum(line["task"] == "there" for line in lines) == 4
     assert sum(line["task"] == "regions" for line in lines) == 4 * 3
-    assert (tmp_path / "kept" / "mine" / "worst.png").stat().st_size > 10_000
+    assert (tmp_path / "kept" / "mine" / "cases.png").stat().st_size > 10_000
 
 
 def test_what_the_largest_scale_needs_is_said_and_nothing_is_held() -> None:
