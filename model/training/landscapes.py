@@ -10,6 +10,7 @@ from model.training.canvas import Canvas, Floats, bumpy
 from model.training.known import NO_PORT
 from model.training.lessons import SCENE
 from model.training.record import LEAST_PX, Record, Region
+from model.training.rendered import LICENCE
 from model.training.world import box
 
 COMPLETE = frozenset(("building", "car", *NO_PORT, "harbour", "person", "bicycle", "solar panel"))
@@ -36,7 +37,8 @@ def landscape(seed: int, px: int) -> Record:
             regions.append(Region(labels=("car", "vehicle") if label == "car" else (label,), mask=mask))
     return Record(
         pixels=np.clip(canvas.layers, 0, 255).astype(np.uint8), modality="optical", metres_per_pixel=None,
-        regions=tuple(regions), complete=COMPLETE, source="landscapes", asked=((SCENE, word),),
+        regions=tuple(regions), complete=COMPLETE, source="landscapes", image=str(seed),
+        licence=LICENCE, asked=((SCENE, word),),
     )  # fmt: skip
 
 

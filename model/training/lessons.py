@@ -289,7 +289,7 @@ def _beside(groups: dict[str, list[Region]], record: Record) -> list[Lesson]:
             if name == mark:
                 continue
             for looks, alike in sorted({name: regions, **_looks(regions)}.items()):
-                gaps = [float(away[_pixels(region.mask)].min()) for region in alike]
+                gaps = [_least(away, region.mask) for region in alike]
                 near = [at for at, (gap, r) in enumerate(zip(gaps, alike, strict=True)) if gap <= _reach(r.mask)]
                 if len(alike) > 1 and len(near) == 1:
                     [at] = near
@@ -298,9 +298,9 @@ def _beside(groups: dict[str, list[Region]], record: Record) -> list[Lesson]:
     return found
 
 
-def _pixels(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    rows, cols = np.nonzero(mask.to_array())
-    return rows + mask.y0, cols + mask.x0
+def _least(values: NDArray[np.float64], mask: Mask) -> float:
+    window = values[mask.y0 : mask.y0 + mask.height, mask.x0 : mask.x0 + mask.width]
+    return float(window[mask.to_array()].min())
 
 
 def _reach(mask: Mask) -> float:

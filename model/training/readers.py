@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, parse
@@ -128,16 +129,22 @@ def _yolo(config: SetConfig) -> Iterator[Record]:
         yield _record(config, path, pixels, found)
 
 
-def _voc(config: SetConfig) -> Iterator[Record]:
-    """Pascal VOC: an XML file an image; corners count from 1 and belong to the box."""
+def _voc(config: SetConfig, *, described: bool = False) -> Iterator[Record]:
+    """Pascal VOC: an XML file an image; corners count from 1 and belong to the box.
+
+    DIOR-RSVG is the same, its objects described: a `description` fits that object alone.
+    """
     for path in _listed(config):
         pixels = read_pixels(path)
         tree = parse(config.folder / config.labels / f"{path.stem}.xml")  # noqa: S314  expat expands no external entity
-        found = [_voc_object(each, pixels) for each in tree.getroot().iter("object")]
+        found = [
+            _voc_object(each, pixels, (described and each.findtext("description")) or "")
+            for each in tree.getroot().iter("object")
+        ]
         yield _record(config, path, pixels, [each for each in found if each is not None])
 
 
-def _voc_object(element: Element, pixels: NDArray[np.uint8], phrase: str = "") -> _Found | None:
+def _voc_object(element: Element, pixels: NDArray[np.uint8], phrase: str) -> _Found | None:
     corners = element.find("bndbox")
     if corners is None:
         raise ValueError("an object has no bndbox")
@@ -192,15 +199,6 @@ def _scenes(config: SetConfig) -> Iterator[Record]:
         pixels = read_pixels(path)
         mask = Mask.from_array(np.ones(pixels.shape[1:], bool))
         yield _record(config, path, pixels, [_Found(path.parent.name, mask, outlined=True)], whole=True)
-
-
-def _dior_rsvg(config: SetConfig) -> Iterator[Record]:
-    """DIOR-RSVG: VOC files whose objects have a `description` of that object alone."""
-    for path in _listed(config):
-        pixels = read_pixels(path)
-        tree = parse(config.folder / config.labels / f"{path.stem}.xml")  # noqa: S314
-        found = [_voc_object(e, pixels, e.findtext("description") or "") for e in tree.getroot().iter("object")]
-        yield _record(config, path, pixels, [each for each in found if each is not None])
 
 
 class _Plain(pickle.Unpickler):
@@ -355,6 +353,6 @@ def _record(
 
 
 READERS: dict[Format, Callable[[SetConfig], Iterator[Record]]] = {
-    "coco": _coco, "yolo": _yolo, "voc": _voc, "dota": _dota, "masks": _masks, "sen1floods11": _sen1floods11, "scenes": _scenes, "dior-rsvg": _dior_rsvg,
+    "coco": _coco, "yolo": _yolo, "voc": _voc, "dota": _dota, "masks": _masks, "sen1floods11": _sen1floods11, "scenes": _scenes, "dior-rsvg": partial(_voc, described=True),
     "rrsis-d": _rrsis_d, "vrsbench": _vrsbench, "captions": _captions, "instructions": _instructions,
 }  # fmt: skip

@@ -61,8 +61,7 @@ def rendered(seed: int, px: int, modality: Modality | None = None) -> Record:
     return Record(
         pixels=_scaled(picture.bands, sensor, rng), modality=sensor, metres_per_pixel=metres, regions=tuple(regions),
         complete=WORDS | ({HOT} if sensor == "infrared" else set()), source="rendered", north_up=True,
-        image=str(seed), licence=LICENCE,
-        ignored=picture.cloud if picture.cloud.any() else None,
+        image=str(seed), licence=LICENCE, ignored=picture.cloud if picture.cloud.any() else None,
     )  # fmt: skip
 
 

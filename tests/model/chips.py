@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,18 +29,18 @@ def read_chips() -> list[Record]:
     return [_read(each) for each in json.loads((FOLDER / "chips.json").read_text())]
 
 
-def _read(told: dict[str, object]) -> Record:
+def _read(told: dict[str, Any]) -> Record:
     regions = []
-    for each in told["regions"]:  # type: ignore[attr-defined]
+    for each in told["regions"]:
         mask = VisualPrompt.from_json(each["mask"]).place
         assert isinstance(mask, Mask)
         regions.append(Region(labels=tuple(each["labels"]), mask=mask, whole=each["whole"], caption=each["caption"]))
-    hidden = VisualPrompt.from_json(told["hidden"]).inside(SIDE, SIDE) if told["hidden"] else None  # type: ignore[arg-type]
-    with Image.open(FOLDER / str(told["image"])) as image:
+    hidden = VisualPrompt.from_json(told["hidden"]).inside(SIDE, SIDE) if told["hidden"] else None
+    with Image.open(FOLDER / told["image"]) as image:
         pixels = np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0))
     return Record(
-        pixels=pixels, modality=told["modality"], metres_per_pixel=told["metres_per_pixel"], regions=tuple(regions),  # type: ignore[arg-type]
-        complete=frozenset(told["complete"]), source="rendered", ignored=hidden,  # type: ignore[call-overload]
+        pixels=pixels, modality=told["modality"], metres_per_pixel=told["metres_per_pixel"], regions=tuple(regions),
+        complete=frozenset(told["complete"]), source="rendered", ignored=hidden,
     )  # fmt: skip
 
 
