@@ -13,7 +13,7 @@ from tests.model.chips import read_chips
 FLOORS = {
     "region_top1": 0.94, "mask_miou/point": 0.77, "mask_miou/box": 0.88, "mask_miou/free": 0.84, "find_ap50": 0.85,
     "pr_at_50": 0.83, "iou/water": 0.53, "cider": 7.0, "caption_word": 0.97, "scene_f1": 0.77, "yes_no": 0.94,
-    "count_within_one": 0.82,
+    "count_within_one": 0.82, "pr_at_50_pictured": 0.68,
 }  # fmt: skip
 """A little below what was measured when the weights were made."""
 
