@@ -13,9 +13,11 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -32,6 +34,8 @@ from pipeline.assemble import Blend
 from pipeline.engine import Progress
 from pipeline.grid import Window
 from tests.archive import Archive, targets
+
+Result = TypeVar("Result")
 
 PATTERN = 2048
 MEMORY_BLOCK_PX = 1536
@@ -143,7 +147,7 @@ class Peak:
             self.mb = max(self.mb, total / 2**20)
 
 
-def alone(function, *args):  # type: ignore[no-untyped-def]
+def alone(function: Callable[..., Result], *args: object) -> Result:
     """A call in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()

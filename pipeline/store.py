@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from enum import IntEnum
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import fsspec
 import numpy as np
@@ -55,14 +55,14 @@ STATUS_WORDS = {
 }
 
 
-def open_group(url: str, mode: str = "r+") -> zarr.Group:
+def open_group(url: str, mode: Literal["r", "r+"] = "r+") -> zarr.Group:
     """The root group of a store at any fsspec URL.
 
     Raises:
         OutputError: there is none, or it is not ours.
     """
     try:
-        root = zarr.open_group(_store(url, read_only=mode == "r"), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+        root = zarr.open_group(_store(url, read_only=mode == "r"), mode=mode, use_consolidated=False)
     except (FileNotFoundError, KeyError, ValueError, OSError) as error:
         raise OutputError(f"{url} holds no Zarr store ({type(error).__name__}); is the path right?") from error
     if MARK not in root.attrs:

@@ -171,8 +171,9 @@ def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequ
     for case in answers.scenes:
         worth.setdefault(case["image"], []).append(float(case["said"] == case["truth"]))
     order = sorted(worth, key=lambda image: (-np.mean(worth[image]), image))
-    worst = order[-min(CASES, len(order) // 2) :]
-    cases = [("best", image) for image in order[:CASES] if image not in worst] + [("worst", image) for image in worst]
+    half = (len(order) + 1) // 2
+    best, worst = order[:half][:CASES], order[half:][-CASES:]
+    cases = [("best", image) for image in best] + [("worst", image) for image in worst]
     if cases:
         shown = [(f"{which}: {np.mean(worth[image]):.2f} right", records[image]) for which, image in cases]
         draw_answers(model, shown, folder / "cases.png")

@@ -114,9 +114,7 @@ def scene(record: Record) -> tuple[tuple[str, Mask | None], ...]:
     """The scene's words; what is named carries its mask."""
     if record.scene:
         return ((record.scene, None),)
-    groups: dict[str, list[Region]] = defaultdict(list)
-    for region in record.regions:
-        groups[region.label].append(region)
+    groups = _by_label(record.regions)
     pieces: list[tuple[str, Mask | None]] = [(f"{_a(record.modality)} scene with", None)]
     if not groups:
         return (*pieces, ("nothing of note", None))
@@ -277,13 +275,12 @@ def _looks(regions: Sequence[Region]) -> dict[str, list[Region]]:
 
 def _beside(groups: dict[str, list[Region]], record: Record) -> list[Lesson]:
     """`the white building by the road`, where one alone lies beside it and all others clearly do not."""
-    marks: dict[str, list[Mask]] = defaultdict(list)
-    for region in record.regions:
-        marks[region.label].append(region.mask)
+    there = _by_label(record.regions)
     found: list[Lesson] = []
-    for mark, masks in sorted(marks.items()):
-        if mark not in MARKS:
+    for mark in MARKS:
+        if mark not in there:
             continue
+        masks = [region.mask for region in there[mark]]
         away = ndimage.distance_transform_edt(~_union(masks, record).window(0, 0, *record.pixels.shape[1:]))
         for name, regions in sorted(groups.items()):
             if name == mark:

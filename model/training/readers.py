@@ -138,7 +138,7 @@ def _voc(config: SetConfig, *, described: bool = False) -> Iterator[Record]:
         pixels = read_pixels(path)
         tree = parse(config.folder / config.labels / f"{path.stem}.xml")  # noqa: S314  expat expands no external entity
         found = [
-            _voc_object(each, pixels, (described and each.findtext("description")) or "")
+            _voc_object(each, pixels, each.findtext("description", "") if described else "")
             for each in tree.getroot().iter("object")
         ]
         yield _record(config, path, pixels, [each for each in found if each is not None])

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from model.earthgptx import Branch, EarthGPTX
+from model.earthgptx import Branch, EarthGPTX, Encoded
 from model.generate import Trie, decode, likelihoods, read, remember
 from model.language import Slots
 from tests.model.lessons import NAMES, samples
 
 
 @pytest.fixture(scope="module")
-def encoded(taught: EarthGPTX):  # type: ignore[no-untyped-def]
+def encoded(taught: EarthGPTX) -> Encoded:
     batch = samples()
     with torch.inference_mode():
         return taught.encode(
@@ -49,7 +49,7 @@ def test_rows_keep_apart_in_their_slots(taught: EarthGPTX) -> None:
         assert torch.allclose(shorter[0, 3:], second[1], atol=1e-5)
 
 
-def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded) -> None:  # type: ignore[no-untyped-def]
+def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded: Encoded) -> None:
     end = taught.vocabulary.mark("eos")
     for branch in branches(taught)[:10]:
         embeds = torch.cat([encoded.prefix[branch.image], *taught.embed(encoded, [branch])])[None]
@@ -66,7 +66,7 @@ def test_words_are_those_of_transformers_generate(taught: EarthGPTX, encoded) ->
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 128])
-def test_any_number_of_rows_and_any_order_say_the_same(taught: EarthGPTX, encoded, rows: int) -> None:  # type: ignore[no-untyped-def]
+def test_any_number_of_rows_and_any_order_say_the_same(taught: EarthGPTX, encoded: Encoded, rows: int) -> None:
     past, asked = remember(taught, encoded), branches(taught)
     expected = decode(taught, encoded, past, asked, 24, marks=MARKS)
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(rows)).tolist()
@@ -77,7 +77,7 @@ def test_any_number_of_rows_and_any_order_say_the_same(taught: EarthGPTX, encode
         assert len(one.hidden) == len(one.tokens)
 
 
-def test_a_budget_that_is_hit_is_said(taught: EarthGPTX, encoded) -> None:  # type: ignore[no-untyped-def]
+def test_a_budget_that_is_hit_is_said(taught: EarthGPTX, encoded: Encoded) -> None:
     asked = branches(taught)
     past = remember(taught, encoded)
     whole, short = (decode(taught, encoded, past, asked, budget, marks=MARKS) for budget in (24, 3))
@@ -87,7 +87,7 @@ def test_a_budget_that_is_hit_is_said(taught: EarthGPTX, encoded) -> None:  # ty
         assert not one.cut
 
 
-def test_names_are_scored_in_one_pass_as_one_by_one(taught: EarthGPTX, encoded) -> None:  # type: ignore[no-untyped-def]
+def test_names_are_scored_in_one_pass_as_one_by_one(taught: EarthGPTX, encoded: Encoded) -> None:
     names, sep = ["ship", "shipyard", "tank", "a tank of oil"], taught.vocabulary.mark("sep")
     past = remember(taught, encoded)
     asked = [taught.refer(image, "a") for image in range(3)]
