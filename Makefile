@@ -4,10 +4,12 @@
 # make install   .venv alone
 # make bench     every benchmark, figures into bench/
 # TORCH=cpu (default) or cuda: which build of torch is installed
+# WORKERS=2 (default): test files that run beside one another
 
 PYTHON ?= python3.11
 TORCH ?= cpu
 TORCH_VERSION := torch==2.13.0
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -19,14 +21,16 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/earthgptx demo --out demo
 
-# A thread that waits by spinning takes a processor from the test's other processes.
+# The workers are the parallelism: a second thread in each takes a processor from the others.
+test test-all: export OMP_NUM_THREADS = 1
 test test-all: export OMP_WAIT_POLICY = passive
 
+# Two workers: most of a test's time is Ray starting a process, or waiting for one.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -48,16 +52,16 @@ bench: $(STAMP)
 # package index is in reach, pip takes what that offers.
 $(STAMP): pyproject.toml requirements.lock
 	@echo "== making .venv and installing about 3 GB of packages; half a minute to three minutes, once"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 ifeq ($(TORCH),cuda)
-	$(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_VERSION)
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_VERSION)
 else
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --torch-backend cpu $(TORCH_VERSION) 2>/dev/null \
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --torch-backend cpu $(TORCH_VERSION) 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_VERSION)
 endif
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -r requirements.lock
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -r requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	@touch $@
 	@echo "== installed"
 

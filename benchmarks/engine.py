@@ -1,8 +1,9 @@
-"""The engine against a bare loop, on one three-band COG; and whether its memory grows with the scene.
+"""The engine against a bare loop, on one three-band COG; and whether its memory grows with the
+scene.
 
-The loop is what a person writes in an afternoon: one process, tile after tile, window read, the same
-Analyst, the same blend, Zarr written at the end. It keeps the whole scene's sums in memory and makes
-no objects table, no status, no overviews and no ledger; the engine makes all of them.
+The loop is what a person writes in an afternoon: one process, tile after tile, window read, the
+same Analyst, the same blend, Zarr written at the end. It keeps the whole scene's sums in memory and
+makes no objects table, no status, no overviews and no ledger; the engine makes all of them.
 
 Each run has a process of its own, so that no peak is another run's. Ray's start and the loading of
 the replicas are not counted: they are the same for a minute's and a day's work.
@@ -10,6 +11,7 @@ the replicas are not counted: they are the same for a minute's and a day's work.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -27,19 +29,22 @@ import zarr
 from rasterio.windows import Window as RasterWindow
 
 from benchmarks.report import arguments, report
-from model.tile import TileInput
-from pipeline import JobSpec, Plan, plan, run
-from pipeline.analyst import find_analyst
-from pipeline.assemble import Blend
-from pipeline.engine import Progress
-from pipeline.grid import Window
+from earthgptx import JobSpec, plan, run
+from earthgptx.model.interface.tile import TileInput
+from earthgptx.pipeline.analyst import find_analyst
+from earthgptx.pipeline.engine.run import Progress
+from earthgptx.pipeline.job.grid import Window
+from earthgptx.pipeline.objects.blend import Blend
+from earthgptx.pipeline.planning.plan import Plan
 from tests.archive import Archive, targets
 
 Result = TypeVar("Result")
 
 PATTERN = 2048
 MEMORY_BLOCK_PX = 1536
-"""Small enough that the smallest scene too has more blocks than are in flight at once: only then do two sides compare."""
+"""Small enough that the smallest scene too has more blocks than are in flight at once: only then do
+two sides compare.
+"""
 
 
 def make_scene(folder: Path, side: int) -> None:
@@ -88,26 +93,41 @@ def bare_loop(folder: Path) -> float:
                 at = seen.within(tile.window)
                 pixels = np.zeros((3, grid.tile_px, grid.tile_px), np.uint8)
                 valid = np.zeros((grid.tile_px, grid.tile_px), bool)
-                pixels[(slice(None), *at)] = raster.read(window=RasterWindow(seen.x0, seen.y0, *seen.shape[::-1]))
+                pixels[(slice(None), *at)] = raster.read(
+                    window=RasterWindow(seen.x0, seen.y0, *seen.shape[::-1])
+                )
                 valid[at] = True
                 question = TileInput(
-                    pixels=pixels, valid=valid, asked=valid, modality="sar", metres_per_pixel=10.0, phrases=("target",),
-                    prompts=(), names=(), describe=False,
-                )  # fmt: skip
+                    pixels=pixels,
+                    valid=valid,
+                    wanted=valid,
+                    modality="sar",
+                    metres_per_pixel=10.0,
+                    phrases=("target",),
+                    prompts=(),
+                    names=(),
+                    describe=False,
+                )
                 [answer] = analyst.analyse([question])
                 blend.add(tile, answer.scores)
-    [score] = blend.sums.part(Window(0, 0, height, width)).divided()
+    [score] = blend.sums.crop(Window(0, 0, height, width)).divided()
     root = zarr.open_group(folder / "loop.zarr", mode="w")
     for name, values in (("score", score), ("label", (score >= 128).astype(np.uint8))):
-        array = root.create_array(name, shape=values.shape, dtype="u1", chunks=(512, 512), shards=(3072, 3072))
+        array = root.create_array(
+            name, shape=values.shape, dtype="u1", chunks=(512, 512), shards=(3072, 3072)
+        )
         array[...] = values
     return time.perf_counter() - started
 
 
 def engine(folder: Path, replicas: int, block_px: int = 3072) -> tuple[float, float]:
-    """Seconds that the engine takes from its first block to its last byte, and peak MB of driver and workers."""
+    """Seconds that the engine takes from its first block to its last byte, and peak MB of driver
+    and workers.
+    """
     made = make_plan(folder, replicas, block_px)
-    ray.init(num_cpus=replicas, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        num_cpus=replicas, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+    )
     began: list[float] = []
 
     def note(_: Progress) -> None:
@@ -122,7 +142,9 @@ def engine(folder: Path, replicas: int, block_px: int = 3072) -> tuple[float, fl
 
 
 class Peak:
-    """Largest sum of proportional set sizes of this process and Ray's workers below it, four times a second."""
+    """Largest sum of proportional set sizes of this process and Ray's workers below it, four times
+    a second.
+    """
 
     def __enter__(self) -> Peak:
         self.mb, self._stop = 0.0, threading.Event()

@@ -1,7 +1,8 @@
-"""Milliseconds per tile by part, its share, and peak memory: tiles of mixed sensors with prompts, phrases and captions.
+"""Milliseconds per tile by part, its share, and peak memory: tiles of mixed sensors with prompts,
+phrases and captions.
 
-The parts are timed in one pass through `Asked`, by a clock around each of them; a GPU is waited for. The share of the
-five heaviest operators is torch's profiler's, in a pass of its own.
+The parts are timed in one pass through `Session`, by a clock around each of them; a GPU is waited
+for. The share of the five heaviest operators is torch's profiler's, in a pass of its own.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.generation import SENSORS, prompts, tiles
 from benchmarks.report import arguments, report
-from model.earthgptx import EarthGPTX
-from model.memory import keep_memory
-from model.tasks import Asked
-from model.weights import untrained
+from earthgptx.model.checkpoint.weights import untrained
+from earthgptx.model.inference.session import Session
+from earthgptx.model.interface.allocator import tune_allocator
+from earthgptx.model.network.earthgptx import EarthGPTX
 
 PHRASES = ("ship", "storage tank", "building")
 PROMPTS = 16
@@ -46,25 +47,31 @@ def clocked(spent: dict[str, float], name: str, call: Callable[..., Any]) -> Cal
 
 def ask(model: EarthGPTX, images: torch.Tensor, side: int) -> None:
     sensors = [SENSORS[number % 3] for number in range(len(images))]
-    asked = Asked(model, images, sensors, [prompts(tile, PROMPTS, side) for tile in range(len(images))])
-    asked.find([PHRASES] * len(images))
-    asked.refer(PHRASES)
-    asked.describe()
+    session = Session(
+        model, images, sensors, [prompts(tile, PROMPTS, side) for tile in range(len(images))]
+    )
+    session.find([PHRASES] * len(images))
+    session.refer(PHRASES)
+    session.describe()
 
 
 def by_part(model: EarthGPTX, images: torch.Tensor, side: int) -> tuple[dict[str, float], float]:
     """Seconds of each part, and of all together."""
     spent: dict[str, float] = defaultdict(float)
     named: dict[str, nn.Module] = {
-        "convolutional encoder": model.encoders.conv, "transformer encoder": model.encoders.vit,
-        "prompt encoder": model.spatial, "hybrid block": model.hybrid, "language model": model.language,
+        "convolutional encoder": model.encoders.conv,
+        "transformer encoder": model.encoders.vit,
+        "prompt encoder": model.spatial,
+        "hybrid block": model.hybrid,
+        "language model": model.language,
         "perception": model.perception,
-    }  # fmt: skip
+    }
     plain = {name: part.forward for name, part in named.items()}
     features = model.perception.pixels
     for name, part in named.items():
         part.forward = clocked(spent, name, plain[name])
-    model.perception.pixels = clocked(spent, "features for masks", features)  # type: ignore[method-assign]
+    timed = clocked(spent, "features for masks", features)
+    model.perception.pixels = timed  # type: ignore[method-assign]
     wait()
     started = time.perf_counter()
     ask(model, images, side)
@@ -79,7 +86,7 @@ def by_part(model: EarthGPTX, images: torch.Tensor, side: int) -> tuple[dict[str
 
 def main() -> None:
     args = arguments(__doc__)
-    keep_memory()
+    tune_allocator()
     model = untrained("tiny" if args.quick else "nano")
     side, count = (128, 2) if args.quick else (512, 8)
     if torch.cuda.is_available():
@@ -87,7 +94,10 @@ def main() -> None:
     images = tiles(count, side)
     ask(model, images, side)
     spent, total = by_part(model, images, side)
-    figures: dict[str, float | str] = {"device": str(model.device), "ms_per_tile": 1000 * total / count}
+    figures: dict[str, float | str] = {
+        "device": str(model.device),
+        "ms_per_tile": 1000 * total / count,
+    }
     for name, seconds in sorted(spent.items(), key=lambda each: -each[1]):
         key = name.replace(" ", "_")
         figures |= {f"ms_per_tile_{key}": 1000 * seconds / count, f"share_{key}": seconds / total}
@@ -97,10 +107,14 @@ def main() -> None:
         ask(model, images, side)
     operators = sorted(profiled.key_averages(), key=lambda each: -each.self_cpu_time_total)
     whole = sum(each.self_cpu_time_total for each in operators)
-    figures |= {f"operator_share_{each.key}": each.self_cpu_time_total / whole for each in operators[:5]}
+    figures |= {
+        f"operator_share_{each.key}": each.self_cpu_time_total / whole for each in operators[:5]
+    }
     if torch.cuda.is_available():
         figures["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    title = f"{count} tiles of {side} px: {PROMPTS} prompts, {len(PHRASES)} phrases and a caption each"
+    title = (
+        f"{count} tiles of {side} px: {PROMPTS} prompts, {len(PHRASES)} phrases and a caption each"
+    )
     report(title, figures, args.json)
 
 

@@ -1,4 +1,4 @@
-"""How long a plan over a million tiles takes: a region of 36 Sentinel-2 tiles on 41 days, at 10 m."""
+"""How long a plan over a million tiles takes: 36 Sentinel-2 tiles on 41 days, at 10 m."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import shapely
 from rasterio.warp import transform_bounds
 
 from benchmarks.report import arguments, report
-from pipeline import JobSpec, plan
+from earthgptx import JobSpec, plan
 
 SIDE_PX = 10980
 STEP_M = 100_000
@@ -29,13 +29,22 @@ def items(columns: int, rows: int, days: int) -> list[pystac.Item]:
                 bounds = (west, north - SIDE_PX * 10, west + SIDE_PX * 10, north)
                 box = transform_bounds("EPSG:32632", "EPSG:4326", *bounds)
                 item = pystac.Item(
-                    f"tile-{col}-{row}-{day}", shapely.geometry.mapping(shapely.box(*box)), list(box),
-                    datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=5 * day), {"proj:code": "EPSG:32632"},
+                    f"tile-{col}-{row}-{day}",
+                    shapely.geometry.mapping(shapely.box(*box)),
+                    list(box),
+                    datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=5 * day),
+                    {"proj:code": "EPSG:32632"},
                     collection="sentinel-2-l2a",
-                )  # fmt: skip
-                grid = {"proj:shape": [SIDE_PX, SIDE_PX], "proj:transform": [10, 0, west, 0, -10, north]}
+                )
+                grid = {
+                    "proj:shape": [SIDE_PX, SIDE_PX],
+                    "proj:transform": [10, 0, west, 0, -10, north],
+                }
                 for key in ("red", "green", "blue", "scl"):
-                    item.add_asset(key, pystac.Asset(f"https://example.com/{item.id}/{key}.tif", extra_fields=grid))
+                    item.add_asset(
+                        key,
+                        pystac.Asset(f"https://example.com/{item.id}/{key}.tif", extra_fields=grid),
+                    )
                 found.append(item)
     return found
 

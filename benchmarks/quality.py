@@ -1,7 +1,8 @@
-"""How good CFAR is: F1 at IoU 0.3 on the sample archive (SAR ships, infrared hot targets) and on real SAR chips.
+"""How good CFAR is: F1 at IoU 0.3 on the sample archive (SAR ships, infrared hot targets) and on
+real SAR chips.
 
-One to one matching, the surest first. On the sample, truth that the edge of the imagery cuts is left
-out, and so are the detections that lie on it.
+One to one matching, the surest first. On the sample, truth that the edge of the imagery cuts is
+left out, and so are the detections that lie on it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import shapely
 from scipy import ndimage
 
 from benchmarks.report import arguments, report
-from catalogs.search import thaw
-from model.tile import TileInput
-from pipeline import JobSpec, open_result, plan, run
-from pipeline.cfar import RING_PX, Cfar
-from pipeline.job import items_beside
-from workflows.sample import DATES, make_sample
+from earthgptx import JobSpec, open_result, plan, run
+from earthgptx.catalogs.search import thaw
+from earthgptx.model.interface.tile import TileInput
+from earthgptx.pipeline.analysis.cfar import RING_PX, Cfar
+from earthgptx.pipeline.job.spec import items_beside
+from earthgptx.workflows.sample import DATES, make_sample
 
 IOU = 0.3
 HRSID = Path(os.environ.get("EARTHGPTX_DATA", "../shared/data")) / "hrsid-mini"
@@ -50,13 +51,21 @@ def sample_f1(folder: Path, sensor: str, phrase: str) -> float:
     items = thaw(items_beside(spec.output))
     hits = wrong = missed = 0
     for moment in DATES:
-        seen = shapely.union_all([shapely.geometry.shape(item.geometry) for item in items if item.datetime == moment])
+        seen = shapely.union_all(
+            [shapely.geometry.shape(item.geometry) for item in items if item.datetime == moment]
+        )
         here = truth[truth["time"] == moment]
         whole = here[here.within(seen.buffer(-5e-5))].geometry.to_numpy()
         cut = here[here.intersects(seen) & ~here.within(seen.buffer(-5e-5))].geometry.to_numpy()
         day = moment.replace(hour=0, minute=0)
-        found = result.objects[result.objects["time"] == day].sort_values("score", ascending=False).geometry.to_numpy()
-        found = np.array([shape for shape in found if not shapely.intersects(shape, cut).any()], object)
+        found = (
+            result.objects[result.objects["time"] == day]
+            .sort_values("score", ascending=False)
+            .geometry.to_numpy()
+        )
+        found = np.array(
+            [shape for shape in found if not shapely.intersects(shape, cut).any()], object
+        )
         h, w, m = match_polygons(found, whole)
         hits, wrong, missed = hits + h, wrong + w, missed + m
     print(f"sample {sensor}: {hits} hits, {wrong} wrong, {missed} missed")
@@ -68,7 +77,10 @@ def match_polygons(found: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]
     tree = shapely.STRtree(truth)
     for shape in found:
         near = [at for at in tree.query(shape).tolist() if at not in used]
-        overlaps = [shapely.intersection(shape, truth[at]).area / shapely.union(shape, truth[at]).area for at in near]
+        overlaps = [
+            shapely.intersection(shape, truth[at]).area / shapely.union(shape, truth[at]).area
+            for at in near
+        ]
         if overlaps and max(overlaps) >= IOU:
             used.add(near[int(np.argmax(overlaps))])
     return len(used), len(found) - len(used), len(truth) - len(used)
@@ -93,16 +105,25 @@ def _chip(image: Path, mask: Path) -> tuple[int, int, int]:
     pad = ((0, 0), (RING_PX, RING_PX), (RING_PX, RING_PX))
     valid = np.pad(np.ones(pixels.shape[1:], bool), pad[1:])
     tile = TileInput(
-        pixels=np.pad(pixels, pad), valid=valid, asked=valid, modality="sar", metres_per_pixel=1.0, phrases=("ship",),
-        prompts=(), names=(), describe=False,
-    )  # fmt: skip
+        pixels=np.pad(pixels, pad),
+        valid=valid,
+        wanted=valid,
+        modality="sar",
+        metres_per_pixel=1.0,
+        phrases=("ship",),
+        prompts=(),
+        names=(),
+        describe=False,
+    )
     traits = Cfar.traits()
     [answer] = Cfar.load().analyse([tile])
     kept = [
-        g for g in answer.groundings
+        g
+        for g in answer.groundings
         if g.score >= traits.min_score and traits.min_area_px <= g.mask.area <= traits.max_area_px
-    ]  # fmt: skip
-    truth, used, right = np.pad(truth, pad[1:]), set(), 0
+    ]
+    truth, right = np.pad(truth, pad[1:]), 0
+    used: set[int] = set()
     sizes = np.bincount(truth.ravel(), minlength=count + 1)
     for grounding in sorted(kept, key=lambda g: -g.score):
         inside = grounding.mask.window(0, 0, *truth.shape)

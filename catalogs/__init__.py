@@ -1,7 +1,4 @@
-"""Find imagery, know the collections, publish results. Knows no torch and no Ray."""
+"""Finds imagery, knows the collections, publishes results.
 
-from catalogs.collections import KNOWN, CollectionProfile, profile_of
-from catalogs.errors import CatalogError
-from catalogs.search import freeze, search, thaw
-
-__all__ = ["KNOWN", "CatalogError", "CollectionProfile", "freeze", "profile_of", "search", "thaw"]
+Imports no torch, no Ray and nothing else of the package.
+"""

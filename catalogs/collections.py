@@ -1,7 +1,7 @@
-"""What is known of each collection: its modality, and which bands become the model's three channels.
+"""Profiles of STAC collections: the modality, and the bands that become the model's channels.
 
-Scaling to 8 bit is fixed per collection, never per scene or tile, so that equal ground looks equal
-everywhere. A collection that is not known here is described in the job file by the same type.
+The scaling to 8 bit is fixed per collection, never per scene or tile, so that the same ground looks
+the same everywhere. A job file describes a collection that is not listed here with the same types.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from catalogs.errors import UnknownCollection
+from earthgptx.catalogs.errors import UnknownCollection
 
 Modality = Literal["optical", "sar", "infrared"]
 
@@ -21,60 +21,64 @@ class _Strict(BaseModel):
 
 
 class Band(_Strict):
-    """One channel: a band of an asset and the values that become 0 and 255."""
+    """One input channel: a band of an asset, and the values that are scaled to 0 and 255."""
 
     asset: str | tuple[str, ...]
-    """Asset key, or several where catalogs name it differently; the first that an Item has is read."""
+    """Asset key, or the keys that different catalogs use; the first that an Item has is read."""
     index: int = Field(1, ge=1)
-    """Band of the asset's file, from 1."""
+    """Number of the band in the asset's file, from 1."""
     low: float
-    """Value that becomes 0, after `scale`."""
+    """Value, after `scale`, that becomes 0."""
     high: float
-    """Value that becomes 255, after `scale`."""
+    """Value, after `scale`, that becomes 255."""
     scale: Literal["linear", "amplitude_db", "power_db"] = "linear"
-    """What is done to the stored value first: nothing, 20 log10 or 10 log10."""
+    """First step on the stored value: none, 20 log10 or 10 log10."""
 
     @model_validator(mode="after")
     def _range(self) -> Band:
         if self.low == self.high:
-            raise ValueError(f"low and high are both {self.low}; they are the values that become 0 and 255")
+            raise ValueError(
+                f"low and high are both {self.low}; they are the values that become 0 and 255"
+            )
         return self
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """The asset keys to try, in order."""
+        """Asset keys to try, in order."""
         return (self.asset,) if isinstance(self.asset, str) else self.asset
 
 
 class Mask(_Strict):
-    """An asset that says which pixels cannot be used (cloud, shadow)."""
+    """An asset that flags unusable pixels (cloud, shadow)."""
 
     asset: str | tuple[str, ...]
     values: tuple[int, ...] = ()
-    """Values that mean unusable."""
+    """Values that flag a pixel as unusable."""
     bits: tuple[int, ...] = ()
-    """Bits, from 0, any of which means unusable."""
+    """Bits, from 0; a pixel is unusable if any of them is set."""
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """The asset keys to try, in order."""
+        """Asset keys to try, in order."""
         return (self.asset,) if isinstance(self.asset, str) else self.asset
 
 
 class CollectionProfile(_Strict):
-    """How the Items of one collection are read."""
+    """How to read the Items of one collection."""
 
     modality: Modality
     bands: tuple[Band, Band, Band]
-    """The model's three channels."""
+    """Bands of the model's three channels."""
     nodata: float | None = None
-    """Value that means no data, where the files do not say it themselves."""
+    """Stored value that means no data; None to use the value that the file declares."""
     mask: Mask | None = None
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = "bilinear"
-    """How pixels are moved where an asset does not lie on the target grid."""
+    """Resampling method for assets that are not aligned with the target grid."""
 
 
-def _grey(asset: str | tuple[str, ...], low: float, high: float, **more: object) -> tuple[Band, Band, Band]:
+def _grey(
+    asset: str | tuple[str, ...], low: float, high: float, **more: object
+) -> tuple[Band, Band, Band]:
     band = Band.model_validate({"asset": asset, "low": low, "high": high, **more})
     return (band, band, band)
 
@@ -85,7 +89,7 @@ def _rgb(asset: str) -> tuple[Band, Band, Band]:
 
 
 _LANDSAT_CLOUD = Mask(asset="qa_pixel", bits=(1, 2, 3, 4))
-"""Dilated cloud, cirrus, cloud, shadow: bits of QA_PIXEL, Landsat C2 L2 science product guide."""
+"""QA_PIXEL bits: dilated cloud, cirrus, cloud, shadow (Landsat C2 L2 science product guide)."""
 
 KNOWN: Mapping[str, CollectionProfile] = {
     "sentinel-2-l2a": CollectionProfile(
@@ -128,7 +132,7 @@ KNOWN: Mapping[str, CollectionProfile] = {
     ),
     "landsat-c2-l2-thermal": CollectionProfile(
         modality="infrared",
-        # 0.00341802 K a step from 149 K: 260 K to 330 K.
+        # 0.00341802 K per step, from 149 K: the range is 260 K to 330 K.
         bands=_grey(("lwir11", "lwir", "ST_B10"), 32475, 52955),
         nodata=0,
         mask=_LANDSAT_CLOUD,
@@ -146,17 +150,25 @@ KNOWN: Mapping[str, CollectionProfile] = {
         ),
         nodata=0,
     ),
-    "sample-infrared": CollectionProfile(modality="infrared", bands=_grey("temperature", 27000, 33000), nodata=0),
+    "sample-infrared": CollectionProfile(
+        modality="infrared", bands=_grey("temperature", 27000, 33000), nodata=0
+    ),
 }
-"""Profiles by collection id. A profile that is not a collection's own name (`landsat-c2-l2-thermal`) is
-asked for in the job file: `profiles: {landsat-c2-l2: landsat-c2-l2-thermal}`."""
+"""Profiles by name, usually a collection id. A job file selects a profile with another name
+(`landsat-c2-l2-thermal`) by `profiles: {landsat-c2-l2: landsat-c2-l2-thermal}`."""
 
 
-def profile_of(collection: str, described: Mapping[str, CollectionProfile | str] | None = None) -> CollectionProfile:
-    """The profile of a collection: the job file's own, or the known one.
+def profile_of(
+    collection: str, described: Mapping[str, CollectionProfile | str] | None = None
+) -> CollectionProfile:
+    """Returns the profile of a collection: from the job file, else from `KNOWN`.
+
+    Args:
+        collection: collection id.
+        described: profiles of the job file, or names of known ones, by collection id.
 
     Raises:
-        UnknownCollection: there is neither.
+        UnknownCollection: neither has a profile for the collection.
     """
     found: CollectionProfile | str = (described or {}).get(collection, collection)
     if isinstance(found, CollectionProfile):
@@ -170,12 +182,14 @@ def profile_of(collection: str, described: Mapping[str, CollectionProfile | str]
 
 
 def modality_of(profiles: Sequence[CollectionProfile]) -> Modality:
-    """The one modality of a job's collections.
+    """Returns the modality that all profiles of a job share.
 
     Raises:
-        UnknownCollection: they differ.
+        UnknownCollection: the modalities differ.
     """
     found = sorted({profile.modality for profile in profiles})
     if len(found) != 1:
-        raise UnknownCollection(f"the collections are of several modalities ({', '.join(found)}); run one job for each")
+        raise UnknownCollection(
+            f"the collections are of several modalities ({', '.join(found)}); run one job for each"
+        )
     return profiles[0].modality

@@ -1,21 +1,23 @@
-"""CatalogError
-├── CatalogDown        the catalog did not answer, or broke off in the middle
-├── NoItems            nothing matches; says what to widen (also LookupError)
-└── UnknownCollection  nobody said how its bands are to be read
+"""Errors of the catalogs package.
+
+CatalogError
+├── CatalogDown        the catalog did not answer, or answered only in part
+├── NoItems            nothing matches; the message says what to widen (also a LookupError)
+└── UnknownCollection  no profile says how to read the collection's bands
 """
 
 
 class CatalogError(Exception):
-    """What the catalogs' floor refuses; the message says what, where and what to do."""
+    """Base of this package's errors; the message says what failed, where, and what to do."""
 
 
 class CatalogDown(CatalogError):
-    """The catalog did not answer, or broke off in the middle."""
+    """The catalog did not answer, answered only in part, or cannot be read as STAC."""
 
 
 class NoItems(CatalogError, LookupError):
-    """The search found nothing."""
+    """The search matches no Item."""
 
 
 class UnknownCollection(CatalogError):
-    """A collection that is neither known nor described in the job file."""
+    """A collection has no usable profile, or the collections of a job have several modalities."""

@@ -1,4 +1,7 @@
-"""A result as a STAC Item with its provenance: projection, processing, classification, mlm."""
+"""Publishes a result as a STAC Item with its provenance.
+
+Uses the STAC extensions projection, processing, classification and mlm.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +25,34 @@ EXTENSIONS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What a result's Item says."""
+    """Content of a result's Item."""
 
     id: str
     geometry: BaseGeometry
-    """Where answers were given, lon/lat."""
+    """Answer area, lon/lat."""
     start: datetime
     end: datetime
     crs: tuple[str, ...]
-    """Of the raster groups."""
+    """CRS of each raster group."""
     phrases: tuple[str, ...]
-    """Classes 1, 2, ... of the label layer."""
+    """Names of the classes 1, 2, ... of the label layer."""
     model: str
     model_digest: str
     tasks: tuple[str, ...]
-    """In the words of the mlm extension."""
+    """Task names of the mlm extension."""
     plan_id: str
     software: dict[str, str]
     sources: tuple[str, ...]
-    """Unsigned addresses, or ids, of the Items that it was made from."""
+    """Unsigned addresses, or ids, of the source Items."""
 
 
 def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) -> pystac.Item:
-    """Write the Item of a result.
+    """Writes the Item of a result and returns it.
 
     Args:
-        result: what it says.
-        href: where it is written.
-        assets: href and media type by key; `raster` gets the classes.
+        result: content of the Item.
+        href: URL that the Item is written to.
+        assets: href and media type by asset key; must have `raster`, which gets the classes.
     """
     properties: dict[str, Any] = {
         "start_datetime": _text(result.start),
@@ -63,17 +66,25 @@ def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) ->
         "mlm:tasks": list(result.tasks),
         "mlm:model_digest": result.model_digest,
     }
-    properties["proj:code"] = result.crs[0] if len(result.crs) == 1 and result.crs[0].startswith("EPSG:") else None
+    properties["proj:code"] = (
+        result.crs[0] if len(result.crs) == 1 and result.crs[0].startswith("EPSG:") else None
+    )
     item = pystac.Item(
-        id=result.id, geometry=shapely.geometry.mapping(result.geometry), bbox=list(result.geometry.bounds),
-        datetime=None, start_datetime=result.start, end_datetime=result.end, properties=properties,
+        id=result.id,
+        geometry=shapely.geometry.mapping(result.geometry),
+        bbox=list(result.geometry.bounds),
+        datetime=None,
+        start_datetime=result.start,
+        end_datetime=result.end,
+        properties=properties,
         stac_extensions=EXTENSIONS,
-    )  # fmt: skip
+    )
     for key, (address, media_type) in assets.items():
         item.add_asset(key, pystac.Asset(address, media_type=media_type, roles=["data"]))
     names = ("none", *result.phrases)
     item.assets["raster"].extra_fields["classification:classes"] = [
-        {"value": value, "name": name.replace(" ", "_"), "description": name} for value, name in enumerate(names)
+        {"value": value, "name": name.replace(" ", "_"), "description": name}
+        for value, name in enumerate(names)
     ]
     for source in result.sources:
         item.add_link(pystac.Link("derived_from", source, media_type=pystac.MediaType.GEOJSON))

@@ -1,7 +1,8 @@
 """One search for all kinds of catalogs: a STAC API, a static catalog, a stac-geoparquet file.
 
-The answer can be frozen as `items.parquet`; from then on a plan is repeatable without the catalog.
-Libraries that take long to import are imported where they are used: every worker loads this module.
+Takes collections, an AOI, a time range and a filter, and returns pystac Items. `freeze` stores them
+as stac-geoparquet, so that a plan can be repeated without the catalog. Every worker loads this
+module, so slow imports are inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pystac.utils import str_to_datetime
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
-from catalogs.errors import CatalogDown, CatalogError, NoItems
-from catalogs.stac_io import api_io, read_json, read_static, without_query
+from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
+from earthgptx.catalogs.stac_io import api_io, read_json, read_static, without_query
 
 Interval = tuple[datetime | None, datetime | None]
 
@@ -33,22 +34,22 @@ def search(
     time: Interval,
     filter: str | None = None,
 ) -> list[pystac.Item]:
-    """Items of the collections whose footprints meet the AOI, in the time range, and pass the filter.
+    """Returns the Items that match the collections, the AOI, the time range and the filter.
 
-    Sorted by time and id, without duplicates, with absolute hrefs, the same whatever kind of catalog
-    holds them.
+    An Item matches the AOI if its footprint intersects it. Items are sorted by start time,
+    collection and id, without duplicates. The result does not depend on the kind of catalog.
 
     Args:
-        catalog: address of a static catalog, of a STAC API, or of a stac-geoparquet file.
-        collections: ids, at least one.
-        aoi: lon/lat.
-        time: closed interval, UTC; None for open ends.
-        filter: CQL2 text. Applied by the server where it says that it can, and by us everywhere.
+        catalog: address of a static catalog, a STAC API, or a stac-geoparquet file.
+        collections: collection ids, at least one.
+        aoi: area of interest, lon/lat.
+        time: closed interval, UTC; None for an open end.
+        filter: CQL2 text. Always applied here, and also by servers that announce filtering.
 
     Raises:
-        CatalogDown: the catalog does not answer or breaks off; no partial answer is given.
-        NoItems: nothing matches.
-        CatalogError: the filter is no CQL2.
+        CatalogDown: the catalog does not answer completely; no partial result is returned.
+        NoItems: no Item matches.
+        CatalogError: the filter is not CQL2 text.
     """
     from pystac_client.exceptions import APIError
 
@@ -57,37 +58,43 @@ def search(
         found = list(_candidates(catalog, collections, aoi, time, filter))
     except (RequestException, APIError, OSError) as error:
         raise CatalogDown(
-            f"catalog {without_query(catalog)} did not answer to the end ({type(error).__name__}: {error}); "
-            "nothing was kept, try again later"
+            f"catalog {without_query(catalog)} did not answer to the end "
+            f"({type(error).__name__}: {error}); nothing was kept, try again later"
         ) from error
     in_collections = [item for item in found if item.collection_id in collections]
     in_time = [item for item in in_collections if _meets(item, time)]
     in_aoi = [
-        item for item in in_time if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)
+        item
+        for item in in_time
+        if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)
     ]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
-    return sorted(unique.values(), key=lambda item: (start_of(item), item.collection_id or "", item.id))
+    return sorted(
+        unique.values(), key=lambda item: (start_of(item), item.collection_id or "", item.id)
+    )
 
 
 def freeze(items: Iterable[pystac.Item], url: str) -> None:
-    """Write Items as stac-geoparquet, hrefs unsigned."""
+    """Writes Items as stac-geoparquet, with unsigned hrefs and without links."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
-    bare = [_unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items]
+    bare = [
+        _unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items
+    ]
     table = parse_stac_items_to_arrow(bare)
     filesystem, path = fsspec.core.url_to_fs(url)
     to_parquet(table, path, filesystem=PyFileSystem(FSSpecHandler(filesystem)))
 
 
 def thaw(url: str) -> list[pystac.Item]:
-    """Read Items that `freeze`, or anybody, wrote as stac-geoparquet.
+    """Reads Items from stac-geoparquet, written by `freeze` or by any other tool.
 
     Raises:
-        CatalogDown: the file cannot be read as such.
+        CatalogDown: the file cannot be read as stac-geoparquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -97,46 +104,61 @@ def thaw(url: str) -> list[pystac.Item]:
         with fsspec.open(url, "rb") as file:
             table = pq.read_table(file)
         at = table.schema.get_field_index("bbox")
-        if pa.types.is_list(table.schema.types[at]):  # as written before GeoParquet 1.1, and by Planetary Computer
+        # GeoParquet before 1.1 and Planetary Computer store bbox as a list of four numbers.
+        if pa.types.is_list(table.schema.types[at]):
             edges = np.stack(table.column(at).to_numpy()).T
-            boxes = pa.StructArray.from_arrays([pa.array(edge) for edge in edges], ["xmin", "ymin", "xmax", "ymax"])
+            boxes = pa.StructArray.from_arrays(
+                [pa.array(edge) for edge in edges], ["xmin", "ymin", "xmax", "ymax"]
+            )
             table = table.set_column(at, "bbox", boxes)
         rows = [_without_nulls(row) for row in stac_table_to_items(table)]
         return [pystac.Item.from_dict(row) for row in rows]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CatalogDown(
-            f"{without_query(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
+            f"{without_query(url)} cannot be read as stac-geoparquet "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 
 def parse_filter(text: str) -> cql2.Expr:
-    """A CQL2 expression from its text.
+    """Parses and validates a CQL2 text.
 
     Raises:
-        CatalogError: it is no CQL2.
+        CatalogError: the text is not CQL2.
     """
     try:
         expression = cql2.parse_text(text)
         expression.validate()
-    except Exception as error:  # cql2 raises bare exceptions of its own
+    except Exception as error:  # cql2 has no common error type
         first = str(error).strip().splitlines()[0]
-        raise CatalogError(f"filter '{text}' is no CQL2 text ({first}); for example: eo:cloud_cover < 60") from error
+        raise CatalogError(
+            f"filter '{text}' is no CQL2 text ({first}); for example: eo:cloud_cover < 60"
+        ) from error
     return expression
 
 
 def start_of(item: pystac.Item) -> datetime:
-    """When an Item was taken, UTC; the start where it spans a range."""
+    """Returns the acquisition time of an Item, UTC; the start if the Item spans a range.
+
+    Raises:
+        CatalogError: the Item has neither datetime nor start_datetime.
+    """
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
-        raise CatalogError(f"item {item.id} has neither datetime nor start_datetime; leave it out of the catalog")
+        raise CatalogError(
+            f"item {item.id} has neither datetime nor start_datetime; leave it out of the catalog"
+        )
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_interval(text: str) -> Interval:
-    """A closed UTC interval from `A/B`, `A/..`, `../B` or a single day, month or year (RFC 3339 parts).
+    """Parses a closed UTC interval.
+
+    Args:
+        text: `A/B`, `A/..`, `../B` or `A`; A and B are RFC 3339 times, days, months or years.
 
     Raises:
-        CatalogError: it is no interval.
+        CatalogError: the text is not an interval, or ends before it starts.
     """
     first, slash, last = text.partition("/")
     try:
@@ -151,7 +173,11 @@ def parse_interval(text: str) -> Interval:
 
 
 def _candidates(
-    catalog: str, collections: tuple[str, ...], aoi: BaseGeometry, time: Interval, filter: str | None
+    catalog: str,
+    collections: tuple[str, ...],
+    aoi: BaseGeometry,
+    time: Interval,
+    filter: str | None,
 ) -> Iterator[pystac.Item]:
     if catalog.endswith(".parquet"):
         yield from thaw(catalog)
@@ -161,7 +187,7 @@ def _candidates(
         from pystac_client import Client, ConformanceClasses
 
         client = Client.open(catalog, stac_io=api_io())
-        # A server that does not announce filtering may answer a filtered search with nothing at all.
+        # A server that does not announce filtering may return no Items for a filtered search.
         filters = client.conforms_to(ConformanceClasses.FILTER)
         answer = client.search(
             collections=list(collections),
@@ -188,8 +214,10 @@ def _meets(item: pystac.Item, time: Interval) -> bool:
 
 def _passes(item: pystac.Item, expression: cql2.Expr) -> bool:
     try:
-        return bool(expression.matches(item.to_dict(include_self_link=False, transform_hrefs=False)))
-    except Exception:  # an Item that lacks the property: cql2 cannot reduce, SQL's NULL is not true
+        return bool(
+            expression.matches(item.to_dict(include_self_link=False, transform_hrefs=False))
+        )
+    except Exception:  # cql2 fails if the Item lacks the property; as SQL's NULL, that is not true
         return False
 
 
@@ -203,20 +231,31 @@ def _why_nothing(
 ) -> str:
     place = without_query(catalog)
     if not found:
-        return f"{place} holds no items that match; check source.aoi, source.time and source.collections"
+        return (
+            f"{place} holds no items that match; "
+            "check source.aoi, source.time and source.collections"
+        )
     if not in_collections:
         there = sorted({item.collection_id or "(none)" for item in found})
         return f"{place} has no collection {', '.join(collections)}; it has {', '.join(there)}"
     if not in_time:
         moments = sorted(start_of(item) for item in in_collections)
-        return f"no item of {place} is in source.time; they are from {moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}"
+        return (
+            f"no item of {place} is in source.time; "
+            f"they are from {moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}"
+        )
     if not in_aoi:
         boxes = [item.bbox for item in in_time if item.bbox]
-        span = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+        span = [
+            min(b[0] for b in boxes),
+            min(b[1] for b in boxes),
+            max(b[2] for b in boxes),
+            max(b[3] for b in boxes),
+        ]
         west, south, east, north = (round(value, 4) for value in span)
         return (
-            f"source.aoi lies outside all {len(in_time)} items of {place}; together they cover lon {west} to {east}, "
-            f"lat {south} to {north}"
+            f"source.aoi lies outside all {len(in_time)} items of {place}; "
+            f"together they cover lon {west} to {east}, lat {south} to {north}"
         )
     return f"source.filter leaves none of the {len(in_aoi)} items of {place}; loosen it"
 
@@ -243,13 +282,17 @@ def _moment_end(text: str) -> datetime:
 def _unsigned(document: dict[str, Any]) -> dict[str, Any]:
     for asset in document["assets"].values():
         asset["href"] = without_query(asset["href"])
-    # A parquet column has one type: links differ from catalog to catalog and say nothing to a plan.
+    # A parquet column has one type, but links differ between catalogs. A plan does not need them.
     document["links"] = []
     return document
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drop the keys that parquet fills in as null where other Items have them."""
+    """Drops keys that are null because parquet adds them when other Items have them."""
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None or key == "datetime"}
+        return {
+            key: _without_nulls(inner)
+            for key, inner in value.items()
+            if inner is not None or key == "datetime"
+        }
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Reading STAC documents from anywhere fsspec reaches, with patience for servers that are busy."""
+"""Reads STAC documents from every URL that fsspec supports, and retries when an API is busy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fsspec
 import pystac
 from pystac.stac_io import DefaultStacIO
 
-from catalogs.errors import CatalogDown
+from earthgptx.catalogs.errors import CatalogDown
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -19,31 +19,32 @@ TIMEOUT_S = 30.0
 
 
 class FsspecIO(DefaultStacIO):
-    """pystac's reader, for every URL that fsspec knows."""
+    """pystac I/O for every URL that fsspec supports."""
 
     def read_text_from_href(self, href: str) -> str:
-        """The document at `href`.
+        """Returns the text of the document at `href`.
 
         Raises:
-            CatalogDown: it cannot be read.
+            CatalogDown: the document cannot be read.
         """
         try:
             with fsspec.open(href, "r", encoding="utf-8") as file:
                 text: str = file.read()
-        except Exception as error:  # fsspec's backends raise anything
+        except Exception as error:  # fsspec's backends have no common error type
             raise CatalogDown(
-                f"cannot read {without_query(href)} ({type(error).__name__}: {error}); check the address"
+                f"cannot read {without_query(href)} ({type(error).__name__}: {error}); "
+                "check the address"
             ) from error
         return text
 
     def write_text_to_href(self, href: str, txt: str) -> None:
-        """Write a document."""
+        """Writes the text `txt` to `href`."""
         with fsspec.open(href, "w", encoding="utf-8") as file:
             file.write(txt)
 
 
 def api_io() -> StacApiIO:
-    """pystac-client's reader: tries again with back-off on 429 and 5xx, and never waits for ever."""
+    """Returns pystac-client I/O that retries 429 and 5xx with back-off and has a timeout."""
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
 
@@ -58,32 +59,44 @@ def api_io() -> StacApiIO:
 
 
 def read_json(href: str) -> dict[str, Any]:
-    """A JSON document.
+    """Reads a STAC document as JSON.
 
     Raises:
-        CatalogDown: it cannot be read or is no JSON object.
+        CatalogDown: the document cannot be read, or is not a JSON object with a `type`.
     """
     text = FsspecIO().read_text_from_href(href)
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise CatalogDown(f"{without_query(href)} is not JSON ({error}); is it a STAC catalog?") from error
+        raise CatalogDown(
+            f"{without_query(href)} is not JSON ({error}); is it a STAC catalog?"
+        ) from error
     if not isinstance(document, dict) or "type" not in document:
-        raise CatalogDown(f"{without_query(href)} is no STAC document; give a catalog.json or an API's address")
+        raise CatalogDown(
+            f"{without_query(href)} is no STAC document; give a catalog.json or an API's address"
+        )
     return document
 
 
 def without_query(href: str) -> str:
-    """An address without its query, where signatures stand."""
+    """Returns an address without its query, which may hold a signature."""
     return href.split("?", 1)[0]
 
 
 def read_static(href: str) -> pystac.Catalog:
-    """A static catalog or collection."""
+    """Reads a static catalog or collection.
+
+    Raises:
+        CatalogDown: the document cannot be read, or is neither a Catalog nor a Collection.
+    """
     try:
         found = pystac.read_file(href, stac_io=FsspecIO())
     except pystac.STACTypeError as error:
-        raise CatalogDown(f"{without_query(href)} is no STAC document; give a Catalog or Collection") from error
+        raise CatalogDown(
+            f"{without_query(href)} is no STAC document; give a Catalog or Collection"
+        ) from error
     if not isinstance(found, pystac.Catalog):
-        raise CatalogDown(f"{without_query(href)} is a {type(found).__name__}; give a Catalog or Collection")
+        raise CatalogDown(
+            f"{without_query(href)} is a {type(found).__name__}; give a Catalog or Collection"
+        )
     return found

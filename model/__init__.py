@@ -1,1 +1,4 @@
-"""EarthGPT-X: the ground floor. Knows no geodata, no Ray, no xarray."""
+"""EarthGPT-X: the network, its training and its evaluation.
+
+Imports no other folder of the package, and no geodata library, Ray or xarray.
+"""

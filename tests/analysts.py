@@ -1,4 +1,6 @@
-"""Analysts that misbehave. Each is CFAR until it sees the mark: a pixel of 201 in the middle of a tile."""
+"""Analysts that misbehave. Each is CFAR until it sees the mark: a pixel of 201 in the middle of a
+tile.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.tile import AnalystTraits, TileInput, TileOutput
-from pipeline.cfar import Cfar
+from earthgptx.model.interface.tile import AnalystTraits, TileInput, TileOutput
+from earthgptx.pipeline.analysis.cfar import Cfar
 
 MARK = 201
 LOG = "EARTHGPTX_TEST_LOG"
@@ -30,7 +32,7 @@ class Slow(Cfar):
 
 
 class Dawdling(Cfar):
-    """Takes a time of its own for each tile, so that blocks end in another order than they began."""
+    """Takes another time for each tile, so that blocks end in another order than they began."""
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         for tile in tiles:
@@ -48,7 +50,8 @@ class Counting(Cfar):
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         with Path(os.environ[LOG]).open("a") as log:
             for tile in tiles:
-                log.write(f"{hash(tile.pixels.tobytes())} {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {os.getpid()}\n")
+                gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+                log.write(f"{hash(tile.pixels.tobytes())} {gpu} {os.getpid()}\n")
         return super().analyse(tiles)
 
 
@@ -97,7 +100,7 @@ class Hanging(Cfar):
 
     @classmethod
     def load(cls) -> Hanging:
-        time.sleep(11)
+        time.sleep(7)
         return cls()
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:

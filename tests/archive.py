@@ -8,8 +8,9 @@ import numpy as np
 import pystac
 import rasterio
 import shapely
+from shapely.geometry.base import BaseGeometry
 
-from pipeline import JobSpec
+from earthgptx import JobSpec
 
 GREY = [{"asset": "image", "low": 0, "high": 255}] * 3
 
@@ -17,35 +18,72 @@ GREY = [{"asset": "image", "low": 0, "high": 255}] * 3
 class Archive:
     """A small archive made of arrays: a static catalog of uint8 COGs on one 10 m lattice."""
 
-    def __init__(self, folder: Path, *, epsg: int = 32631, west: float = 500_000.0, north: float = 4_700_000.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        epsg: int = 32631,
+        west: float = 500_000.0,
+        north: float = 4_700_000.0,
+    ) -> None:
         self.folder, self.epsg, self.west, self.north = folder, epsg, west, north
         self.catalog = pystac.Catalog("made", "made for a test")
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(
-        self, name: str, pixels: np.ndarray, *, row: int = 0, col: int = 0, when: str = "2026-01-01T10:00:00Z",
-        nodata: float | None = 0, **properties: object,
-    ) -> Path:  # fmt: skip
+        self,
+        name: str,
+        pixels: np.ndarray,
+        *,
+        row: int = 0,
+        col: int = 0,
+        when: str = "2026-01-01T10:00:00Z",
+        nodata: float | None = 0,
+        properties: dict[str, object] | None = None,
+    ) -> Path:
         """Pixels (H, W) or (B, H, W) at a row and column of the lattice; returns the file."""
         bands = pixels.reshape(-1, *pixels.shape[-2:])
         transform = rasterio.Affine(10, 0, self.west + col * 10, 0, -10, self.north - row * 10)
         path = self.folder / f"{name}.tif"
         count, height, width = bands.shape
         with rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=count, dtype=bands.dtype, nodata=nodata,
-            crs=f"EPSG:{self.epsg}", transform=transform, tiled=True, blockxsize=256, blockysize=256, compress="deflate", zlevel=1, interleave="pixel",
-        ) as raster:  # fmt: skip
+            path,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=count,
+            dtype=bands.dtype,
+            nodata=nodata,
+            crs=f"EPSG:{self.epsg}",
+            transform=transform,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="deflate",
+            zlevel=1,
+            interleave="pixel",
+        ) as raster:
             raster.write(bands)
         box = rasterio.warp.transform_bounds(
-            f"EPSG:{self.epsg}", "EPSG:4326", *rasterio.transform.array_bounds(height, width, transform)
+            f"EPSG:{self.epsg}",
+            "EPSG:4326",
+            *rasterio.transform.array_bounds(height, width, transform),
         )
         item = pystac.Item(
-            name, shapely.geometry.mapping(shapely.box(*box)), list(box), pystac.utils.str_to_datetime(when),
-            {"proj:code": f"EPSG:{self.epsg}", **properties}, collection="made",
-        )  # fmt: skip
+            name,
+            shapely.geometry.mapping(shapely.box(*box)),
+            list(box),
+            pystac.utils.str_to_datetime(when),
+            {"proj:code": f"EPSG:{self.epsg}", **(properties or {})},
+            collection="made",
+        )
         fields = {"proj:shape": [height, width], "proj:transform": list(transform)[:6]}
         item.add_asset(
-            "image", pystac.Asset(str(path), media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields)
+            "image",
+            pystac.Asset(
+                str(path), media_type=pystac.MediaType.COG, roles=["data"], extra_fields=fields
+            ),
         )
         self.catalog.add_item(item)
         return path
@@ -60,17 +98,36 @@ class Archive:
         document: dict[str, object] = {
             "name": "made",
             "source": {
-                "catalog": str(self.folder / "catalog.json"), "collections": ["made"], "aoi": {"bbox": [-10, 30, 20, 60]},
+                "catalog": str(self.folder / "catalog.json"),
+                "collections": ["made"],
+                "aoi": {"bbox": [-10, 30, 20, 60]},
                 "profiles": {"made": {"modality": "sar", "bands": GREY}},
             },
             "tasks": {"find": ["target"]},
             "output": str(output),
             "grid": {"tile_px": 256, "halo_px": 64, "block_px": 512},
-        }  # fmt: skip
+        }
         for key, value in more.items():
             held = document.get(key)
-            document[key] = {**held, **value} if isinstance(held, dict) and isinstance(value, dict) else value
+            document[key] = (
+                {**held, **value} if isinstance(held, dict) and isinstance(value, dict) else value
+            )
         return JobSpec.from_dict(document)
+
+
+def every_kind_of_prompt(archive: Archive) -> dict[str, BaseGeometry]:
+    """A point, a box, a polygon, a stroke, and a box wider than a tile of 256 px, in the CRS."""
+
+    def at(row: float, col: float) -> tuple[float, float]:
+        return archive.west + 10 * col, archive.north - 10 * row
+
+    return {
+        "point": shapely.Point(at(130, 60)),
+        "box": shapely.box(*at(330, 300), *at(300, 350)),
+        "polygon": shapely.Polygon([at(200, 200), at(200, 260), at(240, 230)]),
+        "stroke": shapely.LineString([at(100, 400), at(140, 440)]),
+        "wide": shapely.box(*at(390, 60), *at(20, 470)),
+    }
 
 
 def targets(seed: int, shape: tuple[int, int] = (700, 900), count: int = 30) -> np.ndarray:

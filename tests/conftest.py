@@ -1,18 +1,46 @@
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from pipeline.crew import Crew
-from pipeline.job import Engine
+from earthgptx.pipeline.engine.pool import ReplicaPool
+from earthgptx.pipeline.job.spec import Engine
+from earthgptx.workflows.sample import make_sample
+from tests import REPO
 from tests.archive import Archive
-from workflows.sample import make_sample
 
-DATA = Path(os.environ.get("EARTHGPTX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER:
+    # `ray.init()` joins a cluster that `ray start` has left in the temporary folder; workers have
+    # their own.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{WORKER}-", dir="/tmp")
+FIRST = ("evaluation", "engine", "golden", "training", "packaging", "checkpoint")
+DATA = Path(os.environ.get("EARTHGPTX_DATA", REPO.parent / "shared" / "data"))
+
+
+def pytest_unconfigure() -> None:
+    if WORKER:
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files start first, so that no worker is left with one of them at the end.
+
+    Those of `inference` start last: they need the taught model, which those of `evaluation` make.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return FIRST.index(folder) if folder in FIRST else len(FIRST) + (folder == "inference")
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -26,20 +54,25 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def ray_two() -> Iterator[None]:
     """One Ray for the whole session: starting takes seconds."""
-    tests = str(Path(__file__).parent.parent)
+    tests = str(REPO)
     ray.init(
-        num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+        num_cpus=4,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": tests}},
-    )  # fmt: skip
+    )
     yield
     ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def crew(ray_two: None) -> Iterator[Crew]:
-    """A replica that a file's runs share which are not about replicas: its process takes seconds to start."""
-    with Crew(Engine()) as crew:
-        yield crew
+def pool(ray_two: None) -> Iterator[ReplicaPool]:
+    """A replica that a file's runs share which are not about replicas: its process takes seconds to
+    start.
+    """
+    with ReplicaPool(Engine()) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,11 @@ from pathlib import Path
 def contents(url: str | Path) -> dict[str, bytes]:
     """Every file of a result that does not tell the time or the place of the run."""
     base = Path(url)
-    files = {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(base)): path.read_bytes()
+        for path in sorted(base.rglob("*"))
+        if path.is_file()
+    }
     root = json.loads(files.pop("zarr.json"))
     for key in ("output", "engine"):
         root["attributes"]["earthgptx"]["job"].pop(key)

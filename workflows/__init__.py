@@ -1,0 +1,4 @@
+"""What people start: the command line, the demo, training, evaluation.
+
+Imports everything below.
+"""

@@ -1,4 +1,7 @@
-"""How well a model does on a set of annotated images: figures, raw answers, pictures of the best and the worst."""
+"""Evaluates a model on sets of annotated images.
+
+Returns figures; writes raw answers, and pictures of the best and the worst images.
+"""
 
 from __future__ import annotations
 
@@ -14,62 +17,73 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from model.analyst import EarthGPTXAnalyst
-from model.earthgptx import EarthGPTX
-from model.errors import DataError
-from model.evaluation.exam import Answers, detect, examine, hidden
-from model.evaluation.figures import by_sensor, commonest, figures
-from model.region import Box
-from model.tile import AnalystTraits, Modality, TileInput
-from model.training.datasets import SetConfig, read_set
-from model.training.known import KNOWN
-from model.training.record import Record
-from model.training.rendered import rendered
-from pipeline.analyst import Analyst, find_analyst
-from pipeline.tiling import find_in_image
+from earthgptx.model.datasets.formats import SetConfig
+from earthgptx.model.datasets.readers import read_set
+from earthgptx.model.datasets.record import Record
+from earthgptx.model.datasets.registry import REGISTRY
+from earthgptx.model.evaluation.exam import Answers, detect, examine, hidden
+from earthgptx.model.evaluation.figures import by_sensor, commonest, figures
+from earthgptx.model.inference.analyst import EarthGPTXAnalyst
+from earthgptx.model.interface.errors import DataError
+from earthgptx.model.interface.region import Box
+from earthgptx.model.interface.tile import AnalystTraits, Modality, TileInput
+from earthgptx.model.interface.validation import sentences
+from earthgptx.model.network.earthgptx import EarthGPTX
+from earthgptx.model.synthetic.rendered import rendered
+from earthgptx.pipeline.analyst import Analyst, find_analyst
+from earthgptx.workflows.whole_image import find_in_image
 
 RENDERED_SEED = 2**50
-"""Of the first made image of an exam; training never comes near."""
+"""Seed of the first rendered image of an exam; training draws its seeds at random below 2**62."""
 RENDERED_IMAGES = 60
 RENDERED_PX = 256
 CASES = 4
-"""Of the best images and of the worst, that a page shows."""
+"""Number of the best images, and of the worst, that are drawn."""
 LARGE_PX = 1024
-"""Longer side from which an image is tiled as the pipeline does it."""
+"""Longer side in pixels above which an image is tiled as in the pipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came out."""
+    """The figures of a model on one set."""
 
     name: str
     images: int
     figures: dict[str, float]
     blind: dict[str, float]
-    """The same figures when the images are hidden."""
+    """The same figures on hidden images."""
     commonest: dict[str, float]
-    """Those that always saying the commonest word would get."""
+    """The same figures if the answer is always the most common word."""
     sensors: dict[str, dict[str, float]]
+    """The model's figures per sensor."""
 
 
 def evaluate(
-    place: str, dataset: str, split: str, *, iou: float = 0.5, resolution: float | None = None, out: Path | None = None,
+    place: str,
+    dataset: str,
+    split: str,
+    *,
+    iou: float = 0.5,
+    resolution: float | None = None,
+    out: Path | None = None,
     on_image: Callable[[str, int, int], None] = lambda *_: None,
-) -> list[Report]:  # fmt: skip
-    """Examine a model; a report a set.
+) -> list[Report]:
+    """Evaluates a model, and returns one report per set.
 
     Args:
-        place: of the model, as a job names it: a scale, a folder, a hub id. Other detectors, `cfar` among them, are only
-            asked to find.
-        dataset: `rendered`, the folder of a known set, or one that holds an `earthgptx.yaml` that describes it.
+        place: model, named as in a job file: a scale, a folder or a hub id. Other detectors, such
+            as `cfar`, are evaluated on search only.
+        dataset: `rendered`, the folder of a known set, or a folder with an `earthgptx.yaml` that
+            describes the set.
         split: name of a list in the folder.
-        iou: from which a found box is a hit.
-        resolution: metres of a pixel that the images are brought to, as a job's `grid.resolution` does; None for theirs.
-        out: folder for raw answers and pictures; None for none.
-        on_image: told the set, the images done and to do.
+        iou: least IoU at which a found box is a hit, 0..1.
+        resolution: metres per pixel that the images are resampled to, as by a job's
+            `grid.resolution`; None keeps their own.
+        out: folder for raw answers and pictures; None writes none.
+        on_image: called with the name of the set, and the numbers of finished and of all images.
 
     Raises:
-        DataError: the set cannot be read, or its scale is not known and a resolution is wanted.
+        DataError: the set cannot be read, or `resolution` is given and its scale is unknown.
         JobError: there is no such model.
         WeightsError: the model cannot be read.
     """
@@ -79,81 +93,132 @@ def evaluate(
     for name, words, records in read_exam(dataset, split):
         if resolution is not None:
             records = [_at(resolution, record, name) for record in records]
-        large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
-        if large or not isinstance(analyst, EarthGPTXAnalyst):
-            ask = partial(detect, words=words, find=partial(_find, analyst, traits), on_image=partial(on_image, name))
-        else:
-            ask = partial(examine, analyst.model, words=words, on_image=partial(on_image, name))
-        answers, measure = ask(records=records), partial(figures, images=len(records), iou=iou)
-        reports.append(
-            Report(
-                name=name, images=len(records), figures=measure(answers),
-                blind=measure(ask(records=[hidden(record) for record in records])), commonest=measure(commonest(answers)),
-                sensors=by_sensor(answers, measure),
-            )
-        )  # fmt: skip
+        ask = _examiner(analyst, traits, words, records, partial(on_image, name))
+        answers, measure = ask(records), partial(figures, images=len(records), iou=iou)
+        report = Report(
+            name=name,
+            images=len(records),
+            figures=measure(answers),
+            blind=measure(ask([hidden(record) for record in records])),
+            commonest=measure(commonest(answers)),
+            sensors=by_sensor(answers, measure),
+        )
+        reports.append(report)
         if out is not None:
-            _keep(out / name, answers, analyst.model if isinstance(analyst, EarthGPTXAnalyst) else None, records)
+            model = analyst.model if isinstance(analyst, EarthGPTXAnalyst) else None
+            _keep(out / name, answers, model, records)
     return reports
 
 
+def _examiner(
+    analyst: Analyst,
+    traits: AnalystTraits,
+    words: Sequence[str],
+    records: Sequence[Record],
+    on_image: Callable[[int, int], None],
+) -> Callable[[Sequence[Record]], Answers]:
+    """Returns the function that examines a set.
+
+    If an image of the set is larger than `LARGE_PX`, or the analyst is another detector, all images
+    are only searched, tile by tile.
+    """
+    large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
+    if large or not isinstance(analyst, EarthGPTXAnalyst):
+        find = partial(_find, analyst, traits)
+        return partial(detect, words=words, find=find, on_image=on_image)
+    return partial(examine, analyst.model, words=words, on_image=on_image)
+
+
 def read_exam(dataset: str, split: str) -> list[tuple[str, tuple[str, ...], list[Record]]]:
-    """Name, words and images of each set.
+    """Returns name, words and images of each set of a dataset.
 
     Raises:
-        DataError: it is not known, or cannot be read.
+        DataError: the dataset is unknown or cannot be read.
     """
     if dataset == "rendered":
         sensors = get_args(Modality)
         records = [
-            rendered(RENDERED_SEED + number, RENDERED_PX, sensors[number % 3]) for number in range(RENDERED_IMAGES)
+            rendered(RENDERED_SEED + number, RENDERED_PX, sensors[number % 3])
+            for number in range(RENDERED_IMAGES)
         ]
         words = tuple(sorted({region.label for record in records for region in record.regions}))
         return [("rendered", words, records)]
     folder = Path(dataset)
-    described = folder / "earthgptx.yaml"
-    if described.is_file():
-        try:
-            configs: tuple[SetConfig, ...] = (SetConfig.model_validate(yaml.safe_load(described.read_text())),)
-        except (ValidationError, yaml.YAMLError) as error:
-            raise DataError(f"{described} does not describe a set: {error}") from error
-    elif folder.name in KNOWN and folder.is_dir():
-        configs = KNOWN[folder.name]
+    description = folder / "earthgptx.yaml"
+    if description.is_file():
+        configs: tuple[SetConfig, ...] = (_described_set(description),)
+    elif folder.name in REGISTRY and folder.is_dir():
+        configs = REGISTRY[folder.name]
     else:
         raise DataError(
-            f"{dataset} is neither 'rendered' nor a folder of a known set ({', '.join(KNOWN)}); describe your own in an "
-            "earthgptx.yaml in its folder (name, format, modality, names)"
+            f"{dataset} is neither 'rendered' nor a folder of a known set ({', '.join(REGISTRY)}); "
+            "describe your own in an earthgptx.yaml in its folder (name, format, modality, names)"
         )
     found = []
     for config in configs:
         records = read_set(config.model_copy(update={"folder": folder, "split": split}))
-        words = config.words or tuple(sorted({region.label for record in records for region in record.regions}))
+        words = config.words or tuple(
+            sorted({region.label for record in records for region in record.regions})
+        )
         found.append((config.name, words, records))
     return found
 
 
+def _described_set(path: Path) -> SetConfig:
+    """Reads the `earthgptx.yaml` that describes the set in its folder."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} describes no set; it should start with 'name: ...'")
+    try:
+        return SetConfig.model_validate({"folder": path.parent, **document})
+    except ValidationError as error:
+        lines = sentences(error, SetConfig, missing="see docs/training.md, Your own images")
+        raise DataError("\n".join(f"{path}: {line}" for line in lines)) from error
+
+
 def _at(resolution: float, record: Record, name: str) -> Record:
-    """The image on coarser or finer pixels; one that is not square is filled up with ground that is not known."""
+    """Resamples an image to `resolution` metres per pixel.
+
+    An image that is not square is padded to a square; the padding is marked as ignored.
+    """
     if record.metres_per_pixel is None:
-        raise DataError(f"{name}: how large a pixel is is not known, so it cannot be brought to {resolution} m")
+        raise DataError(
+            f"{name}: how large a pixel is is not known, so it cannot be brought to {resolution} m"
+        )
     side = max(record.pixels.shape[1:])
     return record.cropped(0, 0, side, max(round(side * record.metres_per_pixel / resolution), 1))
 
 
 def _find(
-    analyst: Analyst, traits: AnalystTraits, pixels: NDArray[np.uint8], record: Record, words: Sequence[str]
+    analyst: Analyst,
+    traits: AnalystTraits,
+    pixels: NDArray[np.uint8],
+    record: Record,
+    words: Sequence[str],
 ) -> list[tuple[str, Box, float]]:
     def ask(tile: NDArray[np.uint8], valid: NDArray[np.bool_]) -> TileInput:
         return TileInput(
-            pixels=tile, valid=valid, asked=valid, modality=record.modality,
-            metres_per_pixel=record.metres_per_pixel, phrases=tuple(words), prompts=(), names=(), describe=False,
-        )  # fmt: skip
+            pixels=tile,
+            valid=valid,
+            wanted=valid,
+            modality=record.modality,
+            metres_per_pixel=record.metres_per_pixel,
+            phrases=tuple(words),
+            prompts=(),
+            names=(),
+            describe=False,
+        )
 
     return find_in_image(analyst, traits, pixels, ask)
 
 
-def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequence[Record]) -> None:
-    from model.training.pictures import draw_answers
+def _keep(
+    folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequence[Record]
+) -> None:
+    from earthgptx.model.training.pictures import draw_answers
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "answers.jsonl").open("w") as file:
@@ -164,7 +229,9 @@ def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequ
     worth: dict[int, list[float]] = {}
     for each in answers.regions:
         right = float(each["said"] == each["truth"])
-        worth.setdefault(each["image"], []).append(right if each["iou"] is None else (right + each["iou"]) / 2)
+        worth.setdefault(each["image"], []).append(
+            right if each["iou"] is None else (right + each["iou"]) / 2
+        )
     for case in answers.ground:
         if case["either"]:
             worth.setdefault(case["image"], []).append(case["shared"] / case["either"])
@@ -175,5 +242,8 @@ def _keep(folder: Path, answers: Answers, model: EarthGPTX | None, records: Sequ
     best, worst = order[:half][:CASES], order[half:][-CASES:]
     cases = [("best", image) for image in best] + [("worst", image) for image in worst]
     if cases:
-        shown = [(f"{which}: {np.mean(worth[image]):.2f} right", records[image]) for which, image in cases]
+        shown = [
+            (f"{which}: {np.mean(worth[image]):.2f} right", records[image])
+            for which, image in cases
+        ]
         draw_answers(model, shown, folder / "cases.png")

@@ -1,4 +1,4 @@
-"""A job on a Ray cluster, through Ray Jobs: its log streamed, its exit code passed on."""
+"""Runs a job on a Ray cluster through Ray Jobs; streams its log and returns its exit code."""
 
 from __future__ import annotations
 
@@ -10,42 +10,46 @@ import yaml
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from pipeline.errors import OutputError, RunFailed
-from pipeline.job import JobSpec
+from earthgptx.pipeline.errors import OutputError, RunFailed
+from earthgptx.pipeline.job.spec import JobSpec
 
 
 def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None]) -> int:
-    """Submit a job file; the cluster's machines have this package installed.
+    """Submits a job file to a cluster whose machines have this package installed.
 
     Catalogs, AOIs and outputs that are local paths must be reachable from the cluster.
 
     Args:
-        job: the file; it is checked here before anything is sent.
-        address: of the cluster's job server.
-        wait: stay until the job has ended.
-        say: told the log.
+        job: path of the job file, which is validated before it is sent.
+        address: URL of the cluster's job server.
+        wait: whether to wait until the job has ended.
+        say: called with pieces of text to print, such as the log.
 
     Returns:
-        The job's exit code; 0 where nobody waits for it.
+        The job's exit code; 0 if `wait` is False.
 
     Raises:
-        JobError: the file is wrong.
-        OutputError: the server does not answer.
+        JobError: the job file is invalid.
+        OutputError: the server does not answer or rejects the job.
         RunFailed: the job was stopped from outside.
     """
     spec = JobSpec.from_yaml(job)
-    document = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
+    document = yaml.safe_dump(
+        spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False
+    )
     try:
         client = JobSubmissionClient(address)
         job_id = client.submit_job(
-            # The file arrives as text: the paths in it are already absolute.
-            entrypoint="python -m workflows.job_text",
+            # The job file is sent as text; the paths in it are already absolute.
+            entrypoint="python -m earthgptx.workflows.submitted_job",
             runtime_env={"env_vars": {"EARTHGPTX_JOB": document}},
             metadata={"name": spec.name},
         )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())
-        raise OutputError(f"the Ray job server at {address} does not take the job: {reason}") from error
+        raise OutputError(
+            f"the Ray job server at {address} does not take the job: {reason}"
+        ) from error
     say(f"submitted {job_id}\n")
     if not wait:
         say(f"follow it with: ray job logs --address {address} --follow {job_id}\n")

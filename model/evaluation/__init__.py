@@ -1,1 +1,4 @@
-"""How well a model does: exams from annotated images, and the field's measures of the answers."""
+"""Measures a model: exams from annotated images, and the field's metrics.
+
+Imports `inference` and `samples`.
+"""

@@ -1,7 +1,9 @@
-"""What is fitted to images that a model was not taught, and stored with its weights.
+"""Fits the temperature and the mask offset of a trained model on held-out images.
 
-One temperature for the likelihoods of given names (Guo et al. 2017), so that how sure is how often right; and one offset
-for the log-odds of ground, since the cut under which it fits best is not where a loss has it (Lipton et al. 2014).
+The temperature scales the likelihoods of given names, so that probabilities match the rate of
+correct answers (Guo et al. 2017). The offset is added to the mask log-odds of phrases, since the
+threshold with the highest IoU is not the one that the loss leads to (Lipton et al. 2014). Both are
+stored with the weights.
 """
 
 from __future__ import annotations
@@ -14,25 +16,27 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from model.config import Budget
-from model.earthgptx import EarthGPTX
-from model.prompt import VisualPrompt
-from model.tasks import Asked
-from model.training.record import Record
+from earthgptx.model.datasets.record import Record
+from earthgptx.model.inference.session import Session
+from earthgptx.model.interface.config import Budget
+from earthgptx.model.interface.prompt import VisualPrompt
+from earthgptx.model.network.earthgptx import EarthGPTX
 
 LOW, HIGH = 0.02, 20.0
-"""Between which it is looked for."""
+"""Bounds of the search, as factors of the present temperature."""
 MOST_REGIONS = 8
-"""Of one image, that are pointed at."""
+"""Most regions per image that get a visual prompt."""
 
 
 def fitted_temperature(model: EarthGPTX, records: Sequence[Record], words: Sequence[str]) -> float:
-    """The temperature under which the true words are likeliest; the model's own where no image has a region.
+    """Returns the temperature that maximises the likelihood of the true words.
+
+    Returns the model's present temperature if no record has a region with one of the words.
 
     Args:
-        model: to ask, with its present temperature.
-        records: that it was not taught.
-        words: that a region may be called.
+        model: model to calibrate, with its present temperature.
+        records: held-out records.
+        words: names to choose from.
     """
     sure: list[list[float]] = []
     truth: list[int] = []
@@ -40,17 +44,23 @@ def fitted_temperature(model: EarthGPTX, records: Sequence[Record], words: Seque
         regions = [region for region in record.regions if region.label in words][:MOST_REGIONS]
         if not regions:
             continue
-        prompts = [VisualPrompt(id=str(at), place=region.mask.box) for at, region in enumerate(regions)]
-        asked = Asked(
-            model, torch.from_numpy(record.pixels)[None], [record.modality], [prompts], metres=[record.metres_per_pixel],
+        prompts = [
+            VisualPrompt(id=str(at), place=region.mask.box) for at, region in enumerate(regions)
+        ]
+        session = Session(
+            model,
+            torch.from_numpy(record.pixels)[None],
+            [record.modality],
+            [prompts],
+            metres=[record.metres_per_pixel],
             budget=Budget(caption=1),
-        )  # fmt: skip
-        for answer, region in zip(asked.refer(words)[0], regions, strict=True):
+        )
+        for answer, region in zip(session.refer(words)[0], regions, strict=True):
             sure.append([answer.labels[word] for word in words])
             truth.append(words.index(region.label))
     if not truth:
         return model.config.temperature
-    # Shares to the power of one over T are what a temperature T times the present one gives.
+    # Probabilities to the power of 1 / T, normalised, are those at T times the present temperature.
     logs = np.log(np.maximum(np.array(sure), 1e-30))
 
     def surprise(log_factor: float) -> float:
@@ -63,23 +73,36 @@ def fitted_temperature(model: EarthGPTX, records: Sequence[Record], words: Seque
 
 
 def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
-    """The offset under which the ground of words fits best: the IoU of each word, averaged over images and their words.
+    """Returns the offset that maximises the IoU of word masks, averaged over words.
+
+    The IoU of a word is computed over all its pixels. Each word weighs as much as it has images.
+    Returns the model's present offset if no image has an outlined region of a completely annotated
+    word.
 
     Args:
-        model: to ask, with its present offset, which stays where no image has an outlined region.
-        records: that it was not taught.
+        model: model to calibrate, with its present offset.
+        records: held-out records.
     """
     levels = 256
     tallies: dict[str, NDArray[np.int64]] = {}
     images: Counter[str] = Counter()
     for record in records:
-        there = sorted({word for region in record.regions for word in region.labels if word in record.complete})
-        truths = {word: truth for word in there if (truth := record.ground(word)) is not None}
+        there = sorted(
+            {word for region in record.regions for word in region.labels if word in record.complete}
+        )
+        truths = {word: truth for word in there if (truth := record.mask_of(word)) is not None}
         if not truths:
             continue
-        asked = Asked(model, torch.from_numpy(record.pixels)[None], [record.modality], metres=[record.metres_per_pixel])
+        session = Session(
+            model,
+            torch.from_numpy(record.pixels)[None],
+            [record.modality],
+            metres=[record.metres_per_pixel],
+        )
         known = True if record.ignored is None else ~record.ignored
-        for (word, truth), found in zip(truths.items(), asked.find([tuple(truths)])[0], strict=True):
+        for (word, truth), found in zip(
+            truths.items(), session.find([tuple(truths)])[0], strict=True
+        ):
             tally = tallies.setdefault(word, np.zeros((2, levels), np.int64))
             images[word] += 1
             for side, where in enumerate((truth & known, ~truth & known)):
@@ -88,10 +111,12 @@ def fitted_offset(model: EarthGPTX, records: Sequence[Record]) -> float:
         return model.config.mask_offset
     fits = []
     for inside, outside in tallies.values():
-        # What is said to be there from each level on, among what truly is and what is not.
+        # Pixels at or above each level: true positives and false positives.
         right, wrong = (np.cumsum(side[::-1])[::-1] for side in (inside, outside))
         fits.append(right / (inside.sum() + wrong))
-    # A word of two images has no more to say than they have.
-    level = int(np.average(fits, axis=0, weights=[images[word] for word in tallies])[1:].argmax()) + 1
+    # A word that occurs in two images gets a weight of only two.
+    level = (
+        int(np.average(fits, axis=0, weights=[images[word] for word in tallies])[1:].argmax()) + 1
+    )
     cut = (level - 0.5) / (levels - 1)
     return float(model.config.mask_offset + np.log((1 - cut) / cut))

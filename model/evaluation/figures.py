@@ -1,4 +1,4 @@
-"""Figures from an exam's answers: by task, by sensor and by word."""
+"""Computes figures from the answers of an exam, by task, by sensor and by word."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluation.exam import KINDS, Answers, within_one
-from model.evaluation.measures import (
+from earthgptx.model.evaluation.exam import KINDS, Answers, within_one
+from earthgptx.model.evaluation.metrics import (
     average_precision,
     calibration_error,
     captions,
@@ -18,22 +18,30 @@ from model.evaluation.measures import (
     top1,
     word_overlap,
 )
-from model.evaluation.similarity import similarities
+from earthgptx.model.evaluation.similarity import similarities
 
 SEEN_PX = 16
-"""Square pixels of a box from which finding is also measured alone: what is smaller shows no form."""
+"""Least box area, in square pixels, of the second AP figure: smaller objects show no shape."""
 Case = dict[str, Any]
 
 
 def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]:
-    """All figures that the answers allow, by name; what was not asked is left out."""
+    """Returns all figures by name; leaves out those of tasks without answers.
+
+    Args:
+        answers: answers of an exam.
+        images: number of images in the exam.
+        iou: lowest IoU of a correct detection, 0..1.
+    """
     found: dict[str, float] = {}
     ap = average_precision(answers.found, answers.there, images, iou=iou)
     found |= {f"find_ap{round(100 * iou)}/{label}": value for label, value in ap.items()}
     if ap:
         found[f"find_ap{round(100 * iou)}"] = float(np.mean(list(ap.values())))
         seen = average_precision(answers.found, answers.there, images, iou=iou, least=SEEN_PX)
-        found[f"find_ap{round(100 * iou)}_from_{SEEN_PX}_px"] = float(np.mean(list(seen.values()))) if seen else 0.0
+        found[f"find_ap{round(100 * iou)}_from_{SEEN_PX}_px"] = (
+            float(np.mean(list(seen.values()))) if seen else 0.0
+        )
     found |= _regions(answers.regions)
     for kind, cases in _by(answers.located, "kind").items():
         name = "pr_at_50" if kind == "placed" else f"pr_at_50_{kind}"
@@ -55,9 +63,13 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
         found["scene_f1"] = float(np.mean(named))
     for kind, cases in _by(answers.questions, "kind").items():
         if kind == "count":
-            found["count_within_one"] = float(np.mean([within_one(each["said"], each["truth"]) for each in cases]))
+            found["count_within_one"] = float(
+                np.mean([within_one(each["said"], each["truth"]) for each in cases])
+            )
         else:
-            found["yes_no"] = top1([each["said"] for each in cases], [each["truth"] for each in cases])
+            found["yes_no"] = top1(
+                [each["said"] for each in cases], [each["truth"] for each in cases]
+            )
     return found
 
 
@@ -79,45 +91,64 @@ def _regions(cases: Sequence[Case]) -> dict[str, float]:
             found["region_top1"] = top1(said, truth)
             found["region_macro_f1"] = macro_f1(said, truth)
             if sure := [each["sure"] for each in mine if each["sure"] is not None]:
-                found["ece"] = calibration_error(sure, [s == t for s, t in zip(said, truth, strict=True)])
+                found["ece"] = calibration_error(
+                    sure, [s == t for s, t in zip(said, truth, strict=True)]
+                )
         found |= _by_word(mine)
         found["region_free_top1"] = top1([each["free"] for each in mine], truth)
         near = similarities([each["free"] for each in mine], truth)
         if near is not None:
             found["region_similarity"] = float(np.mean(near))
-        found["region_word_overlap"] = float(np.mean([word_overlap(each["free"], each["truth"]) for each in mine]))
+        found["region_word_overlap"] = float(
+            np.mean([word_overlap(each["free"], each["truth"]) for each in mine])
+        )
         if ious:
             found["mask_miou"] = float(np.mean(ious))
         worded = [each for each in mine if not each["made"]]
         if worded:
-            found |= captions([each["caption"] for each in worded], [each["true_caption"] for each in worded])
-        # Some of the world's own captions say it otherwise: a quay is a harbour.
+            found |= captions(
+                [each["caption"] for each in worded], [each["true_caption"] for each in worded]
+            )
+        # Some captions of the made world use a synonym of the label: a quay is a harbour.
         telling = [each for each in worded if each["truth"] in each["true_caption"]]
         if telling:
-            found["caption_word"] = float(np.mean([each["truth"] in each["caption"] for each in telling]))
+            found["caption_word"] = float(
+                np.mean([each["truth"] in each["caption"] for each in telling])
+            )
     return found
 
 
 def _by_word(boxes: Sequence[Case]) -> dict[str, float]:
-    """What became of the regions of each word alone, box prompts."""
+    """Accuracy and mask IoU per true word, for box prompts."""
     found: dict[str, float] = {}
     groups = _by(boxes, "truth")
     for word, cases in groups.items():
         if len(groups) > 1:
-            found[f"region_top1/{word}"] = top1([each["said"] for each in cases], [word] * len(cases))
+            found[f"region_top1/{word}"] = top1(
+                [each["said"] for each in cases], [word] * len(cases)
+            )
         if ious := [each["iou"] for each in cases if each["iou"] is not None]:
             found[f"mask_miou/{word}"] = float(np.mean(ious))
     return found
 
 
 def commonest(answers: Answers) -> Answers:
-    """What would be said by one who always says the commonest word, count, scene, caption: where words are asked for."""
+    """Returns the answers of a baseline that always gives the most common answer.
+
+    That is the most common word, caption, scene, count, and yes or no. Tasks that ask for boxes or
+    masks are left out.
+    """
     regions, scenes, described, questions = ([] for _ in range(4))
     boxes = [each for each in answers.regions if each["kind"] == "box"]
     if boxes:
-        word, caption = (_commonest([each[key] for each in boxes]) for key in ("truth", "true_caption"))
+        word, caption = (
+            _commonest([each[key] for each in boxes]) for key in ("truth", "true_caption")
+        )
         told = {"said": word, "free": word, "sure": None, "iou": None}
-        regions = [{**each, **told, "caption": caption if each["kind"] == "box" else None} for each in answers.regions]
+        regions = [
+            {**each, **told, "caption": caption if each["kind"] == "box" else None}
+            for each in answers.regions
+        ]
     if answers.scenes:
         word = _commonest([each["truth"] for each in answers.scenes])
         scenes = [{**each, "said": word} for each in answers.scenes]
@@ -133,17 +164,32 @@ def _commonest(words: Sequence[str]) -> str:
     return Counter(words).most_common(1)[0][0]
 
 
-def by_sensor(answers: Answers, measure: Callable[[Answers], dict[str, float]]) -> dict[str, dict[str, float]]:
-    """The same figures for each sensor alone; detections are not split, since all images of a set are of one sensor."""
+def by_sensor(
+    answers: Answers, measure: Callable[[Answers], dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Returns the figures of each sensor; empty if there are fewer than two sensors.
+
+    Detections are assigned to a sensor by the images of its other answers.
+
+    Args:
+        answers: answers of an exam.
+        measure: computes figures from answers.
+    """
     lists = ("regions", "located", "ground", "scenes", "described", "questions")
     sensors = sorted({each["modality"] for name in lists for each in getattr(answers, name)})
     if len(sensors) < 2:
         return {}
     found = {}
     for sensor in sensors:
-        mine = {name: [each for each in getattr(answers, name) if each["modality"] == sensor] for name in lists}
+        mine = {
+            name: [each for each in getattr(answers, name) if each["modality"] == sensor]
+            for name in lists
+        }
         numbers = {each["image"] for cases in mine.values() for each in cases}
-        seen = {name: [d for d in getattr(answers, name) if d.image in numbers] for name in ("found", "there")}
+        seen = {
+            name: [d for d in getattr(answers, name) if d.image in numbers]
+            for name in ("found", "there")
+        }
         found[sensor] = measure(Answers(**mine, **seen))
     return found
 

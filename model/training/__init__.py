@@ -1,1 +1,4 @@
-"""What EarthGPT-X learns from, and how. The renderer also makes the sample archive."""
+"""Trains a model: targets, losses, the training loop.
+
+Imports all other folders of `model`.
+"""

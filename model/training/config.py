@@ -1,4 +1,4 @@
-"""What a training run is: the config file of `earthgptx train`, validated. Torch-free."""
+"""Schema and validation of the config file of `earthgptx train`. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.errors import ConfigError
-from model.training.mixture import SourceConfig
+from earthgptx.model.interface.errors import ConfigError
+from earthgptx.model.interface.validation import sentences
+from earthgptx.model.samples.mixture import SourceConfig
 
 
 class StartConfig(BaseModel):
-    """Published weights that parts start from; a part without any starts random."""
+    """Published weights that parts of the model start from; None for random weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,16 +25,16 @@ class StartConfig(BaseModel):
 
 
 class SizeConfig(BaseModel):
-    """Batches of one size of image."""
+    """Batches of images of one size."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     px: int
-    """Side of the images."""
+    """Side of the images in pixels."""
     batch: int = Field(gt=0)
-    """Images of a step; each is asked ten to twenty questions."""
+    """Images per step; each has ten to twenty lessons."""
     weight: float = Field(default=1.0, gt=0)
-    """How often, beside the other sizes."""
+    """Relative frequency among the sizes."""
 
 
 class TrainConfig(BaseModel):
@@ -42,61 +43,69 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    """A scale, or a folder of weights to go on from."""
+    """Name of a scale for a new model, or a folder of weights to continue from."""
     start: StartConfig = StartConfig()
-    """For a scale."""
+    """Initial weights; used only if `model` is a scale."""
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     sizes: tuple[SizeConfig, ...] = Field(min_length=1)
-    """Every step has one of them, by chance: a model that saw one size only knows no other."""
+    """Image sizes; each step draws one. A model trained on one size fails on others."""
     steps: int = Field(gt=0)
     accumulate: int = Field(default=1, gt=0)
-    """Steps whose gradients are added before the weights move."""
+    """Steps whose gradients are averaged for one update of the weights."""
     lr: float = 1e-3
     lr_factors: dict[str, float] = {}
-    """Of the learning rate, by the first letters of weights' names."""
+    """Factors of the learning rate by prefix of parameter names; the first match counts."""
     frozen: tuple[str, ...] = ()
-    """First letters of the names of weights that do not learn."""
+    """Prefixes of the names of parameters that are not trained."""
     warmup: int = 200
+    """Steps of linear warm-up."""
     weight_decay: float = 0.05
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest gradient norm; larger gradients are scaled down to it."""
     ema: float = 0.999
-    """Most that an update leaves of the weights' average, which is what is kept."""
+    """Largest decay per update of the moving average of the weights. The average is the saved
+    model."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 is fp32 on a processor that has no such products: a step takes some ten times as long with them there."""
+    """Precision of the forward pass. On devices without native bf16 products, bf16 falls back to
+    fp32, since emulated products make a step about ten times slower."""
     seed: int = 0
     workers: int = 1
-    """Processes that make samples."""
+    """Processes that create samples."""
     vocabulary_samples: int = 3000
-    """That the vocabulary is learned from."""
+    """Samples from which the vocabulary is learned."""
     log_every: int = 20
     checkpoint_every: int = 500
     picture_every: int = 1000
+    """Steps between pictures; 0 for no pictures."""
 
     def check_shares(self, processes: int) -> None:
-        """Refuse batches that so many processes cannot share.
+        """Checks that every batch has at least one image per process.
 
         Raises:
-            ConfigError: one has fewer images than there are processes.
+            ConfigError: a batch has fewer images than there are processes.
         """
         least = min(size.batch for size in self.sizes)
         if least < processes:
             raise ConfigError(
-                f"sizes: {processes} processes share a batch of {least}; each needs an image of every batch"
+                f"sizes: {processes} processes share a batch of {least}; "
+                "each needs an image of every batch"
             )
 
     @model_validator(mode="after")
     def _whole_updates(self) -> TrainConfig:
         if self.checkpoint_every % self.accumulate or self.steps % self.accumulate:
-            raise ValueError(f"steps and checkpoint_every are not whole multiples of accumulate ({self.accumulate})")
+            raise ValueError(
+                "steps and checkpoint_every are not whole multiples "
+                f"of accumulate ({self.accumulate})"
+            )
         return self
 
 
 def read_train_config(path: Path) -> TrainConfig:
-    """A config file; `$NAME` in it is read from the environment.
+    """Reads a config file and replaces `$NAME` by environment variables.
 
     Raises:
-        ConfigError: it cannot be read, or a key is wrong.
+        ConfigError: the file cannot be read or parsed, or a key or value is invalid.
     """
     try:
         document: Any = yaml.safe_load(os.path.expandvars(path.read_text()))
@@ -107,6 +116,5 @@ def read_train_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"] if part not in ("Rendered", "Read"))
-        raise ConfigError(f"{path}, {place}: {found['msg'].removeprefix('Value error, ')}") from error
+        lines = sentences(error, TrainConfig, missing="see docs/training.md")
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error

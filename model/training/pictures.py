@@ -1,4 +1,4 @@
-"""What a model says of a few images, drawn: to look at while it learns."""
+"""Draws the answers of a model for a few images, to inspect a training run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.earthgptx import EarthGPTX
-from model.prompt import VisualPrompt
-from model.region import Mask
-from model.tasks import Asked
-from model.training.record import Record
-from model.vision import padded
+from earthgptx.model.datasets.record import Record
+from earthgptx.model.inference.session import Session
+from earthgptx.model.interface.prompt import VisualPrompt
+from earthgptx.model.interface.region import Mask
+from earthgptx.model.network.earthgptx import EarthGPTX
+from earthgptx.model.network.vision import padded
 
 COLOURS = ((230, 60, 60), (60, 160, 250), (250, 200, 40), (80, 210, 110), (220, 110, 230))
 
 
 def draw_answers(model: EarthGPTX, records: Sequence[tuple[str, Record]], path: Path) -> None:
-    """A row an image: the truth, what was found of its words, and what a box prompt and the scene were called.
+    """Draws one row per image: left the true objects, right the objects found.
+
+    Objects of up to five words are drawn. The right title holds the caption of the scene and the
+    labels and captions of up to two box prompts.
 
     Args:
-        model: to ask.
-        records: of any size, each with its heading.
-        path: a PNG; its folder is created.
+        model: model to query.
+        records: headings and records of any size.
+        path: PNG file; its folder is created.
     """
     import matplotlib as mpl
 
@@ -36,19 +39,24 @@ def draw_answers(model: EarthGPTX, records: Sequence[tuple[str, Record]], path: 
     figure, axes = plt.subplots(len(records), 2, figsize=(9, 4.4 * len(records)), squeeze=False)
     for row, (heading, record) in zip(axes, records, strict=True):
         named = sorted({region.label for region in record.regions})[:5]
-        prompts = [VisualPrompt(id=str(n), place=region.mask.box) for n, region in enumerate(record.regions[:2])]
+        prompts = [
+            VisualPrompt(id=str(n), place=region.mask.box)
+            for n, region in enumerate(record.regions[:2])
+        ]
         pixels = torch.from_numpy(padded(record.pixels, model.config.token_px))[None]
-        asked = Asked(model, pixels, [record.modality], [prompts], metres=[record.metres_per_pixel])
+        session = Session(
+            model, pixels, [record.modality], [prompts], metres=[record.metres_per_pixel]
+        )
         truth = [(named.index(r.label), r.mask) for r in record.regions if r.label in named]
         seen = [
             (number, instance.mask)
-            for number, one in enumerate(asked.find([named])[0])
+            for number, one in enumerate(session.find([named])[0])
             for instance in one.instances
             if instance.mask is not None and instance.score >= 0.3
         ]
         left = f"{heading}\n{record.source} {record.image}: {', '.join(named)}"
-        said = (f"{r.label} | {r.caption[:70]}" for r in asked.refer()[0])
-        right = "\n".join([asked.describe(grounded=False)[0].caption[:90], *said])
+        said = (f"{r.label} | {r.caption[:70]}" for r in session.refer()[0])
+        right = "\n".join([session.describe(grounded=False)[0].caption[:90], *said])
         for axis, masks, title in zip(row, (truth, seen), (left, right), strict=True):
             axis.imshow(_painted(record, masks))
             axis.set_title(title, fontsize=7)
@@ -63,5 +71,7 @@ def _painted(record: Record, masks: Sequence[tuple[int, Mask]]) -> np.ndarray:
     canvas = np.moveaxis(record.pixels, 0, -1).copy()
     for number, mask in masks:
         inside = mask.window(0, 0, *canvas.shape[:2])
-        canvas[inside] = canvas[inside] // 2 + np.array(COLOURS[number % len(COLOURS)], np.uint8) // 2
+        canvas[inside] = (
+            canvas[inside] // 2 + np.array(COLOURS[number % len(COLOURS)], np.uint8) // 2
+        )
     return canvas

@@ -1,75 +1,86 @@
-"""One stage over one mixture: AdamW, a warm-up and a cosine, an average of the weights, checkpoints that go on bit by bit.
+"""Trains a model on one mixture, with AdamW, warm-up, cosine schedule and averaged weights.
 
-What a run leaves in its folder: `model/` (the average, as any other model's folder), `checkpoint.pt` (all that is
-needed to go on), `metrics.jsonl`, `tensorboard/`, `pictures/`.
+A run resumes from its checkpoint with bit-identical results. It writes `model/` (a model folder
+with the averaged weights), `checkpoint.pt` (the state needed to resume), `metrics.jsonl`,
+`tensorboard/` and `pictures/`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from model.config import SCALES, preset
-from model.earthgptx import EarthGPTX
-from model.errors import ConfigError
-from model.evaluation.calibration import fitted_offset, fitted_temperature
-from model.memory import keep_memory
-from model.pretrained import Parts, assemble
-from model.tokens import Vocabulary
-from model.training.config import TrainConfig
-from model.training.mixture import Mixture
-from model.training.objective import Ground, losses
-from model.training.record import Record
-from model.training.samples import Sample
-from model.training.team import Team
-from model.weights import from_pretrained, save_pretrained
+from earthgptx.model.checkpoint.pretrained import PretrainedParts, assemble
+from earthgptx.model.checkpoint.weights import from_pretrained, save_pretrained
+from earthgptx.model.datasets.record import Record
+from earthgptx.model.evaluation.calibration import fitted_offset, fitted_temperature
+from earthgptx.model.interface.allocator import tune_allocator
+from earthgptx.model.interface.config import SCALES, preset
+from earthgptx.model.interface.errors import ConfigError
+from earthgptx.model.network.earthgptx import EarthGPTX
+from earthgptx.model.network.tokens import Vocabulary
+from earthgptx.model.samples.mixture import Mixture
+from earthgptx.model.samples.sample import Sample
+from earthgptx.model.training.batches import NumberedSamples, batches, use_one_thread
+from earthgptx.model.training.config import TrainConfig
+from earthgptx.model.training.distributed import ProcessGroup
+from earthgptx.model.training.ground_head import GroundHead
+from earthgptx.model.training.metrics_log import MetricsLog
+from earthgptx.model.training.objective import ObjectiveModule
+from earthgptx.model.training.schedule import growing_average, parameter_groups, rate_at
 
 CALIBRATED = 120
-"""Held-out images that the temperature and the offset of masks are fitted on."""
-FOCAL_EVERY = 4
-"""One batch of so many is of crops with the wider view beside them."""
+"""Held-out images for fitting the temperature and the mask offset."""
 HELD_OUT = 2**40
-"""Number of the first sample that is looked at in pictures and never taught."""
+"""Number of the first held-out sample, for pictures and calibration; training stays below it."""
 
 
-def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, float]], None] = lambda *_: None) -> None:
-    """Train a model, or go on where the folder's checkpoint ends; with others where torch's process group is up.
+def train(
+    config: TrainConfig,
+    out: Path,
+    on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
+) -> None:
+    """Trains a model, or resumes from the checkpoint in the folder.
+
+    If torch's process group is initialised, all its processes train together.
 
     Args:
-        config: of the run.
+        config: config of the run.
         out: folder of the run.
-        on_step: told the steps done and the last losses.
+        on_step: called after each step with the number of steps done and the losses.
 
     Raises:
-        ConfigError: the folder holds another run's checkpoint, or a batch has fewer images than there are processes.
-        DataError: a set cannot be read.
+        ConfigError: the checkpoint in the folder is of a run with another config, or a batch has
+            fewer images than there are processes.
+        DataError: a dataset cannot be read.
     """
-    keep_memory()
-    team = Team.joined()
-    config.check_shares(team.size)
+    tune_allocator()
+    group = ProcessGroup.current()
+    config.check_shares(group.size)
     out.mkdir(parents=True, exist_ok=True)
     mixture = Mixture.read(config.sources, config.seed)
-    run = _Run(config, mixture, out, team)
-    batches = (team.part(batch) for batch in _batches(config, run.step))
+    run = _Run(config, mixture, out, group)
+    own_batches = (group.part(batch) for batch in batches(config, run.step))
     loader = DataLoader(
-        _Numbers(mixture), batch_sampler=batches, num_workers=config.workers, collate_fn=list,
-        prefetch_factor=4 if config.workers else None, worker_init_fn=_alone,
-    )  # fmt: skip
-    writer = _Metrics(out) if team.leads else None
+        NumberedSamples(mixture),
+        batch_sampler=own_batches,
+        num_workers=config.workers,
+        collate_fn=list,
+        prefetch_factor=4 if config.workers else None,
+        worker_init_fn=use_one_thread,
+    )
+    writer = MetricsLog(out) if group.is_leader else None
     started, images = time.monotonic(), 0
     for samples in loader:
         found = run.advance(samples)
@@ -77,8 +88,10 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
         on_step(run.step, found)
         last = run.step == config.steps
         if writer and (run.step % config.log_every == 0 or last):
-            speed = team.size * images / (time.monotonic() - started)
-            writer.write(run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed})
+            speed = group.size * images / (time.monotonic() - started)
+            writer.write(
+                run.step, {**found, "lr": float(run.schedule.get_last_lr()[0]), "images_s": speed}
+            )
         if run.step % config.checkpoint_every == 0 or last:
             run.save(calibrate=last)
         if config.picture_every and (run.step % config.picture_every == 0 or last):
@@ -87,60 +100,51 @@ def train(config: TrainConfig, out: Path, on_step: Callable[[int, dict[str, floa
         writer.close()
 
 
-class _Teacher(nn.Module):
-    """A model and what teaches it, as one module: a step is one call of it, which sharded weights want."""
-
-    def __init__(self, model: EarthGPTX, ground: Ground, *, together: bool) -> None:
-        super().__init__()
-        self.model, self.ground, self._together = model, ground, together
-
-    def forward(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        found = losses(self.model, samples, self.ground)
-        if self._together:
-            # Every weight takes part in every step, though not every image has prompts: processes must not differ in
-            # that. The language model's layers, which are sharded again by now, always do.
-            here = [weight for weight in self.parameters() if weight.requires_grad and not isinstance(weight, DTensor)]
-            every = [weight.reshape(-1)[:1].sum() for weight in here]
-            found["total"] = found["total"] + 0 * torch.stack(every).sum()
-        return found
-
-
 class _Run:
-    """All that changes while training."""
+    """State of a training run: weights, their average, optimizer, schedule and step."""
 
-    def __init__(self, config: TrainConfig, mixture: Mixture, out: Path, team: Team) -> None:
-        self._config, self._mixture, self._out, self._team = config, mixture, out, team
+    def __init__(
+        self, config: TrainConfig, mixture: Mixture, out: Path, group: ProcessGroup
+    ) -> None:
+        self._config, self._mixture, self._out, self._group = config, mixture, out, group
         torch.manual_seed(config.seed)
-        self._mixed = config.precision == "bf16" and _multiplies_bf16(team.device)
+        self._mixed = config.precision == "bf16" and _multiplies_bf16(group.device)
         self.model = _built(config, mixture)
-        ground = Ground(mixture.words, self.model.config.mask_width)
-        self._teacher = _Teacher(self.model, ground, together=team.size > 1).to(team.device)
+        ground = GroundHead(mixture.words, self.model.config.mask_width)
+        self._objective = ObjectiveModule(self.model, ground, together=group.size > 1).to(
+            group.device
+        )
         for name, weight in self.model.named_parameters():
             if name.startswith(config.frozen):
                 weight.requires_grad = False
-        self._average = AveragedModel(self.model, multi_avg_fn=_average(config.ema))
+        self._average = AveragedModel(self.model, multi_avg_fn=growing_average(config.ema))
         averaged = cast("EarthGPTX", self._average.module)
-        team.share(self._teacher, self.model.language.causal.model.layers)
-        team.share(averaged, averaged.language.causal.model.layers)
-        self._optimizer = torch.optim.AdamW(_groups(self._teacher, config), config.lr, fused=team.size == 1)
-        self.schedule = LambdaLR(self._optimizer, lambda update: _rate(update * config.accumulate, config))
+        group.shard(self._objective, self.model.language.causal.model.layers)
+        group.shard(averaged, averaged.language.causal.model.layers)
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(self._objective, config), config.lr, fused=group.size == 1
+        )
+        self.schedule = LambdaLR(
+            self._optimizer, lambda update: rate_at(update * config.accumulate, config)
+        )
         self.step = 0
         self._load()
 
     def advance(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """One step; the losses."""
+        """Runs one step; returns its losses, and the gradient norm if it updated the weights."""
         config, model = self._config, self.model
         model.train()
-        model.encoders.conv.eval()  # its statistics are those that it was published with: batches are small
+        model.encoders.conv.eval()  # keeps the published statistics: batches are too small
         autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=self._mixed)
-        # On a processor plain products go backward several times faster than the fused kernel: rows are short.
+        # On CPUs, the backward pass of plain products is several times faster than that of the
+        # fused kernel, since sequences are short.
         kernel = sdpa_kernel(SDPBackend.MATH) if model.device.type == "cpu" else nullcontext()
         with autocast, kernel:
-            found: dict[str, Tensor] = self._teacher(samples)
+            found: dict[str, Tensor] = self._objective(samples)
         (found["total"] / config.accumulate).backward()
         self.step += 1
         if self.step % config.accumulate == 0:
-            norm = nn.utils.clip_grad_norm_(self._teacher.parameters(), config.clip)
+            norm = nn.utils.clip_grad_norm_(self._objective.parameters(), config.clip)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             self._average.update_parameters(model)
@@ -149,25 +153,36 @@ class _Run:
         return {name: float(_whole(value.detach())) for name, value in found.items()}
 
     def averaged(self) -> EarthGPTX | None:
-        """What is kept, whole; None but on the leading process. Every process must ask."""
-        return self._plain(self._team.weights(self._average.module))
+        """Returns the averaged model, unsharded; None except on the leading process.
+
+        Every process must call it.
+        """
+        return self._plain(self._group.weights(self._average.module))
 
     def _plain(self, held: dict[str, Any]) -> EarthGPTX | None:
-        if not self._team.leads:
+        if not self._group.is_leader:
             return None
         whole = EarthGPTX(self.model.config, self.model.vocabulary)
         whole.load_state_dict(held)
-        return whole.to(self._team.device).eval()
+        return whole.to(self._group.device).eval()
 
     def save(self, *, calibrate: bool) -> None:
-        """Write the checkpoint, whole or not at all, and the averaged model; calibrate it on the way."""
-        team, teacher = self._team, self._teacher
-        held = team.weights(self._average.module)
+        """Writes the checkpoint atomically, and the averaged model.
+
+        Args:
+            calibrate: whether to fit temperature and mask offset of the averaged model first.
+        """
+        group, objective = self._group, self._objective
+        held = group.weights(self._average.module)
         state = {
-            "config": self._identity(), "step": self.step, "weights": team.weights(teacher),
-            "average": held, "updates": int(self._average.n_averaged),
-            "moments": team.moments(teacher, self._optimizer), "schedule": self.schedule.state_dict(),
-        }  # fmt: skip
+            "config": self._identity(),
+            "step": self.step,
+            "weights": group.weights(objective),
+            "average": held,
+            "updates": int(self._average.n_averaged),
+            "moments": group.optimizer_state(objective, self._optimizer),
+            "schedule": self.schedule.state_dict(),
+        }
         averaged = self._plain(held)
         if averaged is not None:
             path = self._out / "checkpoint.pt"
@@ -179,23 +194,26 @@ class _Run:
                 found = {
                     "temperature": round(fitted_temperature(averaged, records, words), 4),
                     "mask_offset": round(fitted_offset(averaged, records), 2),
-                }  # fmt: skip
+                }
                 averaged.config = averaged.config.model_copy(update=found)
             save_pretrained(averaged, self._out / "model", dtype=torch.float16)
-        team.wait()
+        group.wait()
 
     def draw(self) -> None:
-        """Show what the averaged model says of images that it is not taught."""
-        from model.training.pictures import draw_answers
+        """Draws the answers of the averaged model for held-out images."""
+        from earthgptx.model.training.pictures import draw_answers
 
         averaged = self.averaged()
         if averaged is not None:
             shown = [("not taught", record) for record in self._held_out(6)]
             draw_answers(averaged, shown, self._out / "pictures" / f"{self.step:06d}.png")
-        self._team.wait()
+        self._group.wait()
 
     def _held_out(self, count: int) -> list[Record]:
-        return [self._mixture.record(HELD_OUT + number, self._config.sizes[0].px) for number in range(count)]
+        return [
+            self._mixture.record(HELD_OUT + number, self._config.sizes[0].px)
+            for number in range(count)
+        ]
 
     def _load(self) -> None:
         path = self._out / "checkpoint.pt"
@@ -204,17 +222,18 @@ class _Run:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["config"] != self._identity():
             raise ConfigError(
-                f"{path} is of a run with another config; use another folder, or the config it began with"
+                f"{path} is of a run with another config; "
+                "use another folder, or the config it began with"
             )
-        self._team.take_weights(self._teacher, state["weights"])
-        self._team.take_weights(self._average.module, state["average"])
-        self._team.take_moments(self._teacher, self._optimizer, state["moments"])
+        self._group.load_weights(self._objective, state["weights"])
+        self._group.load_weights(self._average.module, state["average"])
+        self._group.load_optimizer_state(self._objective, self._optimizer, state["moments"])
         self._average.n_averaged.fill_(state["updates"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
 
     def _identity(self) -> str:
-        """The config but for what only says how a run is watched."""
+        """Returns the config as JSON, without the keys that do not affect the trained weights."""
         watched = {"workers", "log_every", "checkpoint_every", "picture_every"}
         return self._config.model_dump_json(exclude=watched)
 
@@ -223,10 +242,14 @@ def _built(config: TrainConfig, mixture: Mixture) -> EarthGPTX:
     if config.model not in SCALES:
         return from_pretrained(config.model)
     scale = preset(config.model)
-    parts = Parts(conv=config.start.conv, vit=config.start.vit, language=config.start.language)
+    parts = PretrainedParts(
+        conv=config.start.conv, vit=config.start.vit, language=config.start.language
+    )
     words = None
     if parts.language is None:
-        words = Vocabulary.train(mixture.texts(config.vocabulary_samples), scale.language.vocabulary)
+        words = Vocabulary.train(
+            mixture.texts(config.vocabulary_samples), scale.language.vocabulary
+        )
     return assemble(scale, parts, words)
 
 
@@ -237,98 +260,5 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def _whole(value: Tensor) -> Tensor:
-    """A value that may be spread over processes."""
+    """Returns a value unsharded."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def _groups(teacher: _Teacher, config: TrainConfig) -> Iterator[dict[str, Any]]:
-    """Weights by learning rate; biases, norms and embeddings do not decay."""
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for whole_name, weight in teacher.named_parameters():
-        name = whole_name.removeprefix("model.")
-        if weight.requires_grad:
-            factor = next((f for first, f in config.lr_factors.items() if name.startswith(first)), 1.0)
-            decay = 0.0 if weight.ndim < 2 or "embed" in name else config.weight_decay
-            found.setdefault((factor, decay), []).append(weight)
-    for (factor, decay), weights in found.items():
-        yield {"params": weights, "lr": config.lr * factor, "weight_decay": decay}
-
-
-_Weights = tuple[Tensor, ...] | list[Tensor]
-
-
-def _average(most: float) -> Callable[[_Weights, _Weights, Tensor | int], None]:
-    """An average with a memory that grows to `most`: else a short run would still hold its random start."""
-
-    @torch.no_grad()
-    def update(averaged: _Weights, current: _Weights, updates: Tensor | int) -> None:
-        decay = min(most, (1 + float(updates)) / (10 + float(updates)))
-        for old, new in zip(averaged, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new.to(old.dtype), 1 - decay)
-            else:
-                old.copy_(new)
-
-    return update
-
-
-def _rate(step: int, config: TrainConfig) -> float:
-    """Part of the learning rate at a step: a straight warm-up, then half a cosine down to a hundredth."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2
-
-
-_Wanted = tuple[int, int, bool]
-"""Number of a sample, side of its image, and whether it is a crop with the wider view beside it."""
-
-
-def _batches(config: TrainConfig, first: int) -> Iterator[list[_Wanted]]:
-    """What each step is taught, from a step on."""
-    weights = np.array([size.weight for size in config.sizes])
-    most = max(size.batch for size in config.sizes)
-    for step in range(first, config.steps):
-        rng = np.random.default_rng([config.seed, step])
-        size = config.sizes[int(rng.choice(len(weights), p=weights / weights.sum()))]
-        focal = step % FOCAL_EVERY == FOCAL_EVERY - 1
-        yield [(step * most + number, size.px, focal) for number in range(most if focal else size.batch)]
-
-
-class _Numbers(Dataset[Sample]):
-    """The mixture as torch's loader wants it."""
-
-    def __init__(self, mixture: Mixture) -> None:
-        self._mixture = mixture
-
-    def __getitem__(self, wanted: _Wanted) -> Sample:
-        number, px, focal = wanted
-        return self._mixture.focal(number, px) if focal else self._mixture.sample(number, px)
-
-
-def _alone(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-class _Metrics:
-    """The same figures as JSON lines and for TensorBoard."""
-
-    def __init__(self, out: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._lines = (out / "metrics.jsonl").open("a")
-        self._board = SummaryWriter(str(out / "tensorboard"))
-
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """Of one step."""
-        self._lines.write(
-            json.dumps({"step": step, **{name: round(value, 6) for name, value in figures.items()}}) + "\n"
-        )
-        self._lines.flush()
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self._lines.close()
-        self._board.close()

@@ -1,19 +1,24 @@
 import pytest
 from pydantic import ValidationError
 
-from catalogs.collections import KNOWN, CollectionProfile, modality_of, profile_of
-from catalogs.errors import UnknownCollection
+from earthgptx.catalogs.collections import KNOWN, CollectionProfile, modality_of, profile_of
+from earthgptx.catalogs.errors import UnknownCollection
 
 
 def test_an_unknown_collection_is_refused_with_a_way_out() -> None:
-    with pytest.raises(UnknownCollection, match=r"'gaofen' is not known \(known: .*naip.*source\.profiles\.gaofen"):
+    with pytest.raises(
+        UnknownCollection, match=r"'gaofen' is not known \(known: .*naip.*source\.profiles\.gaofen"
+    ):
         profile_of("gaofen")
 
 
 def test_a_job_may_describe_a_collection_or_name_another_known_one() -> None:
     own = KNOWN["naip"].model_copy(update={"modality": "infrared"})
     assert profile_of("mine", {"mine": own}) is own
-    assert profile_of("landsat-c2-l2", {"landsat-c2-l2": "landsat-c2-l2-thermal"}).modality == "infrared"
+    assert (
+        profile_of("landsat-c2-l2", {"landsat-c2-l2": "landsat-c2-l2-thermal"}).modality
+        == "infrared"
+    )
 
 
 def test_collections_of_several_modalities_are_not_mixed() -> None:

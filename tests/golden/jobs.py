@@ -1,7 +1,8 @@
-"""Two small jobs and the digests of all that they leave; run as a module, it prints the digests as JSON.
+"""Two small jobs and the digests of all that they leave; run as a module, it prints the digests as
+JSON.
 
-The environment of `PORTABLE` keeps every library to instructions that any x86-64 processor of the last ten years has,
-so that the digests do not depend on the machine.
+The environment of `PORTABLE` keeps every library to instructions that any x86-64 processor of the
+last ten years has, so that the digests do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 import shapely
 import zarr
 
-from pipeline import JobSpec, open_result, plan, run
-from pipeline.crew import Crew
-from tests.archive import Archive, targets
-from workflows.sample import make_sample
+from earthgptx import JobSpec, open_result, plan, run
+from earthgptx.pipeline.engine.pool import ReplicaPool
+from earthgptx.workflows.sample import make_sample
+from tests.archive import Archive, every_kind_of_prompt, targets
 
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -34,10 +35,13 @@ PORTABLE = {
 
 
 def main(folder: Path) -> None:
-    jobs = {"cfar-over-the-sample": over_the_sample(folder), "tiny-with-prompts": with_prompts(folder)}
-    with Crew(next(iter(jobs.values())).engine) as crew:
+    jobs = {
+        "cfar-over-the-sample": over_the_sample(folder),
+        "tiny-with-prompts": with_prompts(folder),
+    }
+    with ReplicaPool(next(iter(jobs.values())).engine) as pool:
         for spec in jobs.values():
-            report = run(plan(spec), crew=crew)
+            report = run(plan(spec), pool=pool)
             assert not report.failed_tiles, report.failures
     print(json.dumps({name: digests(spec.output) for name, spec in jobs.items()}))
 
@@ -69,16 +73,7 @@ def with_prompts(folder: Path) -> JobSpec:
     archive.add("a", targets(5, (400, 500), 20), nodata=None)
     archive.save()
 
-    def at(row: float, col: float) -> tuple[float, float]:
-        return archive.west + 10 * col, archive.north - 10 * row
-
-    shapes = {
-        "point": shapely.Point(at(130, 60)),
-        "box": shapely.box(*at(330, 300), *at(300, 350)),
-        "polygon": shapely.Polygon([at(200, 200), at(200, 260), at(240, 230)]),
-        "stroke": shapely.LineString([at(100, 400), at(140, 440)]),
-        "wide": shapely.box(*at(390, 60), *at(20, 470)),
-    }
+    shapes = every_kind_of_prompt(archive)
     prompts = folder / "prompts.parquet"
     frame = gpd.GeoDataFrame({"id": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:32631")
     frame.to_parquet(prompts)
@@ -94,7 +89,9 @@ def with_prompts(folder: Path) -> JobSpec:
 def digests(url: str) -> dict[str, str]:
     """SHA-256 of every array of a result, and of its table of objects; 16 digits each."""
     root = zarr.open_group(url, mode="r")
-    arrays = {path: node for path, node in root.members(max_depth=None) if isinstance(node, zarr.Array)}
+    arrays = {
+        path: node for path, node in root.members(max_depth=None) if isinstance(node, zarr.Array)
+    }
     found = {
         path: _digest(array[...])
         for path, array in arrays.items()

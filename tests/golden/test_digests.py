@@ -1,4 +1,6 @@
-"""Moving code changes no answer: two small jobs leave the arrays and objects that were written down."""
+"""Moving code changes no answer: two small jobs leave the arrays and objects that were written
+down.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import REPO
 from tests.golden.jobs import PORTABLE
 
-REPO = Path(__file__).parents[2]
 WRITTEN = Path(__file__).with_name("digests.json")
 
 
@@ -29,6 +31,10 @@ def test_two_jobs_leave_the_digests_that_were_written_down(tmp_path: Path) -> No
     found, written = json.loads(said), json.loads(WRITTEN.read_text())
     for name, arrays in written.items():
         changed = sorted(
-            path for path in arrays.keys() | found[name].keys() if arrays.get(path) != found[name].get(path)
+            path
+            for path in arrays.keys() | found[name].keys()
+            if arrays.get(path) != found[name].get(path)
         )
-        assert not changed, f"{name}: {changed} changed; a change that is meant raises pipeline.plan.ALGORITHM"
+        assert not changed, (
+            f"{name}: {changed} changed; if that is meant, raise planning.plan.ALGORITHM"
+        )

@@ -1,4 +1,6 @@
-"""The manifest against the schemas of KubeRay's own resource definitions, and what the image is made of."""
+"""The manifest against the schemas of KubeRay's own resource definitions, and what the image is
+made of.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +9,19 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline import JobSpec
+from earthgptx import JobSpec
+from tests import REPO
 
-INFRA = Path(__file__).parents[2] / "infra"
+INFRA = REPO / "infra"
 
 
 def schema_of(crd: Path, version: str) -> dict[str, Any]:
     definition = yaml.safe_load(crd.read_text())
-    [found] = [v["schema"]["openAPIV3Schema"] for v in definition["spec"]["versions"] if v["name"] == version]
+    [found] = [
+        v["schema"]["openAPIV3Schema"]
+        for v in definition["spec"]["versions"]
+        if v["name"] == version
+    ]
     return closed(found)
 
 
@@ -47,7 +54,9 @@ def manifest() -> dict[str, Any]:
     return found
 
 
-def test_the_manifest_is_what_kuberay_takes(schema: dict[str, Any], manifest: dict[str, Any]) -> None:
+def test_the_manifest_is_what_kuberay_takes(
+    schema: dict[str, Any], manifest: dict[str, Any]
+) -> None:
     jsonschema.validate(manifest, schema)
 
 
@@ -57,18 +66,22 @@ def test_the_manifest_is_what_kuberay_takes(schema: dict[str, Any], manifest: di
         lambda spec: spec.update(entrypont="x"),
         lambda spec: spec.update(backoffLimit="two"),
         lambda spec: spec["rayClusterSpec"].pop("headGroupSpec"),
-        lambda spec: spec["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0].update(
-            imag="x"
-        ),
+        lambda spec: spec["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"][
+            "containers"
+        ][0].update(imag="x"),
     ],
 )
-def test_a_wrong_manifest_would_be_seen(schema: dict[str, Any], manifest: dict[str, Any], spoil: Any) -> None:
+def test_a_wrong_manifest_would_be_seen(
+    schema: dict[str, Any], manifest: dict[str, Any], spoil: Any
+) -> None:
     spoil(manifest["spec"])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(manifest, schema)
 
 
-def test_the_manifest_runs_our_command_in_our_image_and_not_as_root(manifest: dict[str, Any]) -> None:
+def test_the_manifest_runs_our_command_in_our_image_and_not_as_root(
+    manifest: dict[str, Any],
+) -> None:
     spec = manifest["spec"]
     assert spec["entrypoint"].split()[:2] == ["earthgptx", "run"]
     cluster = spec["rayClusterSpec"]

@@ -1,4 +1,5 @@
-"""Twenty made images of unseen seeds, kept as files, so that figures on them do not depend on the renderer of the day.
+"""Twenty made images of unseen seeds, kept as files, so that figures on them do not depend on the
+renderer of the day.
 
 `python -m tests.model.chips` writes them anew.
 """
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.prompt import VisualPrompt
-from model.region import Mask
-from model.tile import Modality
-from model.training.record import Record, Region
-from model.training.rendered import rendered
+from earthgptx.model.datasets.record import Record, Region
+from earthgptx.model.interface.prompt import VisualPrompt
+from earthgptx.model.interface.region import Mask
+from earthgptx.model.interface.tile import Modality
+from earthgptx.model.synthetic.rendered import rendered
 
 FOLDER = Path(__file__).parent / "chips"
 SENSORS: tuple[Modality, ...] = ("optical", "sar", "infrared")
@@ -34,14 +35,26 @@ def _read(told: dict[str, Any]) -> Record:
     for each in told["regions"]:
         mask = VisualPrompt.from_json(each["mask"]).place
         assert isinstance(mask, Mask)
-        regions.append(Region(labels=tuple(each["labels"]), mask=mask, whole=each["whole"], caption=each["caption"]))
+        regions.append(
+            Region(
+                labels=tuple(each["labels"]),
+                mask=mask,
+                stuff=each["whole"],
+                caption=each["caption"],
+            )
+        )
     hidden = VisualPrompt.from_json(told["hidden"]).inside(SIDE, SIDE) if told["hidden"] else None
     with Image.open(FOLDER / told["image"]) as image:
         pixels = np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0))
     return Record(
-        pixels=pixels, modality=told["modality"], metres_per_pixel=told["metres_per_pixel"], regions=tuple(regions),
-        complete=frozenset(told["complete"]), source="rendered", ignored=hidden,
-    )  # fmt: skip
+        pixels=pixels,
+        modality=told["modality"],
+        metres_per_pixel=told["metres_per_pixel"],
+        regions=tuple(regions),
+        complete=frozenset(told["complete"]),
+        source="rendered",
+        ignored=hidden,
+    )
 
 
 def write_chips() -> None:
@@ -56,18 +69,28 @@ def write_chips() -> None:
         Image.fromarray(np.moveaxis(record.pixels, 0, -1)).save(FOLDER / name, optimize=True)
         regions = [
             {
-                "labels": region.labels, "whole": region.whole, "caption": region.caption,
+                "labels": region.labels,
+                "whole": region.stuff,
+                "caption": region.caption,
                 "mask": VisualPrompt(id="", place=region.mask).to_json(),
             }
             for region in record.regions
-        ]  # fmt: skip
+        ]
         hidden = (
-            None if record.ignored is None else VisualPrompt(id="", place=Mask.from_array(record.ignored)).to_json()
+            None
+            if record.ignored is None
+            else VisualPrompt(id="", place=Mask.from_array(record.ignored)).to_json()
         )
-        told.append({
-            "image": name, "modality": record.modality, "metres_per_pixel": round(record.metres_per_pixel or 0, 3),
-            "complete": sorted(record.complete), "hidden": hidden, "regions": regions,
-        })  # fmt: skip
+        told.append(
+            {
+                "image": name,
+                "modality": record.modality,
+                "metres_per_pixel": round(record.metres_per_pixel or 0, 3),
+                "complete": sorted(record.complete),
+                "hidden": hidden,
+                "regions": regions,
+            }
+        )
     lines = ",\n".join(json.dumps(each) for each in told)
     (FOLDER / "chips.json").write_text(f"[\n{lines}\n]\n")
 

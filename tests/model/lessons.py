@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.prompt import VisualPrompt
-from model.region import Mask, Point
-from model.tokens import Vocabulary
-from model.training.samples import Answer, Describe, Find, Locate, Refer, Sample
+from earthgptx.catalogs.collections import Modality
+from earthgptx.model.interface.prompt import VisualPrompt
+from earthgptx.model.interface.region import Mask, Point
+from earthgptx.model.network.tokens import Vocabulary
+from earthgptx.model.samples.sample import Answer, Describe, Find, Locate, Refer, Sample
 
 SIDE = 128
 NAMES = ("ship", "tank", "building", "aircraft", "vehicle", "dock", "crane", "barge")
 ABSENT = "windmill"
+SENSORS: tuple[Modality, ...] = ("optical", "sar", "infrared")
 
 
 def samples(count: int = 8) -> list[Sample]:
@@ -34,20 +36,29 @@ def _sample(number: int, name: str, noise: np.random.Generator) -> Sample:
         pixels[:, y : y + height, x : x + width] = noise.integers(150, 250)
         masks.append(Mask.from_array(np.ones((height, width), bool), y0=y, x0=x))
     west, east = masks
-    modality = ("optical", "sar", "infrared")[number % 3]
+    modality = SENSORS[number % 3]
     return Sample(
-        pixels=pixels, modality=modality,
+        pixels=pixels,
+        modality=modality,
         prompts=(
-            VisualPrompt(id="a", place=Point(west.centre.x, west.centre.y)), VisualPrompt(id="b", place=east.box),
+            VisualPrompt(id="a", place=Point(west.centre.x, west.centre.y)),
+            VisualPrompt(id="b", place=east.box),
         ),
         lessons=(
-            Find(name, (west, east)), Find(ABSENT, ()),
-            Locate(f"the western {name}", west, among=(east,)), Locate(f"the eastern {name}", east, among=(west,)), Locate(f"the {ABSENT}", None),
-            Refer("a", name, f"a bright {name} in the west", west), Refer("b", name, f"a {name} {east.width} pixels wide", east),
-            Describe(((f"{modality} scene with", None), (f"a {name}", west), ("and another", None))),
-            Answer(f"how many {name}s?", "two"), Answer("what is this?", f"a {name}", ("a",)),
+            Find(name, (west, east)),
+            Find(ABSENT, ()),
+            Locate(f"the western {name}", west, among=(east,)),
+            Locate(f"the eastern {name}", east, among=(west,)),
+            Locate(f"the {ABSENT}", None),
+            Refer("a", name, f"a bright {name} in the west", west),
+            Refer("b", name, f"a {name} {east.width} pixels wide", east),
+            Describe(
+                ((f"{modality} scene with", None), (f"a {name}", west), ("and another", None))
+            ),
+            Answer(f"how many {name}s?", "two"),
+            Answer("what is this?", f"a {name}", ("a",)),
         ),
-    )  # fmt: skip
+    )
 
 
 def _texts(lesson: object) -> list[str]:

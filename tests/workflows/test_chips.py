@@ -9,9 +9,10 @@ import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from model.errors import DataError
-from model.training.datasets import SetConfig, read_set
-from workflows.chips import cut_chips
+from earthgptx.model.datasets.formats import SetConfig
+from earthgptx.model.datasets.readers import read_set
+from earthgptx.model.interface.errors import DataError
+from earthgptx.workflows.chips import cut_chips
 
 
 @pytest.fixture
@@ -21,25 +22,40 @@ def raster(tmp_path: Path) -> Path:
     pixels[:, 40:60, 80:120] = 200
     pixels[:, :, 200:] = 0
     with rasterio.open(
-        path, "w", driver="GTiff", width=250, height=150, count=3, dtype="uint8", crs="EPSG:32631",
+        path,
+        "w",
+        driver="GTiff",
+        width=250,
+        height=150,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32631",
         transform=from_origin(500_000, 4_700_000, 2, 2),
-    ) as file:  # fmt: skip
+    ) as file:
         file.write(pixels)
     return path
 
 
 def outlines(path: Path, *shapes: shapely.Geometry, crs: str = "EPSG:32631") -> str:
-    frame = gpd.GeoDataFrame({"kind": ["hall", "shed"][: len(shapes)]}, geometry=list(shapes), crs=crs)
+    frame = gpd.GeoDataFrame(
+        {"kind": ["hall", "shed"][: len(shapes)]}, geometry=list(shapes), crs=crs
+    )
     frame.to_crs("EPSG:4326").to_file(path, driver="GeoJSON")
     return str(path)
 
 
-def test_outlines_lie_on_their_pixels_in_every_chip_that_they_meet(raster: Path, tmp_path: Path) -> None:
-    across = shapely.box(500_160, 4_700_000 - 120, 500_240, 4_700_000 - 80)  # rows 40..60, columns 80..120
+def test_outlines_lie_on_their_pixels_in_every_chip_that_they_meet(
+    raster: Path, tmp_path: Path
+) -> None:
+    across = shapely.box(
+        500_160, 4_700_000 - 120, 500_240, 4_700_000 - 80
+    )  # rows 40..60, columns 80..120
     labels = outlines(tmp_path / "l.geojson", across)
     assert cut_chips(str(raster), labels, tmp_path / "chips", word="building", px=100) == (4, 2)
     records = read_set(
-        SetConfig(name="mine", format="coco", folder=tmp_path / "chips", split="train", modality="optical")
+        SetConfig(
+            name="mine", format="coco", folder=tmp_path / "chips", split="train", modality="optical"
+        )
     )
     found = [region for record in records for region in record.regions]
     assert [region.label for region in found] == ["building", "building"]

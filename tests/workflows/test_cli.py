@@ -1,8 +1,10 @@
 """The command line as a user meets it: its words, its exit code."""
 
 import contextlib
+import importlib.metadata
 import io
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -19,23 +21,41 @@ from matplotlib.image import imread
 from typer.main import get_group
 from typer.testing import CliRunner
 
+from earthgptx.workflows import terminal
+from earthgptx.workflows.cli import app, main
+from tests import REPO
 from tests.archive import Archive, targets
-from workflows import cli
-from workflows.cli import app, main
 
-REPO = Path(__file__).parents[2]
 COMMANDS = (
-    "sample", "demo", "search", "plan", "run", "status", "why", "query", "show", "export", "submit", "chips", "train", "evaluate",
-)  # fmt: skip
+    "init",
+    "sample",
+    "demo",
+    "search",
+    "plan",
+    "run",
+    "status",
+    "why",
+    "query",
+    "show",
+    "export",
+    "submit",
+    "chips",
+    "train",
+    "evaluate",
+)
 
 
 def earthgptx(*arguments: object, code: int = 0) -> tuple[str, str]:
-    """What a command says on standard output and on standard error, by the program's own entry point."""
+    """What a command says on standard output and on standard error, by the program's own entry
+    point.
+    """
     said, complained, ended = io.StringIO(), io.StringIO(), 0
     with (
-        contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained),
-        mock.patch.object(sys, "argv", ["earthgptx", *map(str, arguments)]), warnings.catch_warnings(),
-    ):  # fmt: skip
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(complained),
+        mock.patch.object(sys, "argv", ["earthgptx", *map(str, arguments)]),
+        warnings.catch_warnings(),
+    ):
         try:
             main()
         except SystemExit as exit:
@@ -46,7 +66,10 @@ def earthgptx(*arguments: object, code: int = 0) -> tuple[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def wide_terminal() -> Iterator[None]:
-    with mock.patch.object(cli.out, "_width", 200), mock.patch.object(cli.err, "_width", 200):
+    with (
+        mock.patch.object(terminal.out, "_width", 200),
+        mock.patch.object(terminal.err, "_width", 200),
+    ):
         yield
 
 
@@ -55,9 +78,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ray_two: None) -> Path:
     """A job file with relative paths in a folder of its own, and its finished result."""
     folder = tmp_path_factory.mktemp("cli")
     archive = Archive(folder / "archive")
-    archive.add("a", targets(3)[:300, :500], nodata=None, **{"eo:cloud_cover": 5.0})
+    archive.add("a", targets(3)[:300, :500], nodata=None, properties={"eo:cloud_cover": 5.0})
     archive.save()
-    document = archive.job(folder / "out.zarr").model_dump(mode="json", by_alias=True, exclude_none=True)
+    document = archive.job(folder / "out.zarr").model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
     document["source"]["catalog"] = "archive/catalog.json"
     document["output"] = "results/out.zarr"
     document["tasks"] = {"find": ["ship"], "describe": True}
@@ -88,14 +113,18 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("tiny", 0.3, 1), ("nano", 10, 20), ("small", 130, 180), ("base", 7000, 9000)]
+    ("name", "low", "high"),
+    [("tiny", 0.3, 1), ("nano", 10, 20), ("small", 130, 180), ("base", 7000, 9000)],
 )
 def test_a_scale_is_described_without_its_weights(name: str, low: float, high: float) -> None:
     facts = json.loads(earthgptx("model", "describe", name, "--json")[0])
     total = sum(facts["parameters"].values())
     assert low * 1e6 < total < high * 1e6
     assert facts["bytes_fp32"] == 2 * facts["bytes_bf16"] == 4 * total
-    assert facts["image_tokens"] == 1 + (facts["config"]["image_px"] // facts["config"]["token_px"]) ** 2
+    assert (
+        facts["image_tokens"]
+        == 1 + (facts["config"]["image_px"] // facts["config"]["token_px"]) ** 2
+    )
     said, _ = earthgptx("model", "describe", name)
     assert "language" in said
     assert "keys and values" in said
@@ -103,9 +132,11 @@ def test_a_scale_is_described_without_its_weights(name: str, low: float, high: f
 
 def test_a_mistake_leaves_the_process_with_code_2_and_no_traceback(folder: Path) -> None:
     ended = subprocess.run(
-        [Path(sys.executable).parent / "earthgptx", "plan", job_with(folder, sources={})], capture_output=True, text=True,
+        [Path(sys.executable).parent / "earthgptx", "plan", job_with(folder, sources={})],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: ")
     assert "unknown key 'sources'" in ended.stderr
@@ -133,7 +164,9 @@ def test_search_freezes_the_items_and_a_job_over_them_is_the_same_plan(folder: P
     listed = json.loads(earthgptx("search", folder / "job.yaml", "--json")[0])
     assert listed["items"][0]["cloud_cover"] == 5.0
     before = json.loads(earthgptx("plan", folder / "job.yaml", "--json")[0])
-    after = json.loads(earthgptx("plan", job_with(folder, source__catalog=str(frozen)), "--json")[0])
+    after = json.loads(
+        earthgptx("plan", job_with(folder, source__catalog=str(frozen)), "--json")[0]
+    )
     assert before["plan_id"] == after["plan_id"]
 
 
@@ -167,10 +200,14 @@ def test_query_in_every_format(folder: Path, tmp_path: Path) -> None:
     assert len(gpd.read_parquet(tmp_path / "o.parquet")) == count
     some = document["features"][0]["geometry"]
     west = min(x for x, _ in some["coordinates"][0]) if some["type"] == "Polygon" else 3.0
-    near = json.loads(earthgptx("query", out, "--json", "--bbox", west - 1e-5, 42, west + 1e-5, 43)[0])
+    near = json.loads(
+        earthgptx("query", out, "--json", "--bbox", west - 1e-5, 42, west + 1e-5, 43)[0]
+    )
     assert 0 < len(near["features"]) < count
     area = tmp_path / "area.geojson"
-    area.write_text(json.dumps({"type": "Polygon", "coordinates": [[[9, 42], [10, 42], [10, 43], [9, 42]]]}))
+    area.write_text(
+        json.dumps({"type": "Polygon", "coordinates": [[[9, 42], [10, 42], [10, 43], [9, 42]]]})
+    )
     assert json.loads(earthgptx("query", out, "--json", "--within", area)[0])["features"] == []
 
 
@@ -188,7 +225,10 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"sources": {}}, "unknown key 'sources'; did you mean 'source'?"),
-        ({"source__colections": ["a"]}, "unknown key 'source.colections'; did you mean 'collections'?"),
+        (
+            {"source__colections": ["a"]},
+            "unknown key 'source.colections'; did you mean 'collections'?",
+        ),
         ({"engine": {"replicas": "many"}}, "'engine.replicas': input should be a valid integer"),
         ({"source__aoi": {"bbox": [20, 0, 21, 1]}}, "source.aoi lies outside all 1 items"),
         ({"source__aoi": "nowhere.geojson"}, "source.aoi: cannot read"),
@@ -197,16 +237,27 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
         ({"source__catalog": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
         ({"source__collections": ["other"]}, "collection 'other' is not known"),
         ({"grid": {"tile_px": 256, "halo_px": 64, "block_px": 500}}, "the nearest that is: 512"),
-        ({"grid": {"tile_px": 150, "halo_px": 64, "block_px": 500}}, "the smallest tile for this halo is 192"),
-        ({"grid": {"tile_px": 256, "halo_px": 32, "block_px": 576}}, "does not exceed the 40 px of context"),
-        ({"prompts": {"from": "no.geojson"}, "tasks": {"refer": True}}, "prompts.from: cannot read"),
+        (
+            {"grid": {"tile_px": 150, "halo_px": 64, "block_px": 500}},
+            "the smallest tile for this halo is 192",
+        ),
+        (
+            {"grid": {"tile_px": 256, "halo_px": 32, "block_px": 576}},
+            "does not exceed the 40 px of context",
+        ),
+        (
+            {"prompts": {"from": "no.geojson"}, "tasks": {"refer": True}},
+            "prompts.from: cannot read",
+        ),
         ({"tasks": {}}, "nothing is asked for"),
         ({"model": "nothing:There"}, "no analyst 'nothing:There'"),
         ({"output": "results/out.tif"}, "does not end in .zarr"),
         ({"tasks": {"find": ["other"]}}, "holds the result of another plan (differs in tasks)"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_code_2(folder: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_a_mistake_is_one_sentence_and_code_2(
+    folder: Path, changes: dict[str, Any], sentence: str
+) -> None:
     _, said = earthgptx("run", job_with(folder, **changes), code=2)
     assert said.count("error:") == 1
     assert sentence in said
@@ -245,11 +296,37 @@ def test_prompts_that_cannot_be_asked_are_said_at_the_end(folder: Path) -> None:
     points = gpd.GeoSeries(gpd.points_from_xy([3.02, 9.0], [42.44, 42.44]), crs=4326)
     gpd.GeoDataFrame({"id": ["here", "far"]}, geometry=points).to_file(folder / "points.geojson")
     job = job_with(
-        folder, prompts={"from": "points.geojson"}, tasks={"refer": True}, output="results/points.zarr",
+        folder,
+        prompts={"from": "points.geojson"},
+        tasks={"refer": True},
+        output="results/points.zarr",
         source__aoi={"bbox": [2, 40, 4, 44]},
-    )  # fmt: skip
+    )
     said, _ = earthgptx("run", job)
     assert "not asked: 1 prompts, for example far: outside the AOI" in said
     answers = gpd.read_parquet(folder / "results/points.objects.parquet")
     assert answers["prompt_ids"].tolist() == ["here"]
     assert np.isfinite(answers["score"]).all()
+
+
+def test_the_version_is_the_packages() -> None:
+    assert earthgptx("--version")[0].strip() == importlib.metadata.version("earthgptx")
+
+
+@pytest.mark.parametrize("arguments", [("run", "none.yaml"), ("why", "none.zarr", 0, 0)])
+def test_a_message_is_a_sentence_with_an_end(arguments: tuple[object, ...]) -> None:
+    _, complained = earthgptx(*arguments, code=2)
+    assert complained.startswith("error: ")
+    assert complained.endswith((".\n", "?\n"))
+
+
+def test_a_shell_completes_the_commands() -> None:
+    typed = {"COMP_WORDS": "earthgptx qu", "COMP_CWORD": "1"}
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("earthgptx")],
+        env=os.environ | typed | {"_EARTHGPTX_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.split() == ["query"]

@@ -10,14 +10,16 @@ import pytest
 import rasterio
 from matplotlib.image import imread
 
-from pipeline import open_result
-from workflows.demo import run_demo
-from workflows.sample import DATES, make_sample
+from earthgptx import open_result
+from earthgptx.workflows.demo import run_demo
+from earthgptx.workflows.sample import DATES, make_sample
 
 
 def digest(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
+    return hashlib.sha256(
+        b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)
+    ).hexdigest()
 
 
 @pytest.mark.slow
@@ -31,25 +33,38 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_coast(tmp_path: 
 @pytest.mark.slow
 def test_scale_makes_it_bigger(tmp_path: Path, sample_archive: Path) -> None:
     make_sample(tmp_path / "big", scale=2)
-    assert len(list((tmp_path / "big").rglob("*.tif"))) == 2 * len(list(sample_archive.rglob("*.tif")))
+    assert len(list((tmp_path / "big").rglob("*.tif"))) == 2 * len(
+        list(sample_archive.rglob("*.tif"))
+    )
 
 
-def test_it_is_a_static_catalog_of_three_sensors_two_zones_and_three_dates(sample_archive: Path) -> None:
+def test_it_is_a_static_catalog_of_three_sensors_two_zones_and_three_dates(
+    sample_archive: Path,
+) -> None:
     catalog = pystac.Catalog.from_file(str(sample_archive / "catalog.json"))
-    collections = {collection.id: list(collection.get_items()) for collection in catalog.get_children()}
+    collections = {
+        collection.id: list(collection.get_items()) for collection in catalog.get_children()
+    }
     assert sorted(collections) == ["sample-infrared", "sample-optical", "sample-sar"]
     for name, items in collections.items():
         assert {item.datetime for item in items} == set(DATES)
         assert {item.properties["proj:code"] for item in items} == {"EPSG:32631", "EPSG:32632"}
-        assert all(asset.extra_fields["proj:transform"] for item in items for asset in item.assets.values()), name
+        assert all(
+            asset.extra_fields["proj:transform"] for item in items for asset in item.assets.values()
+        ), name
     optical = collections["sample-optical"][0]
     assert 0 <= optical.properties["eo:cloud_cover"] <= 100
     assert collections["sample-sar"][0].properties["sar:polarizations"] == ["VV", "VH"]
-    first, second = (shape for shape in sorted(item.bbox for item in collections["sample-sar"] if item.bbox)[0:4:3])
+    first, second = (
+        shape
+        for shape in sorted(item.bbox for item in collections["sample-sar"] if item.bbox)[0:4:3]
+    )
     assert second[0] < first[2], "some scenes overlap"
 
 
-def test_its_rasters_are_cogs_with_overviews_whose_mask_says_where_cloud_is(sample_archive: Path) -> None:
+def test_its_rasters_are_cogs_with_overviews_whose_mask_says_where_cloud_is(
+    sample_archive: Path,
+) -> None:
     for path in sorted(sample_archive.rglob("*.tif"))[::7]:
         with rasterio.open(path) as raster:
             assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
@@ -58,7 +73,10 @@ def test_its_rasters_are_cogs_with_overviews_whose_mask_says_where_cloud_is(samp
     visual = next(iter(sorted(sample_archive.rglob("visual.tif"))))
     shares = []
     for folder in sorted({path.parent for path in sample_archive.rglob("visual.tif")}):
-        with rasterio.open(folder / "visual.tif") as raster, rasterio.open(folder / "cloud.tif") as mask:
+        with (
+            rasterio.open(folder / "visual.tif") as raster,
+            rasterio.open(folder / "cloud.tif") as mask,
+        ):
             bright, cloud = raster.read().mean(axis=0), mask.read(1) == 1
         if 0.02 < cloud.mean() < 0.9:
             shares.append(bright[cloud].mean() - bright[~cloud].mean())

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import open_result
+from earthgptx import open_result
+from tests import REPO
 from tests.archive import Archive, targets
 
-REPO = Path(__file__).parents[2]
 TOKEN = "a-token-for-a-test"
 
 
@@ -32,9 +32,12 @@ def free_port() -> int:
 def environment() -> dict[str, str]:
     bin_folder = str(Path(sys.executable).parent)
     return os.environ | {
-        "PYTHONPATH": str(REPO), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_ADDRESS": "",
+        "PYTHONPATH": str(REPO),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_ADDRESS": "",
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +46,37 @@ def server(environment: dict[str, str]) -> Iterator[str]:
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray", dir="/tmp")
     ray = str(Path(sys.executable).parent / "ray")
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}",
-         f"--dashboard-agent-listen-port={free_port()}",
-         "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--temp-dir={folder}",
-         "--include-dashboard=true", "--disable-usage-stats"],
-        env={key: value for key, value in environment.items() if key != "RAY_ADDRESS"}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [
+            ray,
+            "start",
+            "--head",
+            "--block",
+            f"--port={free_port()}",
+            f"--dashboard-port={port}",
+            f"--dashboard-agent-listen-port={free_port()}",
+            "--dashboard-host=127.0.0.1",
+            "--node-ip-address=127.0.0.1",
+            "--num-cpus=2",
+            f"--temp-dir={folder}",
+            "--include-dashboard=true",
+            "--disable-usage-stats",
+        ],
+        env={key: value for key, value in environment.items() if key != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     address = f"http://127.0.0.1:{port}"
     # The server answers before the node's agent has registered, and takes no job until then.
-    ready = "from ray.job_submission import JobSubmissionClient as C; import sys; C(sys.argv[1]).submit_job(entrypoint='true')"
-    for _ in range(10):
-        if not subprocess.run(
-            [sys.executable, "-c", ready, address], env=environment, capture_output=True, check=False
-        ).returncode:
-            break
+    ready = (
+        "import sys; from ray.job_submission import JobSubmissionClient as Client\n"
+        "Client(sys.argv[1]).submit_job(entrypoint='true')"
+    )
+    deadline = time.monotonic() + 120
+    while subprocess.run(
+        [sys.executable, "-c", ready, address], env=environment, capture_output=True, check=False
+    ).returncode:
+        assert time.monotonic() < deadline, "the job server does not start"
         time.sleep(0.5)
     yield address
     os.killpg(head.pid, signal.SIGKILL)
@@ -67,14 +86,21 @@ def server(environment: dict[str, str]) -> Iterator[str]:
 
 def submit(job: Path, server: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "workflows.cli", "submit", str(job), "--address", server, "--wait"], env=environment, cwd=REPO,
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "earthgptx", "submit", str(job), "--address", server, "--wait"],
+        env=environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def job_file(archive: Archive, folder: Path, **more: object) -> Path:
     path = folder / "job.yaml"
-    document = archive.job(folder / "out.zarr", **more).model_dump(mode="json", by_alias=True, exclude_none=True)
+    document = archive.job(folder / "out.zarr", **more).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
     path.write_text(yaml.safe_dump(document))
     return path
 
@@ -99,7 +125,9 @@ def test_without_the_token_nothing_is_taken(
 ) -> None:
     archive.add("a", targets(3)[:300, :500], nodata=None)
     archive.save()
-    ended = submit(job_file(archive, tmp_path), server, environment | {"RAY_AUTH_TOKEN": "a-wrong-token"})
+    ended = submit(
+        job_file(archive, tmp_path), server, environment | {"RAY_AUTH_TOKEN": "a-wrong-token"}
+    )
     assert ended.returncode == 2
     assert "does not take the job" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -11,14 +11,20 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from model.errors import ModelError
-from pipeline.errors import JobError
-from workflows.cli import app
+from earthgptx.model.interface.errors import ModelError
+from earthgptx.pipeline.errors import JobError
+from earthgptx.workflows.cli import app
+from tests import REPO
 
 CONFIG = {
-    "model": "tiny", "steps": 2, "sizes": [{"px": 128, "batch": 1}], "workers": 0, "vocabulary_samples": 5, "picture_every": 0,
+    "model": "tiny",
+    "steps": 2,
+    "sizes": [{"px": 128, "batch": 1}],
+    "workers": 0,
+    "vocabulary_samples": 5,
+    "picture_every": 0,
     "sources": [{"rendered": True, "weight": 1}],
-}  # fmt: skip
+}
 
 
 def earthgptx(*arguments: object) -> str:
@@ -39,7 +45,12 @@ def a_set(folder: Path, side: int) -> Path:
         Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
         Image.fromarray(inside).save(folder / "labels" / f"{name}.png")
     (folder / "test.txt").write_text("a\nb\n")
-    described = {"name": "mine", "format": "masks", "folder": ".", "modality": "sar", "names": {"x": "ship"}}
+    described = {
+        "name": "mine",
+        "format": "masks",
+        "modality": "sar",
+        "names": {"x": "ship"},
+    }
     (folder / "earthgptx.yaml").write_text(yaml.safe_dump(described))
     return folder
 
@@ -54,7 +65,13 @@ def test_a_model_is_trained_and_evaluated(tmp_path: Path) -> None:
     assert str(tmp_path / "run" / "model") in said.replace("\n", "")
     data = a_set(tmp_path / "mine", 128)
     said = earthgptx(
-        "evaluate", tmp_path / "run" / "model", data, "--json", tmp_path / "f.json", "--out", tmp_path / "kept"
+        "evaluate",
+        tmp_path / "run" / "model",
+        data,
+        "--json",
+        tmp_path / "f.json",
+        "--out",
+        tmp_path / "kept",
     )
     assert "find_ap50" in said
     [report] = json.loads((tmp_path / "f.json").read_text())
@@ -64,14 +81,17 @@ def test_a_model_is_trained_and_evaluated(tmp_path: Path) -> None:
     assert 0 <= report["figures"]["mask_miou/point"] <= 1
     assert set(report["blind"]) == set(report["figures"])
     assert report["commonest"]["region_free_top1"] == 1  # there are ships only
-    lines = [json.loads(line) for line in (tmp_path / "kept" / "mine" / "answers.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "kept" / "mine" / "answers.jsonl").read_text().splitlines()
+    ]
     assert sum(line["task"] == "there" for line in lines) == 4
     assert sum(line["task"] == "regions" for line in lines) == 4 * 3
     assert (tmp_path / "kept" / "mine" / "cases.png").stat().st_size > 10_000
 
 
 def test_what_the_largest_scale_needs_is_said_and_nothing_is_held() -> None:
-    config = Path(__file__).parents[2] / "examples" / "train" / "base.yaml"
+    config = REPO / "examples" / "train" / "base.yaml"
     before = getrusage(RUSAGE_SELF).ru_maxrss
     said = earthgptx("train", config, "--out", "nowhere", "--dry-run")
     assert (getrusage(RUSAGE_SELF).ru_maxrss - before) / 2**20 < 1  # GiB; its weights alone have 26
@@ -102,11 +122,40 @@ def test_images_are_brought_to_the_resolution_that_a_job_would_have(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "kind", "sentence"),
     [
-        (("evaluate", "tiny", "nowhere"), ModelError, "nowhere is neither 'rendered' nor a folder of a known set"),
+        (
+            ("evaluate", "tiny", "nowhere"),
+            ModelError,
+            "nowhere is neither 'rendered' nor a folder of a known set",
+        ),
         (("evaluate", "nowhere", "rendered"), JobError, "nowhere is no folder, and no id"),
         (("train", "none.yaml", "--out", "x"), ModelError, "none.yaml cannot be read"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], kind: type[Exception], sentence: str) -> None:
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], kind: type[Exception], sentence: str
+) -> None:
     with pytest.raises(kind, match=sentence):
         CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: mine\nformat: yolo\n", "'modality' is missing; see docs/training.md"),
+        (
+            "name: mine\nformat: yolo\nmodalty: sar\n",
+            "unknown key 'modalty'; did you mean 'modality'?",
+        ),
+        ("name: mine\nformat: jolo\nmodality: sar\n", "'format': input should be 'coco'"),
+        ("name: [", "earthgptx.yaml is not YAML"),
+        ("- name", "describes no set; it should start with 'name: ...'"),
+    ],
+)
+def test_a_set_that_is_described_wrongly_gets_a_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    (tmp_path / "earthgptx.yaml").write_text(text)
+    with pytest.raises(ModelError) as caught:
+        CliRunner().invoke(app, ["evaluate", "tiny", str(tmp_path)], catch_exceptions=False)
+    assert sentence in str(caught.value)
+    assert "pydantic" not in str(caught.value)

@@ -1,0 +1,4 @@
+"""Weights: saved, loaded, and taken from published models.
+
+Imports `network` and `synthetic`.
+"""

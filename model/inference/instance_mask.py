@@ -1,0 +1,55 @@
+"""Turns the log-odds of one instance into the mask of one object."""
+
+# Y X cells at stride 2
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from earthgptx.model.interface.region import Mask
+from earthgptx.model.network.perception import OUTSIDE, STRIDE
+
+
+def instance_mask(
+    scored: NDArray[np.float32], peak: tuple[int, int], *, drawn: bool
+) -> Mask | None:
+    """Returns the mask of one object in pixels; None if it is empty.
+
+    Args:
+        scored: (Y, X) log-odds; `OUTSIDE` where the mask may not reach.
+        peak: row and column of the cell that the instance was asked from.
+        drawn: whether a prompt drew the instance's box. If so, all pieces in the box may belong to
+            the object; otherwise only the piece that contains the peak does.
+    """
+    rows, cols = (np.flatnonzero((scored > OUTSIDE).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    y0, x0 = int(rows[0]), int(cols[0])
+    window = scored[y0 : int(rows[-1]) + 1, x0 : int(cols[-1]) + 1]
+    inside = window > 0
+    if not inside.any():
+        return None
+    if not drawn:
+        window = np.where(
+            inside & ~_piece(inside, (peak[0] - y0, peak[1] - x0)), np.float32(OUTSIDE), window
+        )
+    upsampled = ndimage.zoom(
+        np.pad(window, 1, constant_values=OUTSIDE), STRIDE, order=1, mode="nearest", grid_mode=True
+    )
+    mask = upsampled[STRIDE:-STRIDE, STRIDE:-STRIDE] > 0
+    return Mask.from_array(mask, y0=y0 * STRIDE, x0=x0 * STRIDE) if mask.any() else None
+
+
+def _piece(inside: NDArray[np.bool_], peak: tuple[int, int]) -> NDArray[np.bool_]:
+    """Returns the connected piece that contains the peak; the largest piece if none does."""
+    # Diagonal neighbours are connected, because a diagonal ship may be only one cell wide.
+    pieces, count = ndimage.label(inside, structure=np.ones((3, 3)))
+    if count == 1:
+        return inside
+    row, col = peak
+    within = 0 <= row < inside.shape[0] and 0 <= col < inside.shape[1]
+    number = int(pieces[row, col]) if within else 0
+    number = number or int(np.bincount(pieces.ravel())[1:].argmax()) + 1
+    return np.asarray(pieces == number)

@@ -1,0 +1,28 @@
+"""Grounded answers: named and outlined objects. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from earthgptx.model.interface.region import Box, Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounding:
+    """One outlined, named object in a tile."""
+
+    label: str
+    """Name of the object: a phrase that was searched, a given name, or the model's own words."""
+    score: float
+    """Confidence in 0..1."""
+    mask: Mask
+    """Outline in pixels of the tile."""
+    caption: str = ""
+    """Description of the object; empty if there is none."""
+    prompt_id: str = ""
+    """Id of the visual prompt that it answers; empty for an object found by phrase."""
+
+    @property
+    def box(self) -> Box:
+        """Bounding box in pixels of the tile."""
+        return self.mask.box

@@ -1,0 +1,4 @@
+"""The network of EarthGPT-X as torch modules.
+
+Imports `interface`.
+"""

@@ -1,0 +1,4 @@
+"""What a model is asked about each tile, and the CFAR detector.
+
+Imports `planning` and below.
+"""

@@ -1,0 +1,222 @@
+"""First task of a block: analyse its tiles, blend their scores and merge their objects.
+
+Reads the block's imagery and keeps the answers in scratch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgptx.model.interface.tile import TileOutput
+from earthgptx.pipeline.analysis.questions import Question, tile_questions
+from earthgptx.pipeline.engine.context import RunContext
+from earthgptx.pipeline.engine.scratch import BlockScores, TileRecord
+from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
+from earthgptx.pipeline.objects.blend import Blend
+from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve, to_part
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.reading.scene import Scene, inside, read_scene
+from earthgptx.pipeline.results.store import Status
+
+Ask = Callable[[Sequence[Question]], list[TileOutput | str]]
+"""Answers questions in order; a text is the reason why a question has no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """Outcome of a block's tiles."""
+
+    key: BlockKey
+    done: int
+    empty: int
+    """Tiles outside the AOI, without data or masked, which are not inferred."""
+    failed: int
+    failures: tuple[str, ...]
+    """Reasons for the first 5 failures, one sentence each."""
+    seconds: float
+    """Inference time in s."""
+
+
+@dataclass(slots=True)
+class ReadBlock:
+    """A block's imagery and the questions about it."""
+
+    key: BlockKey
+    grid: Grid
+    scene: Scene
+    search_area: NDArray[np.bool_]
+    """(H, W), like the scene. True where objects are searched."""
+    questions: list[Question]
+    records: dict[Tile, TileRecord]
+    """Records of the tiles without questions."""
+    tiles: list[Tile]
+
+
+@dataclass(slots=True)
+class BlockAnswers:
+    """The model's answers about a block so far."""
+
+    blend: Blend
+    records: dict[Tile, TileRecord]
+    parts: list[Part] = field(default_factory=list)
+    seconds: float = 0.0
+    """Time spent asking, in s."""
+
+    def add(self, question: Question, answer: TileOutput | str, seconds: float, plan: Plan) -> None:
+        """Adds an answer; the answer about the tile itself must precede those about wider views."""
+        tile, before = question.tile, self.records.get(question.tile)
+        if isinstance(answer, str):
+            self.records[tile] = TileRecord(
+                row=tile.row, col=tile.col, status=Status.QUARANTINED, error=answer
+            )
+            return
+        if before is None:
+            self.blend.add(tile, answer.scores)
+            self.records[tile] = _record(tile, answer, seconds)
+        else:
+            self.records[tile] = replace(before, seconds=before.seconds + seconds)
+        for grounding in answer.groundings:
+            part = to_part(grounding, tile, question.view, plan.traits.context_px)
+            self.parts += [part] if part is not None else []
+
+
+def read_block(plan: Plan, key: BlockKey) -> ReadBlock:
+    """Reads a block and its halo; gives each tile its questions, or a record if it has none."""
+    grid = plan.grids[key.grid]
+    window = grid.read_window(key)
+    scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window))
+    search_area = inside(grid.search_area, grid, window)
+    answerable = search_area & scene.valid & ~scene.broken
+    block = ReadBlock(key, grid, scene, search_area, [], {}, grid.tiles(key))
+    for tile in block.tiles:
+        core = tile.core.within(window)
+        if (scene.broken[core] & search_area[core]).any():
+            block.records[tile] = TileRecord(
+                row=tile.row,
+                col=tile.col,
+                status=Status.QUARANTINED,
+                error=" ".join(scene.errors),
+            )
+        elif answerable[core].any():
+            block.questions += tile_questions(plan, key, tile, scene, search_area)
+        else:
+            status = _why_empty(scene, search_area, core)
+            block.records[tile] = TileRecord(row=tile.row, col=tile.col, status=status)
+    return block
+
+
+def ask_about(plan: Plan, block: ReadBlock, ask: Ask, batch_size: int) -> BlockAnswers:
+    """Asks all questions about a block, in batches.
+
+    Args:
+        plan: plan of the run.
+        block: imagery and questions of the block.
+        ask: asks the model.
+        batch_size: number of questions per batch.
+    """
+    phrases = len(plan.spec.tasks.find)
+    blend = Blend(block.scene.window, phrases, block.grid.tile_px, plan.traits.context_px)
+    answers = BlockAnswers(blend, dict(block.records))
+    started = time.perf_counter()
+    for start in range(0, len(block.questions), batch_size):
+        batch = block.questions[start : start + batch_size]
+        clock = time.perf_counter()
+        said = ask(batch)
+        seconds = (time.perf_counter() - clock) / len(batch)
+        for question, answer in zip(batch, said, strict=True):
+            answers.add(question, answer, seconds, plan)
+    answers.seconds = time.perf_counter() - started
+    return answers
+
+
+def keep_answers(run: RunContext, block: ReadBlock, answers: BlockAnswers) -> BlockReport:
+    """Keeps a block's scores, border sums and objects in scratch.
+
+    Raises:
+        RunLost: another run holds the output.
+    """
+    unread, failed = _failed(block.records), _failed(answers.records)
+    _keep(run, block, answers, failed)
+    inferred = len({question.tile for question in block.questions})
+    sentences = [
+        f"tile {tile.row}/{tile.col} of {block.key}: {answers.records[tile].error}"
+        for tile in failed
+    ]
+    return BlockReport(
+        key=block.key,
+        done=inferred + len(unread) - len(failed),
+        empty=len(block.tiles) - inferred - len(unread),
+        failed=len(failed),
+        failures=tuple(sentences[:5]),
+        seconds=answers.seconds,
+    )
+
+
+def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list[Tile]) -> None:
+    """Writes a block's answers to scratch; scores come last, as they mark the block as inferred."""
+    own = block.grid.block_window(block.key)
+    lost = {(tile.row, tile.col) for tile in failed}
+    _keep_parts(run, block.key, own, [part for part in answers.parts if part.tile not in lost])
+    records = sorted(answers.records.values(), key=lambda record: (record.row, record.col))
+    scores = BlockScores(
+        scores=answers.blend.sums.crop(own).divided(),
+        status=_status(block.grid, own, block.scene, failed),
+        tiles=tuple(records),
+    )
+    run.check_lease()
+    run.scratch.put_scores(block.key, scores, answers.blend.frame(own, block.grid.halo_px))
+
+
+def _keep_parts(run: RunContext, key: BlockKey, own: Window, parts: list[Part]) -> None:
+    """Keeps final objects, and the parts of objects that may extend into other blocks."""
+    traits, halo_px = run.plan.traits, run.plan.spec.grid.halo_px
+    settled: list[Part] = []
+    open_parts: list[Part] = []
+    for group in merge(parts, traits):
+        if is_settled(group, own, traits, halo_px):
+            merged = resolve(group, traits)
+            settled += [merged] if merged is not None else []
+        else:
+            open_parts += group
+    run.scratch.put_parts(key, settled, open_parts)
+
+
+def _failed(records: dict[Tile, TileRecord]) -> list[Tile]:
+    return [tile for tile, record in records.items() if record.status == Status.QUARANTINED]
+
+
+def _record(tile: Tile, answer: TileOutput, seconds: float) -> TileRecord:
+    names = [grounding.label for grounding in answer.groundings]
+    label = max(sorted(set(names)), key=names.count) if names else ""
+    return TileRecord(
+        row=tile.row,
+        col=tile.col,
+        status=Status.DONE,
+        seconds=seconds,
+        label=label,
+        caption=answer.caption,
+    )
+
+
+def _why_empty(scene: Scene, search_area: NDArray[np.bool_], core: tuple[slice, slice]) -> Status:
+    """Returns why a tile has no questions."""
+    if not search_area[core].any():
+        return Status.OUTSIDE_AOI
+    return Status.MASKED if scene.masked[core].any() else Status.NO_SOURCE_DATA
+
+
+def _status(grid: Grid, own: Window, scene: Scene, failed: list[Tile]) -> NDArray[np.uint8]:
+    """Returns the `Status` of each pixel of a block, (h, w) uint8."""
+    at = own.within(scene.window)
+    status = np.full(own.shape, Status.NO_SOURCE_DATA, np.uint8)
+    status[scene.masked[at]] = Status.MASKED
+    status[scene.valid[at]] = Status.DONE
+    for tile in failed:
+        status[(tile.core & own).within(own)] = Status.QUARANTINED
+    status[~inside(grid.answer_area, grid, own)] = Status.OUTSIDE_AOI
+    return status

@@ -1,0 +1,315 @@
+"""The job file as a validated model. Errors name the nearest valid key for each unknown key."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from earthgptx.catalogs.collections import CollectionProfile
+from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.search import parse_filter, parse_interval
+from earthgptx.model.interface.validation import sentences
+from earthgptx.pipeline.errors import JobError
+
+Slicing = Literal["item", "day", "month", "all"]
+WHERE_EXPLAINED = "see the README for a job file explained line by line"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BboxAoi(_Section):
+    """An AOI as lon/lat bounds."""
+
+    bbox: tuple[float, float, float, float]
+    """West, south, east, north in degrees. Bounds across the antimeridian are refused."""
+
+    @field_validator("bbox")
+    @classmethod
+    def _ordered(cls, bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        west, south, east, north = bbox
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise ValueError(
+                f"{list(bbox)} is not [west, south, east, north] in degrees "
+                "with west < east, south < north"
+            )
+        return bbox
+
+
+class WktAoi(_Section):
+    """An AOI as WKT in lon/lat."""
+
+    wkt: str
+
+
+def _aoi_tag(value: Any) -> str:
+    return (
+        "File"
+        if isinstance(value, str)
+        else "Wkt"
+        if isinstance(value, WktAoi | dict) and "wkt" in dict(value)
+        else "Bbox"
+    )
+
+
+# A tag selects one type per value, so that a mistake gives one sentence, not one per type.
+Aoi = Annotated[
+    Annotated[str, Tag("File")] | Annotated[BboxAoi, Tag("Bbox")] | Annotated[WktAoi, Tag("Wkt")],
+    Discriminator(_aoi_tag),
+]
+Profile = Annotated[
+    Annotated[CollectionProfile, Tag("Described")] | Annotated[str, Tag("Named")],
+    Discriminator(lambda value: "Named" if isinstance(value, str) else "Described"),
+]
+Side = Annotated[
+    Annotated[Literal["native"], Tag("Native")] | Annotated[float, Field(gt=0), Tag("Number")],
+    Discriminator(lambda value: "Native" if isinstance(value, str) else "Number"),
+]
+
+
+class Source(_Section):
+    """The imagery of a job."""
+
+    catalog: str
+    """Address of a static catalog, a STAC API, or a stac-geoparquet file."""
+    collections: Annotated[list[str], Field(min_length=1)]
+    aoi: Aoi
+    """Vector file (such as GeoJSON or GeoParquet), bounds or WKT."""
+    time: str = "../.."
+    filter: str | None = None
+    """CQL2 text; None for no filter."""
+    profiles: dict[str, Profile] = {}
+    """By collection: its profile, or the name of a known profile to read it with."""
+
+    @field_validator("time")
+    @classmethod
+    def _time(cls, text: str) -> str:
+        return _refuse(parse_interval, text)
+
+    @field_validator("filter")
+    @classmethod
+    def _filter(cls, text: str | None) -> str | None:
+        return text if text is None else _refuse(parse_filter, text)
+
+
+class GridSpec(_Section):
+    """The pixels of the result."""
+
+    crs: str = "auto"
+    """A CRS, or `auto`: a grid per native CRS of the Items (UTM for geographic or rotated ones)."""
+    resolution: Side = "native"
+    """Side of a pixel in units of the CRS, or `native`."""
+    tile_px: int = Field(512, ge=32)
+    halo_px: int = Field(64, ge=1)
+    block_px: int = Field(3072, ge=32)
+
+    @property
+    def core_px(self) -> int:
+        """Side of a tile's core in pixels."""
+        return self.tile_px - 2 * self.halo_px
+
+    @property
+    def chunk_px(self) -> int:
+        """Side of a chunk in pixels: the largest divisor of `block_px` up to 512."""
+        return max(
+            side for side in range(1, min(512, self.block_px) + 1) if self.block_px % side == 0
+        )
+
+    @model_validator(mode="after")
+    def _fits(self) -> GridSpec:
+        if self.core_px < self.halo_px:
+            raise ValueError(
+                f"tile_px {self.tile_px} with halo_px {self.halo_px} leaves a core of "
+                f"{self.core_px} px, less than the halo; the smallest tile for this halo is "
+                f"{3 * self.halo_px}"
+            )
+        if self.block_px % self.core_px:
+            near = max(1, round(self.block_px / self.core_px)) * self.core_px
+            raise ValueError(
+                f"block_px {self.block_px} is not whole cores of {self.core_px} px "
+                f"(tile_px - 2 halo_px); the nearest that is: {near}"
+            )
+        if self.chunk_px < min(128, self.block_px):
+            step = math.lcm(self.core_px, 128)
+            near = max(1, round(self.block_px / step)) * step
+            raise ValueError(
+                f"block_px {self.block_px} has no chunk size between 128 and 512 px that divides "
+                f"it; the nearest that is whole cores and whole chunks: {near}"
+            )
+        return self
+
+
+class Prompts(_Section):
+    """The visual prompts of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    origin: str = Field("none", alias="from")
+    """none | grid | superpixels | cfar | a vector file of points, boxes, polygons or lines."""
+    spacing_px: int = Field(128, ge=8)
+    """Distance between grid points, and side of superpixels, in pixels."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the prompts come from a vector file."""
+        return self.origin not in ("none", "grid", "superpixels", "cfar")
+
+
+class Tasks(_Section):
+    """The tasks of the model."""
+
+    find: list[str] = []
+    """Phrases to search; every matching object is reported."""
+    refer: bool = False
+    """Whether visual prompts are answered."""
+    describe: bool = False
+    """Whether each tile gets a caption."""
+    keep_scores: bool = False
+    """Whether the scores of all phrases are kept, not only the highest score per pixel."""
+
+    @field_validator("find")
+    @classmethod
+    def _phrases(cls, phrases: list[str]) -> list[str]:
+        clean = [phrase.strip() for phrase in phrases]
+        if "" in clean or len(set(clean)) != len(clean) or len(clean) > 254:
+            raise ValueError("phrases must be words, each only once, at most 254")
+        return clean
+
+    @model_validator(mode="after")
+    def _something(self) -> Tasks:
+        if not (self.find or self.refer or self.describe):
+            raise ValueError("nothing is asked for; set find, refer or describe")
+        return self
+
+
+class Engine(_Section):
+    """How the job runs; nothing here changes the result."""
+
+    replicas: int = Field(1, ge=1)
+    gpus_per_replica: float = Field(0, ge=0)
+    max_failed_fraction: float = Field(0.01, ge=0, le=1)
+    """Fraction of tiles that may fail before the job stops, 0..1."""
+
+
+class JobSpec(_Section):
+    """A job, as described by a job file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    source: Source
+    slices: Slicing = "day"
+    grid: GridSpec = GridSpec()
+    prompts: Prompts = Prompts()
+    tasks: Tasks
+    model: str = "cfar"
+    output: str
+    """fsspec URL of the result; ends in .zarr."""
+    engine: Engine = Engine()
+
+    @field_validator("output")
+    @classmethod
+    def _zarr(cls, url: str) -> str:
+        if not url.rstrip("/").endswith(".zarr"):
+            raise ValueError(f"'{url}' does not end in .zarr")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _prompted(self) -> JobSpec:
+        if self.tasks.refer and self.prompts.origin == "none":
+            raise ValueError(
+                "tasks.refer needs prompts; "
+                "set prompts.from to grid, superpixels, cfar or a vector file"
+            )
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, *, output: str | None = None) -> JobSpec:
+        """Reads a job file; its relative paths are relative to its folder.
+
+        Args:
+            path: path of the job file.
+            output: URL that replaces the file's `output`, relative to the working directory.
+
+        Raises:
+            JobError: the file cannot be read or is not a job; one sentence per mistake.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise JobError(f"cannot read the job file {path}: {error}") from error
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(document, dict):
+            raise JobError(f"{path} holds no job; it should start with 'name: ...'")
+        if output is not None:
+            document["output"] = output if "://" in output else str(Path(output).absolute())
+        return cls.from_dict(document, where=str(path), folder=Path(path).absolute().parent)
+
+    @classmethod
+    def from_dict(
+        cls, document: dict[str, Any], *, where: str = "job", folder: Path | None = None
+    ) -> JobSpec:
+        """Validates a job given as nested dicts; see `from_yaml`.
+
+        Args:
+            document: content of a job file.
+            where: source of the document, for error messages.
+            folder: folder that relative paths are relative to; None to keep them.
+
+        Raises:
+            JobError: the document is not a job; one sentence per mistake.
+        """
+        try:
+            spec = cls.model_validate(document)
+        except ValidationError as error:
+            lines = sentences(error, cls, missing=WHERE_EXPLAINED, whole="job")
+            raise JobError("\n".join(f"{where}: {line}" for line in lines)) from error
+        return spec._placed(folder) if folder else spec
+
+    def _placed(self, folder: Path) -> JobSpec:
+        source = self.source.model_copy(
+            update={
+                "catalog": _place(self.source.catalog, folder),
+                "aoi": _place(self.source.aoi, folder)
+                if isinstance(self.source.aoi, str)
+                else self.source.aoi,
+            }
+        )
+        prompts = self.prompts
+        if prompts.is_file:
+            prompts = prompts.model_copy(update={"origin": _place(prompts.origin, folder)})
+        return self.model_copy(
+            update={"source": source, "prompts": prompts, "output": _place(self.output, folder)}
+        )
+
+
+def items_beside(output: str) -> str:
+    """Returns the URL of the frozen Items of a result, a stac-geoparquet file."""
+    return output.removesuffix(".zarr") + ".items.parquet"
+
+
+def _place(path: str, folder: Path) -> str:
+    return path if "://" in path or os.path.isabs(path) else os.path.normpath(folder / path)
+
+
+def _refuse(parse: Any, text: str) -> str:
+    try:
+        parse(text)
+    except CatalogError as error:
+        raise ValueError(str(error)) from error
+    return text

@@ -1,0 +1,197 @@
+"""Turns merged objects into objects of the result: georeferences, measures and identifies them.
+
+Takes merged parts in pixels of a grid, gives lon/lat outlines, sizes in metres, ids and captions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from scipy.spatial import cKDTree
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.model.interface.region import Mask
+from earthgptx.pipeline.job.grid import Grid
+from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.objects.parts import Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedObject:
+    """One object of the result."""
+
+    object_id: int
+    """63-bit hash of CRS, time slice, label and pixels; independent of the processing order."""
+    grid: str
+    """Name of the grid."""
+    time: int
+    """Number of the time slice."""
+    part: Part
+    """The merged object in pixels of the grid."""
+    geometry: BaseGeometry
+    """Outline along pixel edges in lon/lat, since one table holds the objects of all zones."""
+    area_m2: float
+    length_m: float
+    """Long side of the minimum rotated rectangle."""
+    width_m: float
+    """Short side of the minimum rotated rectangle."""
+    orientation_deg: float
+    """Direction of the long side, clockwise from north, 0 <= angle < 180."""
+    caption: str = ""
+    item_id: str = ""
+    """First Item of the mosaic whose footprint covers the object's centre; empty for none."""
+
+
+def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> list[GroundedObject]:
+    """Georeferences, measures and identifies the merged objects of one grid and time slice.
+
+    Lengths are metres on the WGS84 ellipsoid, computed with the radii of curvature at the centre of
+    each object.
+
+    Args:
+        parts: merged objects.
+        grid: grid whose pixels the parts are in.
+        time: number of the time slice.
+        slice_start: start of the time slice in ISO 8601; enters the object id.
+    """
+    outlines = np.array([_outline(part.mask, grid) for part in parts], object)
+    transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
+    geometries = shapely.transform(
+        outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1]))
+    )
+    metres = _local_metres(geometries)
+    return [
+        GroundedObject(
+            object_id=_identify(part, grid, slice_start),
+            grid=grid.name,
+            time=time,
+            part=part,
+            geometry=geometry,
+            area_m2=area,
+            length_m=length,
+            width_m=width,
+            orientation_deg=orientation,
+        )
+        for part, geometry, area, (length, width, orientation) in zip(
+            parts, geometries, shapely.area(metres).tolist(), _measure(metres), strict=True
+        )
+    ]
+
+
+def _outline(mask: Mask, grid: Grid) -> BaseGeometry:
+    """Returns a mask's outline along pixel edges, in the grid's CRS."""
+    to_crs = grid.affine @ Affine.translation(mask.x0, mask.y0)
+    inside = mask.to_array().astype(np.uint8)
+    rings = [
+        shapely.geometry.shape(shape)
+        for shape, value in shapes(inside, connectivity=4, transform=to_crs)
+        if value == 1
+    ]
+    return shapely.MultiPolygon(rings) if len(rings) > 1 else rings[0]
+
+
+def _identify(part: Part, grid: Grid, slice_start: str) -> int:
+    mask = part.mask
+    key = (
+        f"{grid.crs}|{slice_start}|{part.label}|"
+        f"{mask.y0 + grid.lattice[0]}|{mask.x0 + grid.lattice[1]}|"
+        f"{mask.height}|{mask.width}|{mask.runs}"
+    )
+    if part.prompted:
+        key += "|" + "|".join(part.prompt_ids)
+    return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1, 1)
+
+
+def measured_caption(found: GroundedObject, nearest_m: float | None) -> str:
+    """Returns a caption made without a language model, from an object's measures.
+
+    It gives length, width, direction (of elongated objects) and the distance to the nearest other
+    object. A label that starts with "no " (nothing found at a prompt) is returned as it is.
+
+    Args:
+        found: the object.
+        nearest_m: distance to the nearest other object in metres; None for none.
+    """
+    label = found.part.label
+    if label.startswith("no "):
+        return label
+    size = f"{label}, about {found.length_m:.0f} m long and {found.width_m:.0f} m wide"
+    axis = ("north-south", "north-east to south-west", "east-west", "north-west to south-east")
+    towards = (
+        f", lying {axis[round(found.orientation_deg / 45) % 4]}"
+        if found.length_m > 1.3 * found.width_m
+        else ""
+    )
+    near = f", {nearest_m:.0f} m from the nearest other" if nearest_m is not None else ""
+    return size + towards + near
+
+
+def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
+    """Returns the distance from each object to the nearest other one of its label and time slice.
+
+    Distances are straight lines in metres between bounding box centres, on a sphere of the Earth's
+    mean radius. None for an object that is the only one of its label and time slice.
+    """
+    found: list[float | None] = [None] * len(objects)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for at, each in enumerate(objects):
+        groups.setdefault((each.part.label, each.time), []).append(at)
+    for members in groups.values():
+        if len(members) < 2:
+            continue
+        middles = np.array([objects[at].geometry.envelope.centroid.coords[0] for at in members])
+        lon, lat = np.deg2rad(middles).T
+        places = (
+            np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+            * 6371008.8
+        )
+        distance, _ = cKDTree(places).query(places, k=2)
+        for at, metres in zip(members, distance[:, 1], strict=True):
+            found[at] = float(metres)
+    return found
+
+
+def _local_metres(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Projects each lon/lat geometry to local metres: x east, y north, origin at its centre.
+
+    The plane touches the ellipsoid at the centre of the geometry's bounding box. Radii of
+    curvature: Torge, Geodesy, eq. 4.16 and 4.17.
+    """
+    middle = shapely.get_coordinates(shapely.centroid(shapely.envelope(geometries)))
+    a, e2 = 6378137.0, 0.00669437999014
+    latitude = np.deg2rad(middle[:, 1])
+    normal = a / np.sqrt(1 - e2 * np.sin(latitude) ** 2)
+    meridian = a * (1 - e2) / (1 - e2 * np.sin(latitude) ** 2) ** 1.5
+    scale = np.deg2rad(1.0) * np.column_stack([normal * np.cos(latitude), meridian])
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    moved: NDArray[np.object_] = shapely.set_coordinates(
+        geometries.copy(), (points - middle[owner]) * scale[owner]
+    )
+    return moved
+
+
+def _measure(metres: NDArray[np.object_]) -> list[tuple[float, float, float]]:
+    """Returns length, width and orientation of each geometry's minimum rotated rectangle.
+
+    Args:
+        metres: geometries in local metres.
+
+    Returns:
+        Length (m), width (m) and orientation (degrees clockwise from north) per geometry.
+    """
+    measured = []
+    for rectangle in shapely.oriented_envelope(metres):
+        sides = np.diff(shapely.get_coordinates(rectangle)[:3], axis=0)
+        lengths = np.hypot(*sides.T)
+        east, north = sides[int(np.argmax(lengths))]
+        angle = float(np.rad2deg(np.arctan2(east, north)) % 180.0)
+        measured.append((float(lengths.max()), float(lengths.min()), angle))
+    return measured

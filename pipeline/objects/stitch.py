@@ -1,0 +1,134 @@
+"""Merges objects across block and zone borders and completes them.
+
+Takes the objects and open parts of each block, gives all objects of the run with id, measures,
+caption and Item. Also lists the objects to paint per block. Reads no pixel.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import shapely
+
+from earthgptx.model.interface.region import Mask
+from earthgptx.pipeline.job.grid import BlockKey, Grid
+from earthgptx.pipeline.objects.measure import (
+    GroundedObject,
+    ground,
+    measured_caption,
+    nearest_neighbours,
+)
+from earthgptx.pipeline.objects.parts import Part, merge, resolve
+from earthgptx.pipeline.planning.plan import Plan
+
+SAME_ACROSS_ZONES = 0.3
+"""IoU from which objects found in the grids of two zones are the same object."""
+BlockParts = tuple[BlockKey, list[Part], list[Part]]
+"""A block, its settled objects, and its open parts, which parts of other blocks may join."""
+
+
+def stitch(plan: Plan, blocks: Iterable[BlockParts]) -> list[GroundedObject]:
+    """Returns all objects of a run, sorted by time slice, grid, first row and first column.
+
+    Args:
+        plan: plan of the run.
+        blocks: settled objects and open parts of each block.
+    """
+    whole: dict[tuple[str, int], list[Part]] = defaultdict(list)
+    pieces: dict[tuple[str, int], list[Part]] = defaultdict(list)
+    for key, settled, open_parts in blocks:
+        whole[key.grid, key.time] += settled
+        pieces[key.grid, key.time] += open_parts
+    found: list[GroundedObject] = []
+    for place in sorted(whole.keys() | pieces.keys()):
+        merged = [resolve(group, plan.traits) for group in merge(pieces[place], plan.traits)]
+        parts = whole[place] + [part for part in merged if part is not None]
+        name, time = place
+        grid, start = plan.grids[name], plan.slices[time].start.isoformat()
+        found += [each for each in ground(parts, grid, time, start) if _owned(each, grid)]
+    if len(plan.grids) > 1:
+        found = _once_across_zones(found)
+    found.sort(
+        key=lambda each: (
+            each.time,
+            each.grid,
+            each.part.mask.y0,
+            each.part.mask.x0,
+            each.object_id,
+        )
+    )
+    return _described(plan, found)
+
+
+def painted(
+    plan: Plan, objects: Iterable[GroundedObject]
+) -> dict[BlockKey, list[tuple[int, Mask]]]:
+    """Returns ids and masks of the objects in each block, the highest-scoring last.
+
+    Where objects overlap, the last one is painted on top.
+    """
+    by_block: dict[BlockKey, list[tuple[int, Mask]]] = defaultdict(list)
+    for each in sorted(objects, key=lambda one: (one.part.score, one.object_id)):
+        mask, side = each.part.mask, plan.spec.grid.block_px
+        for row in range(max(mask.y0, 0) // side, (mask.y0 + mask.height - 1) // side + 1):
+            for col in range(max(mask.x0, 0) // side, (mask.x0 + mask.width - 1) // side + 1):
+                key = BlockKey(each.grid, each.time, row, col)
+                if key in plan.block_set:
+                    by_block[key].append((each.object_id, mask))
+    return by_block
+
+
+def _owned(found: GroundedObject, grid: Grid) -> bool:
+    if grid.zone is None:
+        return True
+    # Two pixels of tolerance in degrees (111 km each): the grids of two zones round differently.
+    middle, doubt = found.geometry.envelope.centroid, 2 * abs(grid.transform[0]) / 111_000
+    west, south, east, north = grid.zone
+    return west - doubt <= middle.x < east + doubt and south <= middle.y < north
+
+
+def _once_across_zones(objects: list[GroundedObject]) -> list[GroundedObject]:
+    """Of objects found in two zones, keeps the higher-scoring one, or the first zone's if equal."""
+    ranked = sorted(objects, key=lambda each: (-each.part.score, each.grid, each.object_id))
+    shapes = np.array([each.geometry for each in ranked], object)
+    first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    dropped: set[int] = set()
+    for a, b in sorted(zip(first.tolist(), second.tolist(), strict=True)):
+        one, other = ranked[a], ranked[b]
+        if (
+            a >= b
+            or a in dropped
+            or one.grid == other.grid
+            or one.time != other.time
+            or one.part.label != other.part.label
+        ):
+            continue
+        both = shapely.intersection(shapes[a], shapes[b]).area
+        if both >= SAME_ACROSS_ZONES * (shapes[a].area + shapes[b].area - both):
+            dropped.add(b)
+    return [each for at, each in enumerate(ranked) if at not in dropped]
+
+
+def _described(plan: Plan, objects: list[GroundedObject]) -> list[GroundedObject]:
+    described = []
+    for each, nearest in zip(objects, nearest_neighbours(objects), strict=True):
+        caption = each.part.caption or measured_caption(each, nearest)
+        described.append(replace(each, caption=caption, item_id=_item_of(plan, each)))
+    return described
+
+
+def _item_of(plan: Plan, found: GroundedObject) -> str:
+    grid, mask = plan.grids[found.grid], found.part.mask
+    middle = shapely.Point(grid.affine @ (mask.centre.x, mask.centre.y))
+    prints = plan.footprints[found.grid]
+    return next(
+        (
+            plan.items[at].id
+            for at in plan.slices[found.time].items
+            if prints[at].intersects(middle)
+        ),
+        "",
+    )

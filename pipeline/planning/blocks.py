@@ -1,0 +1,139 @@
+"""Finds the blocks and tiles of a plan, and the block of each prompt from a vector file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.job.grid import BlockKey, Grid
+from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.planning.grids import Footprints
+from earthgptx.pipeline.planning.projection import parse_crs, project
+from earthgptx.pipeline.planning.slices import TimeSlice
+
+MOST_COARSE = 16
+"""Largest side of a view pixel in grid pixels, for prompts that are larger than a tile."""
+
+BlockPlace = tuple[str, int, int]
+"""Name of the grid, block row and block column."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPrompt:
+    """A visual prompt from a vector file."""
+
+    id: str
+    shape: BaseGeometry
+    """Geometry in the grid's CRS."""
+
+
+def find_blocks(
+    grids: dict[str, Grid], footprints: dict[str, Footprints], slices: tuple[TimeSlice, ...]
+) -> tuple[tuple[BlockKey, ...], int]:
+    """Returns the blocks where Items show the answer area, and the number of such tiles.
+
+    A tile is counted by its core.
+    """
+    keys: list[BlockKey] = []
+    tiles = 0
+    for name, grid in grids.items():
+        for time, piece in enumerate(slices):
+            shapes = [footprints[name][at] for at in piece.items]
+            region = shapely.union_all(
+                [shape.intersection(grid.answer_area) for shape in shapes if not shape.is_empty]
+            )
+            if not region.is_empty:
+                found, count = _blocks_of_region(grid, time, region)
+                keys += found
+                tiles += count
+    return tuple(sorted(keys)), tiles
+
+
+def _blocks_of_region(grid: Grid, time: int, region: BaseGeometry) -> tuple[list[BlockKey], int]:
+    """Returns the blocks of a slice that overlap a region, and the number of overlapping cores."""
+    shapely.prepare(region)
+    rows, cols = grid.blocks_shape
+    row, col = (part.ravel() for part in np.mgrid[:rows, :cols])
+    boxes = _boxes(grid, row * grid.block_px, col * grid.block_px, grid.block_px)
+    meets = _overlaps(region, boxes)
+    covered = shapely.contains_properly(region, boxes)
+    keys, tiles = [], 0
+    for at in np.flatnonzero(meets):
+        key = BlockKey(grid.name, time, int(row[at]), int(col[at]))
+        keys.append(key)
+        if covered[at]:
+            tiles += (grid.block_px // grid.core_px) ** 2
+            continue
+        cores = [tile.core for tile in grid.tiles(key)]
+        y0, x0 = np.array([core.y0 for core in cores]), np.array([core.x0 for core in cores])
+        tiles += int(_overlaps(region, _boxes(grid, y0, x0, grid.core_px)).sum())
+    return keys, tiles
+
+
+def _overlaps(region: BaseGeometry, boxes: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Returns for each box whether it shares more than a border with the region."""
+    shared: NDArray[np.bool_] = shapely.intersects(region, boxes) & ~shapely.touches(region, boxes)
+    return shared
+
+
+def _boxes(
+    grid: Grid, y0: NDArray[np.int64], x0: NDArray[np.int64], side: int
+) -> NDArray[np.object_]:
+    """Returns squares of `side` pixels in the CRS, clipped to the grid."""
+    a, _, c, _, e, f = grid.transform
+    y1, x1 = np.minimum(y0 + side, grid.shape[0]), np.minimum(x0 + side, grid.shape[1])
+    return shapely.box(c + x0 * a, f + y1 * e, c + x1 * a, f + y0 * e)
+
+
+def place_prompts(
+    shapes: tuple[tuple[str, BaseGeometry], ...], grids: dict[str, Grid], context_px: int
+) -> tuple[dict[BlockPlace, tuple[PlacedPrompt, ...]], dict[str, str]]:
+    """Returns the prompts by the block that holds their centre, and a reason by id for the others.
+
+    Args:
+        shapes: id and lon/lat geometry of each prompt.
+        grids: grids of the plan by name.
+        context_px: pixels at a tile's border that the model does not answer for.
+
+    Raises:
+        JobError: no prompt has a block.
+    """
+    placed: dict[BlockPlace, list[PlacedPrompt]] = defaultdict(list)
+    refused: dict[str, str] = {}
+    for prompt_id, shape in shapes:
+        found = _place(shape, grids, context_px)
+        if isinstance(found, str):
+            refused[prompt_id] = found
+        else:
+            place, moved = found
+            placed[place].append(PlacedPrompt(prompt_id, moved))
+    if not placed:
+        reasons = "; ".join(sorted(set(refused.values())))
+        raise JobError(f"prompts.from: no prompt can be asked ({reasons}); check the file's CRS")
+    return {place: tuple(prompts) for place, prompts in placed.items()}, refused
+
+
+def _place(
+    shape: BaseGeometry, grids: dict[str, Grid], context_px: int
+) -> tuple[BlockPlace, BaseGeometry] | str:
+    """Returns the prompt's block and the prompt in its grid's CRS, or the reason if it has none."""
+    middle = shape.envelope.centroid
+    for grid in grids.values():
+        if not grid.owns(middle.x, middle.y):
+            continue
+        moved = project(shape, LONLAT, parse_crs(grid.crs))
+        west, south, east, north = moved.bounds
+        side_px = max(east - west, north - south) / abs(grid.transform[0])
+        if side_px > MOST_COARSE * (grid.tile_px - 2 * context_px - 2):
+            return f"larger than {MOST_COARSE} tiles"
+        centre = moved.envelope.centroid
+        col, row = ~grid.affine @ (centre.x, centre.y)
+        if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]:
+            return (grid.name, int(row) // grid.block_px, int(col) // grid.block_px), moved
+    return "no imagery there"

@@ -1,0 +1,233 @@
+"""Resolves a job into grids, time slices, blocks and tiles.
+
+Reads no pixels. The same job gives the same plan. `plan_id` is a hash of everything that changes
+the result (Items, grid, tasks, prompts, model, algorithm version of the code) and of nothing that
+only changes how the job runs (replicas, URL of the output).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import pystac
+import shapely
+from rasterio.errors import CRSError
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.catalogs.collections import CollectionProfile, Modality, modality_of, profile_of
+from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.stac_io import without_query
+from earthgptx.model.interface.tile import AnalystTraits
+from earthgptx.pipeline.analyst import find_analyst
+from earthgptx.pipeline.errors import JobError, SourceError
+from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
+from earthgptx.pipeline.job.spec import JobSpec
+from earthgptx.pipeline.job.vectors import read_aoi, read_prompts
+from earthgptx.pipeline.planning.blocks import (
+    BlockPlace,
+    PlacedPrompt,
+    find_blocks,
+    place_prompts,
+)
+from earthgptx.pipeline.planning.grids import Footprints, make_grids
+from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
+from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
+from earthgptx.pipeline.reading.scene import SceneItem
+
+ALGORITHM = "3"
+"""Version of all code that affects a result; a change gives every plan a new `plan_id`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs to know; small for any size of the region."""
+
+    spec: JobSpec
+    plan_id: str
+    items: tuple[pystac.Item, ...]
+    profiles: tuple[CollectionProfile, ...]
+    """Profile of each Item."""
+    modality: Modality
+    traits: AnalystTraits
+    slices: tuple[TimeSlice, ...]
+    grids: dict[str, Grid]
+    footprints: dict[str, Footprints]
+    """Footprint of each Item, by the grid's name."""
+    blocks: tuple[BlockKey, ...]
+    """Blocks by grid, time, row and column, so that few borders wait for neighbours."""
+    tile_count: int
+    prompts: dict[BlockPlace, tuple[PlacedPrompt, ...]]
+    """Prompts from a vector file, by the block that holds their centre."""
+    refused_prompts: dict[str, str]
+    """Reason by id of each prompt from a vector file that cannot be asked."""
+
+    @cached_property
+    def block_set(self) -> frozenset[BlockKey]:
+        """The blocks, for fast lookup."""
+        return frozenset(self.blocks)
+
+    def empty_blocks(self) -> list[BlockKey]:
+        """Returns blocks of the grids that are not in the plan: no Item shows the AOI there."""
+        everywhere = (
+            BlockKey(name, time, row, col)
+            for name, grid in self.grids.items()
+            for time in range(len(self.slices))
+            for row in range(grid.blocks_shape[0])
+            for col in range(grid.blocks_shape[1])
+        )
+        return [key for key in everywhere if key not in self.block_set]
+
+    def scene_items(self, name: str, time: int, window: Window) -> list[SceneItem]:
+        """Returns the Items whose footprints meet a window in a time slice, in mosaic order."""
+        box = self.grids[name].geobox(window).extent.geom
+        footprints = self.footprints[name]
+        return [
+            SceneItem(item=self.items[at], profile=self.profiles[at], footprint=footprints[at])
+            for at in self.slices[time].items
+            if footprints[at].intersects(box)
+        ]
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Estimated uncompressed bytes of bands and mask on the result's pixels, with halos."""
+        bands = max(
+            len({(band.assets, band.index) for band in profile.bands}) for profile in self.profiles
+        )
+        first = self.profiles[0]
+        per_pixel = bands * (2 if first.bands[0].high > 255 else 1) + (first.mask is not None)
+        side = self.spec.grid.block_px + 2 * self.spec.grid.halo_px
+        return len(self.blocks) * side**2 * per_pixel
+
+    @property
+    def replica_bytes(self) -> int:
+        """Bound of a replica's memory without its model, for two blocks in flight, in bytes.
+
+        A pixel of a block and its halo takes 9 bytes for the three channels, 4 bytes for flags of
+        the scene, 6 bytes per phrase (a 32 bit sum, a score, and a copy of the score to be
+        written), and 4 bytes for the sum of weights. 300 MiB are added. The region's size does not
+        matter.
+        """
+        phrases = max(len(self.spec.tasks.find), 1)
+        side = self.spec.grid.block_px + 2 * self.spec.grid.halo_px
+        return 2 * side * side * (3 * 3 + 4 + phrases * 6 + 4) + 300 * 2**20
+
+
+def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
+    """Resolves a job into a plan.
+
+    Args:
+        spec: the job.
+        items: Items of a frozen search; None to search the catalog now.
+
+    Raises:
+        JobError: the job asks for something impossible.
+        CatalogError: the search fails or finds no Items, or a collection's profile is unusable.
+    """
+    aoi = read_aoi(spec.source.aoi)
+    traits = find_analyst(spec.model).traits()
+    _check_halo(spec, traits)
+    for collection in spec.source.collections:
+        profile_of(collection, spec.source.profiles)
+    items = _search(spec, aoi) if items is None else items
+    profiles = tuple(profile_of(item.collection_id or "", spec.source.profiles) for item in items)
+    modality = modality_of(profiles)
+    slices = time_slices(items, spec.slices)
+    natives = [_native(item, profile) for item, profile in zip(items, profiles, strict=True)]
+    grids, footprints = make_grids(spec.grid, aoi, natives, items)
+    blocks, tile_count = find_blocks(grids, footprints, slices)
+    if not blocks:
+        raise JobError(
+            "source.aoi meets no pixel of the items' footprints; "
+            "widen it, or check that it is in lon/lat"
+        )
+    prompts: dict[BlockPlace, tuple[PlacedPrompt, ...]] = {}
+    refused: dict[str, str] = {}
+    prompt_digest = ""
+    if spec.prompts.is_file:
+        file = read_prompts(spec.prompts.origin, aoi)
+        prompts, outside = place_prompts(file.shapes, grids, traits.context_px)
+        refused, prompt_digest = file.refused | outside, file.digest
+    result = Plan(
+        spec=spec,
+        plan_id="",
+        items=tuple(items),
+        profiles=profiles,
+        modality=modality,
+        traits=traits,
+        slices=slices,
+        grids=grids,
+        footprints=footprints,
+        blocks=blocks,
+        tile_count=tile_count,
+        prompts=prompts,
+        refused_prompts=refused,
+    )
+    object.__setattr__(result, "plan_id", _plan_id(identity(result, prompt_digest, aoi)))
+    return result
+
+
+def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any]:
+    """Returns everything that changes a result, by part, so that plans can be compared."""
+    return {
+        "items": [
+            [item.collection_id, item.id, _hrefs(item, profile)]
+            for item, profile in zip(plan.items, plan.profiles, strict=True)
+        ],
+        "profiles": [profile.model_dump(mode="json") for profile in plan.profiles],
+        "aoi": shapely.to_wkb(shapely.normalize(aoi), hex=True),
+        "grid": plan.spec.grid.model_dump(mode="json"),
+        "slices": plan.spec.slices,
+        "tasks": plan.spec.tasks.model_dump(mode="json"),
+        "prompts": prompt_digest or plan.spec.prompts.model_dump(mode="json"),
+        "model": asdict(plan.traits),
+        "algorithm": ALGORITHM,
+    }
+
+
+def _plan_id(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hrefs(item: pystac.Item, profile: CollectionProfile) -> list[str]:
+    """Returns the unsigned addresses of the assets that a profile reads."""
+    assets = [band.assets for band in profile.bands] + (
+        [profile.mask.assets] if profile.mask else []
+    )
+    return sorted(
+        {
+            without_query(item.assets[key].href)
+            for keys in assets
+            for key in keys
+            if key in item.assets
+        }
+    )
+
+
+def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:
+    if spec.grid.halo_px <= traits.context_px:
+        raise JobError(
+            f"grid.halo_px {spec.grid.halo_px} does not exceed the {traits.context_px} px of "
+            f"context that model '{traits.name}' needs at a tile's border; "
+            f"use at least {traits.context_px + 1}"
+        )
+
+
+def _search(spec: JobSpec, aoi: BaseGeometry) -> list[pystac.Item]:
+    return search(
+        spec.source.catalog,
+        collections=tuple(spec.source.collections),
+        aoi=aoi,
+        time=parse_interval(spec.source.time),
+        filter=spec.source.filter,
+    )
+
+
+def _native(item: pystac.Item, profile: CollectionProfile) -> NativeGrid:
+    try:
+        return native_grid(item, pick_asset(item, profile.bands[0].assets))
+    except (SourceError, CRSError) as error:
+        raise JobError(str(error)) from error

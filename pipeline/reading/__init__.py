@@ -1,0 +1,4 @@
+"""Reads imagery: assets, windows, and the scene of a block.
+
+Imports `job`.
+"""

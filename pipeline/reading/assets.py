@@ -1,0 +1,194 @@
+"""Opens a raster asset of an Item safely.
+
+Names the GDAL driver, refuses GDAL's virtual file systems, and raises errors that name the asset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import pystac
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
+from rasterio.warp import calculate_default_transform
+
+from earthgptx.catalogs.stac_io import without_query
+from earthgptx.pipeline.errors import SourceError
+
+MAX_PIXELS = 2**36
+"""Largest number of pixels in a file; larger files are refused before they are read."""
+
+
+def gdal_options() -> dict[str, Any]:
+    """Returns GDAL options: retries for busy servers, timeouts, and no listing of sibling files."""
+    options: dict[str, Any] = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_MAX_RETRY": 4,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_CONNECTTIMEOUT": 15,
+        "GDAL_CACHEMAX": 32 * 2**20,
+    }
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        parsed = urlparse(endpoint)
+        options |= {
+            "AWS_S3_ENDPOINT": parsed.netloc,
+            "AWS_HTTPS": "YES" if parsed.scheme == "https" else "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    return options
+
+
+@dataclass(frozen=True, slots=True)
+class NativeGrid:
+    """The pixels of an asset: the stored ones, or the best ones to warp it to."""
+
+    crs: CRS
+    transform: Affine
+    shape: tuple[int, int]
+    """(rows, columns)."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in the CRS."""
+        west, south, east, north = array_bounds(*self.shape, self.transform)
+        return west, south, east, north
+
+
+def pick_asset(item: pystac.Item, keys: tuple[str, ...]) -> str:
+    """Returns the first of the asset keys that an Item has.
+
+    Raises:
+        SourceError: the Item has none of them.
+    """
+    for key in keys:
+        if key in item.assets:
+            return key
+    raise SourceError(
+        f"item {item.id} has no asset {' or '.join(keys)}; "
+        f"it has {', '.join(sorted(item.assets))}. "
+        "Describe the collection under source.profiles, or leave such items out by source.filter"
+    )
+
+
+@contextmanager
+def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
+    """Opens the raster of an asset.
+
+    Raises:
+        SourceError: the address is of a refused kind, or the file is missing, damaged, not a
+            GeoTIFF or JPEG 2000, too large, or has another number of bands than its Item declares.
+    """
+    href = item.assets[key].href
+    where = f"asset {key} of item {item.id} ({without_query(href)})"
+    _refuse_odd(href, where)
+    # The driver is named because a VRT with the suffix .tif could read any local file.
+    driver = "JP2OpenJPEG" if without_query(href).lower().endswith(".jp2") else "GTiff"
+    try:
+        with rasterio.Env(**gdal_options()), rasterio.open(href, driver=driver) as raster:
+            if raster.width * raster.height > MAX_PIXELS:
+                raise SourceError(
+                    f"{where} claims {raster.height} x {raster.width} px; "
+                    "no file of that size is read"
+                )
+            declared = _declared_bands(item.assets[key])
+            if declared and declared != raster.count:
+                raise SourceError(
+                    f"{where} has {raster.count} bands, its Item says {declared}; mend the catalog"
+                )
+            yield raster
+    except RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise SourceError(f"{where} cannot be read: {without_query(reason)}") from error
+
+
+def native_grid(item: pystac.Item, key: str) -> NativeGrid:
+    """Returns the grid of an asset, from its Item if that declares it, else from the file's header.
+
+    A raster in radar geometry (with ground control points) gets the grid that GDAL would warp it
+    to, in UTM if the points are geographic.
+
+    Raises:
+        SourceError: neither gives the grid.
+        CRSError: the Item declares an invalid CRS.
+    """
+    properties = item.properties | item.assets[key].extra_fields
+    code = properties.get("proj:code") or properties.get("proj:epsg") or properties.get("proj:wkt2")
+    transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
+    if code and transform and shape:
+        return NativeGrid(CRS.from_user_input(code), Affine(*transform[:6]), (shape[0], shape[1]))
+    with open_asset(item, key) as raster:
+        return header_grid(raster, item, key)
+
+
+def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGrid:
+    """Returns the grid of a raster from its header; see `native_grid`.
+
+    Raises:
+        SourceError: the raster has neither a CRS nor ground control points.
+    """
+    if raster.crs is not None:
+        return NativeGrid(raster.crs, raster.transform, raster.shape)
+    points, crs = raster.gcps
+    if not points or crs is None:
+        raise SourceError(
+            f"asset {key} of item {item.id} ({without_query(raster.name)}) has neither a CRS nor "
+            "ground control points; it cannot be placed on the Earth"
+        )
+    west, east = min(p.x for p in points), max(p.x for p in points)
+    south, north = min(p.y for p in points), max(p.y for p in points)
+    target = (
+        CRS.from_epsg(utm_epsg((west + east) / 2, (south + north) / 2))
+        if crs.is_geographic
+        else crs
+    )
+    transform, width, height = calculate_default_transform(
+        crs, target, raster.width, raster.height, gcps=points
+    )
+    # The step has two significant digits, and the origin is a multiple of it, so that neighbouring
+    # scenes of one orbit share a lattice.
+    step = float(f"{transform.a:.2g}")
+    west, north = np.floor(transform.c / step) * step, np.ceil(transform.f / step) * step
+    east, south = transform @ (width, height)
+    snapped = Affine(step, 0, west, 0, -step, north)
+    return NativeGrid(
+        target, snapped, (int(np.ceil((north - south) / step)), int(np.ceil((east - west) / step)))
+    )
+
+
+def utm_epsg(lon: float, lat: float) -> int:
+    """Returns the EPSG code of the UTM zone; polar stereographic beyond 84° N and 80° S."""
+    if lat > 84:
+        return 3413
+    if lat < -80:
+        return 3031
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    return (32600 if lat >= 0 else 32700) + zone
+
+
+def _declared_bands(asset: pystac.Asset) -> int:
+    """Returns the number of bands that an Item declares for an asset; 0 if it declares none."""
+    lists = (asset.extra_fields.get(key) for key in ("raster:bands", "eo:bands", "bands"))
+    return max((len(bands) for bands in lists if bands), default=0)
+
+
+def _refuse_odd(href: str, where: str) -> None:
+    scheme = urlparse(href).scheme.lower()
+    if "/vsi" in href.lower() or (
+        scheme and scheme not in ("http", "https", "s3", "gs", "az", "abfs", "file")
+    ):
+        raise SourceError(
+            f"{where}: addresses of this kind are not opened; "
+            "use http(s), s3, gs, az or a local path"
+        )

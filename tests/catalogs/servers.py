@@ -1,0 +1,146 @@
+"""STAC APIs that answer by a script, or play a recorded conversation."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pystac
+import shapely
+import yaml
+
+
+class Server(HTTPServer):
+    """A STAC API whose answers to /search are a script: (status, number of items, whether there is
+    a next page).
+    """
+
+    def __init__(self, script: list[tuple[int, int, bool]], *, filters: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.filters, self.asked = script, filters, 0
+        self.bodies: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _send(self, status: int, document: dict[str, Any]) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        core = "https://api.stacspec.org/v1.0.0"
+        classes = [f"{core}/core", f"{core}/item-search"]
+        if self.server.filters:
+            classes += [f"{core}-rc.2/item-search#filter"]
+        self._send(
+            200,
+            {
+                "type": "Catalog",
+                "id": "fake",
+                "stac_version": "1.0.0",
+                "description": "x",
+                "conformsTo": classes,
+                "links": [
+                    {"rel": "self", "href": self.server.url},
+                    {
+                        "rel": "search",
+                        "href": f"{self.server.url}/search",
+                        "method": "POST",
+                        "type": "application/geo+json",
+                    },
+                ],
+            },
+        )
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        status, count, more = self.server.script[
+            min(self.server.asked, len(self.server.script) - 1)
+        ]
+        page, self.server.asked = self.server.asked, self.server.asked + 1
+        items = [
+            pystac.Item(
+                f"i-{page}-{n}",
+                shapely.geometry.mapping(shapely.box(0, 0, 1, 1)),
+                [0, 0, 1, 1],
+                pystac.utils.str_to_datetime("2026-01-01T00:00:00Z"),
+                {"eo:cloud_cover": 50.0 * n},
+                collection="made",
+            ).to_dict()
+            for n in range(count)
+        ]
+        links = [
+            {
+                "rel": "next",
+                "href": f"{self.server.url}/search",
+                "method": "POST",
+                "body": {"token": "2"},
+                "merge": True,
+            }
+        ]
+        self._send(
+            status, {"type": "FeatureCollection", "features": items, "links": links if more else []}
+        )
+
+
+class Cassette(HTTPServer):
+    """Plays a recorded conversation of pystac-client with a public API, its addresses turned to
+    here.
+    """
+
+    def __init__(self, path: Path, host: str) -> None:
+        super().__init__(("127.0.0.1", 0), Player)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.turns = [
+            (
+                turn["request"]["method"],
+                turn["request"]["uri"].removeprefix(host),
+                _body(turn).replace(host, self.url),
+            )
+            for turn in yaml.safe_load(path.read_text())["interactions"]
+        ]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def _body(turn: dict[str, Any]) -> str:
+    body = turn["response"]["body"]["string"]
+    return body if isinstance(body, str) else body.decode()
+
+
+class Player(BaseHTTPRequestHandler):
+    server: Cassette
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _play(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.rfile.read(length)
+        for number, (method, path, body) in enumerate(self.server.turns):
+            if method == self.command and path.rstrip("/") == self.path.rstrip("/"):
+                if method == "POST":
+                    self.server.turns.pop(number)
+                data = body.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+                return
+        self.send_error(404)
+
+    do_GET = do_POST = _play

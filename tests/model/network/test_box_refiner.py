@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from earthgptx.model.network.box_refiner import BoxRefiner
+
+WIDTH, SIDE = 8, 32
+
+
+def scene(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of images with a rectangle each, the rectangles' edges, and edges that are a little
+    off.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    low = torch.randint(4, 14, (count, 2), generator=chance)
+    high = low + torch.randint(4, 14, (count, 2), generator=chance)
+    pixels = torch.zeros(count, WIDTH, SIDE, SIDE)
+    for image, (x0, y0, x1, y1) in enumerate(torch.cat([low, high], dim=1).tolist()):
+        pixels[image, 0, y0:y1, x0:x1] = 4
+    true = torch.cat([low, high], dim=1).float()
+    sides = (high - low).float().repeat(1, 2)
+    return pixels, true, true + sides * (torch.rand(count, 4, generator=chance) - 0.5) * 0.5
+
+
+def overlap(boxes: Tensor, true: Tensor) -> float:
+    shared = (
+        (torch.minimum(boxes, true)[:, 2:] - torch.maximum(boxes, true)[:, :2]).clamp(min=0).prod(1)
+    )
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (boxes, true)]
+    return float((shared / (areas[0] + areas[1] - shared)).mean())
+
+
+def test_a_new_one_nearly_leaves_boxes_as_they_are_and_is_undecided() -> None:
+    pixels, _, boxes = scene(3, 0)
+    again, worth = BoxRefiner(WIDTH)(boxes, torch.zeros(3, WIDTH), [0, 1, 2], pixels)
+    assert bool(((again - boxes).abs() < 0.1).all())
+    assert worth.sigmoid().tolist() == pytest.approx([0.5] * 3, abs=0.01)
+
+
+def test_it_learns_where_edges_are() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        look = BoxRefiner(WIDTH)
+    ask = torch.eye(WIDTH)[:1]
+    optimizer = torch.optim.AdamW(look.parameters(), 3e-3)
+    for step in range(60):
+        pixels, true, boxes = scene(32, step)
+        again, _ = look(boxes, ask.expand(32, -1), list(range(32)), pixels)
+        optimizer.zero_grad()
+        (again - true).abs().mean().backward()
+        optimizer.step()
+    pixels, true, boxes = scene(64, 1000)
+    again, _ = look(boxes, ask.expand(64, -1), list(range(64)), pixels)
+    before, after = overlap(boxes, true), overlap(again.detach(), true)
+    assert after > before + 0.15
+    assert after > 0.8
+
+
+def test_each_box_is_looked_at_on_its_own_image_in_any_order() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        look = BoxRefiner(WIDTH)
+        torch.nn.init.normal_(look.change.weight)
+    pixels, _, boxes = scene(3, 0)
+    owners = [2, 0, 2, 1, 2]
+    ask = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(2))
+    many = boxes[owners] + torch.arange(5)[:, None]
+    together, worth = look(many, ask, owners, pixels)
+    for at, image in enumerate(owners):
+        alone, own = look(many[at : at + 1], ask[at : at + 1], [0], pixels[image : image + 1])
+        assert alone[0].tolist() == pytest.approx(together[at].tolist(), abs=1e-4)
+        assert own.detach()[0].item() == pytest.approx(worth.detach()[at].item(), abs=1e-4)
+
+
+def test_a_box_has_sides_whatever_it_is_changed_to() -> None:
+    look = BoxRefiner(WIDTH)
+    torch.nn.init.constant_(look.change.bias, -9.0)
+    look.change.bias.data[0:2] = 9
+    pixels, _, boxes = scene(2, 0)
+    again, _ = look(boxes, torch.zeros(2, WIDTH), [0, 1], pixels)
+    assert bool((again[:, 2:] > again[:, :2]).all())

@@ -1,0 +1,108 @@
+"""Catalog, imagery and result on a real S3 server: the same bytes as on file."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pystac
+import pytest
+import xarray as xr
+import yaml
+from moto.server import ThreadedMotoServer
+
+from earthgptx import plan, run
+from tests import REPO
+from tests.archive import Archive, targets
+from tests.results import contents
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="archive")
+    yield settings["AWS_ENDPOINT_URL"]
+    server.stop()
+
+
+def test_everything_on_s3_gives_the_same_bytes_as_on_file(
+    s3: str, archive: Archive, tmp_path: Path, ray_two: None
+) -> None:
+    archive.add("a", targets(5), nodata=None)
+    archive.save()
+    run(plan(archive.job(tmp_path / "file.zarr", tasks={"find": ["ship"], "describe": True})))
+
+    client = boto3.client("s3")
+    catalog = pystac.Catalog.from_file(str(archive.folder / "catalog.json"))
+    for item in catalog.get_items():
+        item.assets["image"].href = f"s3://archive/{item.id}.tif"
+    catalog.normalize_and_save(
+        "s3://archive", pystac.CatalogType.ABSOLUTE_PUBLISHED, stac_io=Uploading()
+    )
+    client.upload_file(str(archive.folder / "a.tif"), "archive", "a.tif")
+    document = archive.job(
+        "s3://archive/results/out.zarr", tasks={"find": ["ship"], "describe": True}
+    ).model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["source"]["catalog"] = "s3://archive/catalog.json"
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(document))
+    # A process of its own: Ray's workers have the environment of the time when Ray started.
+    ended = subprocess.run(
+        [sys.executable, "-m", "earthgptx", "run", str(job)],
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+    for entry in client.get_paginator("list_objects_v2").paginate(
+        Bucket="archive", Prefix="results/"
+    ):
+        for found in entry["Contents"]:
+            path = tmp_path / found["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file("archive", found["Key"], str(path))
+    ours, theirs = contents(tmp_path / "results/out.zarr"), contents(tmp_path / "file.zarr")
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name] and name != "zarr.json"] == []
+    assert not [path for path in (tmp_path / "results").iterdir() if path.suffix == ".parts"], (
+        "scratch is cleared"
+    )
+
+    raster = xr.open_zarr(
+        "s3://archive/results/out.zarr", group="raster", storage_options={"endpoint_url": s3}
+    )
+    assert int((raster["label"] == 1).sum()) > 100
+    again = subprocess.run(
+        [sys.executable, "-m", "earthgptx", "query", "s3://archive/results/out.zarr", "--json"],
+        cwd=REPO,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "ship, about" in again.stdout
+
+
+class Uploading(pystac.stac_io.DefaultStacIO):
+    """pystac's writer, to S3."""
+
+    def write_text_to_href(self, href: str, txt: str) -> None:
+        bucket, key = href.removeprefix("s3://").split("/", 1)
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=txt.encode())

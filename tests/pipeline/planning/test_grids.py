@@ -1,0 +1,61 @@
+"""Rules of the pixels: which CRS is a UTM zone, and which Items a grid takes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pyproj
+import pystac
+import pytest
+import rasterio
+import shapely
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+
+from earthgptx.pipeline.job.spec import GridSpec
+from earthgptx.pipeline.planning.grids import make_grids, utm_zone
+from earthgptx.pipeline.reading.assets import NativeGrid
+
+
+@pytest.mark.parametrize(
+    ("crs", "zone"),
+    [
+        ("EPSG:32631", (31, False)),
+        ("EPSG:32731", (31, True)),
+        ("EPSG:26910", (10, False)),
+        ("EPSG:25832", (32, False)),
+        ("+proj=utm +zone=33 +south +ellps=bessel +units=m +no_defs", (33, True)),
+        ("EPSG:4647", (32, False)),  # PROJ calls it "32N with prefix"
+        ("EPSG:26941", None),  # California zone 1, a State Plane CRS
+        ("EPSG:3857", None),
+        ("EPSG:4326", None),
+    ],
+)
+def test_a_zone_is_what_proj_calls_one(crs: str, zone: tuple[int, bool] | None) -> None:
+    assert utm_zone(CRS.from_user_input(crs)) == zone
+
+
+def grid_items(*codes: int) -> dict[str, list[bool]]:
+    """By grid, which Items it takes: one per CRS, 1 km wide, all on a zone border at 12 E."""
+    natives, items = [], []
+    for code in codes:
+        to_crs = pyproj.Transformer.from_crs("OGC:CRS84", code, always_xy=True)
+        x, y = to_crs.transform(12.0, 48.0)
+        affine = rasterio.Affine(10, 0, round(x - 500, -1), 0, -10, round(y + 500, -1))
+        native = NativeGrid(CRS.from_epsg(code), affine, (100, 100))
+        natives.append(native)
+        box = transform_bounds(native.crs, "OGC:CRS84", *native.bounds)
+        footprint = shapely.geometry.mapping(shapely.box(*box))
+        items.append(pystac.Item(str(code), footprint, list(box), datetime(2026, 1, 1), {}))
+    aoi = shapely.box(11.9, 47.9, 12.1, 48.1)
+    _, footprints = make_grids(GridSpec(), aoi, natives, items)
+    return {name: [not shape.is_empty for shape in each] for name, each in footprints.items()}
+
+
+def test_a_zone_takes_the_items_of_its_neighbour() -> None:
+    both = [True, True]
+    assert grid_items(32632, 32633) == {"epsg32632": both, "epsg32633": both}
+
+
+def test_two_crses_of_one_zone_keep_their_own_items() -> None:
+    assert grid_items(32632, 25832) == {"epsg32632": [True, False], "epsg25832": [False, True]}

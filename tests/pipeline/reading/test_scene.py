@@ -1,0 +1,390 @@
+"""Reading real awkward rasters and made ones; what cannot be read leaves its ground broken and says
+why.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import pystac
+import pytest
+import rasterio
+import shapely
+
+from earthgptx import JobSpec, plan
+from earthgptx.catalogs.collections import Band, CollectionProfile
+from earthgptx.pipeline.errors import JobError, SourceError
+from earthgptx.pipeline.job.grid import Window
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.reading.scaling import to_8bit
+from earthgptx.pipeline.reading.scene import Scene, read_scene
+from tests.archive import GREY, Archive
+
+
+def whole(made: Plan, time: int = 0) -> Scene:
+    [grid] = made.grids.values()
+    return read_scene(grid, grid.window, made.scene_items(grid.name, time, grid.window))
+
+
+def over(
+    path: Path,
+    folder: Path,
+    *,
+    profile: dict[str, Any],
+    geometry: Any = None,
+    grid: dict[str, Any] | None = None,
+) -> Plan:
+    """A plan over one raster file, with an Item that says nothing of projection."""
+    with rasterio.open(path) as raster:
+        if geometry is None and raster.crs:
+            corners = [
+                raster.transform @ at
+                for at in (
+                    (0, 0),
+                    (raster.width, 0),
+                    (raster.width, raster.height),
+                    (0, raster.height),
+                )
+            ]
+            moved = rasterio.warp.transform_geom(
+                raster.crs, "OGC:CRS84", shapely.geometry.mapping(shapely.Polygon(corners))
+            )
+            geometry = shapely.geometry.shape(moved)
+    geometry = geometry or shapely.box(0, 0, 1, 1)
+    item = pystac.Item(
+        path.stem,
+        shapely.geometry.mapping(geometry),
+        list(geometry.bounds),
+        pystac.utils.str_to_datetime("2020-01-01"),
+        {},
+        collection="odd",
+    )
+    item.add_asset("image", pystac.Asset(str(path)))
+    spec = JobSpec.from_dict(
+        {
+            "name": "odd",
+            "source": {
+                "catalog": "none",
+                "collections": ["odd"],
+                "aoi": {"wkt": geometry.buffer(0.01).wkt},
+                "profiles": {"odd": profile},
+            },
+            "tasks": {"find": ["thing"]},
+            "output": str(folder / "odd.zarr"),
+            "grid": {"tile_px": 256, "halo_px": 64, "block_px": 512, **(grid or {})},
+        }
+    )
+    return plan(spec, items=[item])
+
+
+def bands(low: float, high: float, *indexes: int, scale: str = "linear") -> list[dict[str, Any]]:
+    return [
+        {"asset": "image", "index": i, "low": low, "high": high, "scale": scale} for i in indexes
+    ]
+
+
+def test_the_first_valid_pixel_wins_and_nodata_lets_the_next_item_through(archive: Archive) -> None:
+    first = np.full((40, 40), 50, np.uint8)
+    first[:, 20:] = 0
+    archive.add("a", first)
+    archive.add("b", np.full((40, 60), 90, np.uint8), when="2026-01-01T11:00:00Z")
+    archive.save()
+    scene = whole(plan(archive.job("a.zarr", slices="all")))
+    assert scene.valid.all()
+    assert (scene.pixels[:, :, :20] == 50).all()
+    assert (scene.pixels[:, :, 20:] == 90).all()
+
+
+def test_a_window_far_from_every_item_is_not_valid(archive: Archive) -> None:
+    archive.add("a", np.full((40, 40), 50, np.uint8))
+    archive.save()
+    made = plan(archive.job("a.zarr"))
+    [grid] = made.grids.values()
+    scene = read_scene(
+        grid, grid.window.grown(30), made.scene_items(grid.name, 0, grid.window.grown(30))
+    )
+    assert scene.valid.sum() == 1600
+    assert scene.valid[30:70, 30:70].all()
+    assert not scene.broken.any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_scaling_is_the_same_for_every_type(dtype: str) -> None:
+    values = np.array([[0, 10, 70, 110, 120]], dtype)
+    band = Band(asset="a", low=10, high=110)
+    assert to_8bit(values, band).tolist() == [[0, 0, 153, 255, 255]]
+
+
+def test_decibels_and_what_is_no_number() -> None:
+    band = Band(asset="a", low=0, high=20, scale="power_db")
+    assert to_8bit(np.array([1.0, 10.0, 100.0, -5.0, np.nan, np.inf, 0.0]), band).tolist() == [
+        0,
+        128,
+        255,
+        0,
+        0,
+        255,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_was_not_seen(tmp_path: Path, value: float) -> None:
+    archive = Archive(tmp_path)
+    pixels = np.full((40, 40), 5, np.float32)
+    pixels[:10] = value
+    archive.add("a", pixels, nodata=None)
+    archive.save()
+    scene = whole(plan(archive.job("a.zarr")))
+    assert not scene.valid[:10].any()
+    assert scene.valid[10:].all()
+    assert (scene.pixels[:, :10] == 0).all()
+
+
+def break_missing(path: Path) -> None:
+    path.unlink()
+
+
+def break_truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def break_text(path: Path) -> None:
+    path.write_text("this is a web page that says that you are not logged in")
+
+
+def break_bands(path: Path) -> None:
+    with rasterio.open(path) as raster:
+        profile, pixels = raster.profile, raster.read()
+    with rasterio.open(path, "w", **(profile | {"count": 2})) as raster:
+        raster.write(np.concatenate([pixels, pixels]))
+
+
+def break_vrt(path: Path) -> None:
+    path.write_text('<VRTDataset rasterXSize="40" rasterYSize="40"></VRTDataset>')
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (break_missing, "cannot be read"),
+        (break_truncated, "cannot be read"),
+        (break_text, "cannot be read"),
+        (break_vrt, "cannot be read"),
+        (break_bands, "has 2 bands, its Item says 1"),
+    ],
+)
+def test_an_item_that_cannot_be_read_breaks_its_own_ground_only(
+    archive: Archive, damage: Any, sentence: str
+) -> None:
+    noise = np.random.default_rng(0).integers(1, 255, (300, 300)).astype(np.uint8)
+    archive.add("good", noise[:, :200])
+    path = archive.add("bad", noise, col=100, when="2026-01-01T09:00:00Z")
+    for item in archive.catalog.get_items():
+        item.assets["image"].extra_fields["raster:bands"] = [{"data_type": "uint8"}]
+    archive.save()
+    made = plan(archive.job("a.zarr"))
+    damage(path)
+    scene = whole(made)
+    assert scene.valid[:, :200].all()
+    assert scene.broken[:, 200:].all()
+    assert not scene.broken[:, :200].any()
+    [reason] = scene.errors
+    assert "asset image of item bad" in reason
+    assert sentence in reason
+
+
+def test_a_profile_that_asks_for_a_band_that_is_not_there_is_refused(archive: Archive) -> None:
+    archive.add("a", np.full((40, 40), 50, np.uint8))
+    archive.save()
+    profile = {"modality": "sar", "bands": bands(0, 255, 1, 2, 3)}
+    made = plan(archive.job("a.zarr", source={"profiles": {"made": profile}}))
+    assert "has 1 bands, its collection's profile reads band 3" in whole(made).errors[0]
+
+
+def test_a_raster_without_crs_and_points_is_refused_when_planning(tmp_path: Path) -> None:
+    path = tmp_path / "bare.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=20, height=20, count=1, dtype="uint8"
+    ) as raster:
+        raster.write(np.ones((1, 20, 20), np.uint8))
+    with pytest.raises(JobError, match="neither a CRS nor ground control points"):
+        over(path, tmp_path, profile={"modality": "sar", "bands": GREY})
+
+
+@pytest.mark.parametrize(
+    "href", ["/vsicurl/http://example.com/a.tif", "ftp://example.com/a.tif", "gdal:///etc/passwd"]
+)
+def test_odd_addresses_are_not_opened(archive: Archive, href: str) -> None:
+    archive.add("a", np.full((40, 40), 50, np.uint8))
+    archive.save()
+    spec = archive.job("a.zarr")
+    made = plan(spec)
+    made.items[0].assets["image"].href = href
+    assert "addresses of this kind are not opened" in whole(made).errors[0]
+
+
+def test_a_rotated_raster_is_turned_north_up(data: Path, tmp_path: Path) -> None:
+    path = data / "fixtures/umbra-yasur/umbra_mount_yasur_crop.tif"
+    made = over(path, tmp_path, profile={"modality": "sar", "bands": bands(0, 255, 1, 1, 1)})
+    [grid] = made.grids.values()
+    assert grid.crs == "EPSG:32759"
+    assert grid.transform[1] == grid.transform[3] == 0
+    scene = whole(made)
+    with rasterio.open(path) as raster:
+        truth = raster.read(1)
+        inverse = ~raster.transform
+    rows, cols = np.nonzero(scene.valid)
+    assert 0.9 < len(rows) / truth.size < 1.15
+    some = np.random.default_rng(1).choice(len(rows), 4000)
+    x, y = grid.affine @ (cols[some] + 0.5, rows[some] + 0.5)  # type: ignore[operator]
+    col, row = inverse @ (x, y)
+    inside = (row >= 1) & (row < truth.shape[0] - 1) & (col >= 1) & (col < truth.shape[1] - 1)
+    there = truth[row[inside].astype(int), col[inside].astype(int)].astype(float)
+    ours = scene.pixels[0][rows[some][inside], cols[some][inside]].astype(float)
+    assert np.corrcoef(there, ours)[0, 1] > 0.85
+
+
+def test_nan_without_a_nodata_tag_and_a_grid_off_by_a_tenth_of_a_pixel(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = data / "fixtures/rotterdam-spacenet6"
+    with rasterio.open(folder / "sar_masked.tif") as raster:
+        raw = raster.read()
+    scene = whole(
+        over(
+            folder / "sar_masked.tif",
+            tmp_path,
+            profile={"modality": "sar", "bands": bands(-20, 30, 1, 2, 4)},
+        )
+    )
+    expected = np.isfinite(raw[[0, 1, 3]]).all(axis=0)
+    assert scene.valid.shape == expected.shape
+    assert np.array_equal(scene.valid, expected)
+    rgb = whole(
+        over(
+            folder / "rgb_unmasked.tif",
+            tmp_path,
+            profile={"modality": "optical", "bands": bands(0, 255, 1, 2, 3)},
+        )
+    )
+    with rasterio.open(folder / "rgb_unmasked.tif") as raster:
+        assert np.array_equal(rgb.pixels[:, rgb.valid], raster.read()[:, rgb.valid])
+
+
+def test_degrees_become_metres_of_the_utm_zone(data: Path, tmp_path: Path) -> None:
+    path = data / "fixtures/vegas-spacenet3/AOI_2_Vegas_img0.tif"
+    made = over(path, tmp_path, profile={"modality": "optical", "bands": bands(0, 255, 1, 2, 3)})
+    [grid] = made.grids.values()
+    assert grid.crs == "EPSG:32611"
+    # 0.0000027 degrees: 0.3 m to the north, 0.24 m to the east.
+    assert 0.2 < grid.transform[0] < 0.35
+    scene = whole(made)
+    assert 0.95 < scene.valid.mean() <= 1
+    assert 20 < scene.pixels[:, scene.valid].std() < 90
+    part = Window(311, 205, 733, 901)
+    again = read_scene(grid, part, made.scene_items(grid.name, 0, part))
+    assert np.array_equal(again.pixels, scene.pixels[:, 311:733, 205:901]), (
+        "warped pixels do not depend on the window"
+    )
+
+
+def test_negative_northings_and_a_thermal_band(data: Path, tmp_path: Path) -> None:
+    path = data / "fixtures/landsat5-tm/LT52240631988227CUB02_B6.TIF"
+    made = over(path, tmp_path, profile={"modality": "infrared", "bands": bands(100, 180, 1, 1, 1)})
+    [grid] = made.grids.values()
+    assert (grid.crs, grid.transform[0], grid.zone) == ("EPSG:32622", 30.0, None)
+    assert grid.transform[5] < 0
+    scene = whole(made)
+    with rasterio.open(path) as raster:
+        truth = raster.read(1)
+    assert scene.valid.all()
+    assert np.array_equal(scene.pixels[0], to_8bit(truth, Band(asset="image", low=100, high=180)))
+
+
+def test_chips_of_degrees_in_decibels_and_one_that_is_all_nan(data: Path, tmp_path: Path) -> None:
+    folder = data / "s1-flood-chips"
+    profile = {"modality": "sar", "bands": bands(-30, 5, 1, 2, 1)}
+    for split, seen in (("test", True), ("nodata", False)):
+        for name in (folder / f"{split}.txt").read_text().split():
+            scene = whole(over(folder / "S1" / f"{name}_S1Hand.tif", tmp_path, profile=profile))
+            assert scene.valid.any() == seen, name
+            assert not scene.broken.any()
+
+
+def test_radar_geometry_is_warped_by_its_ground_control_points(data: Path) -> None:
+    made = plan(real_job(data, "sentinel-1-grd"))
+    [grid] = made.grids.values()
+    assert grid.crs == "EPSG:32643"
+    scene = whole(made)
+    to_grid = pyproj.Transformer.from_crs("OGC:CRS84", grid.crs, always_xy=True)
+    with rasterio.open(made.items[0].assets["vv"].href) as raster:
+        points, _ = raster.gcps
+        raw = raster.read(1)
+    pairs = []
+    for point in points:
+        row, col = int(point.row), int(point.col)
+        x, y = (int(value) for value in ~grid.affine @ to_grid.transform(point.x, point.y))
+        if 5 < row < raw.shape[0] - 5 and 5 < col < raw.shape[1] - 5:
+            there, here = (
+                raw[row - 4 : row + 5, col - 4 : col + 5],
+                scene.pixels[0][y - 4 : y + 5, x - 4 : x + 5],
+            )
+            pairs.append((np.median(20 * np.log10(np.maximum(there, 1))), np.median(here)))
+    assert len(pairs) > 100
+    assert np.corrcoef(np.array(pairs).T)[0, 1] > 0.97
+    assert 0.6 < scene.valid.mean() < 0.8, "a scene that lies askew"
+    assert not scene.errors
+    part = Window(300, 500, 700, 900)
+    again = read_scene(grid, part, made.scene_items(grid.name, 0, part))
+    assert np.array_equal(again.pixels, scene.pixels[:, 300:700, 500:900]), (
+        "pixels must not depend on the window"
+    )
+
+
+def real_job(data: Path, collection: str, **more: Any) -> JobSpec:
+    return JobSpec.from_dict(
+        {
+            "name": "real",
+            "source": {
+                "catalog": str(data / "scenes" / "catalog.json"),
+                "collections": [collection],
+                "aoi": {"bbox": [-180, -90, 180, 90]},
+            },
+            "tasks": {"find": ["ship"]},
+            "output": "real.zarr",
+            **more,
+        }
+    )
+
+
+def test_cloud_by_the_scene_classification_is_masked(data: Path) -> None:
+    made = plan(real_job(data, "sentinel-2-l2a"))
+    scene = whole(made)
+    href = made.items[0].assets["scl"].href
+    with rasterio.open(href) as raster:
+        scl = raster.read(1)
+    clouded = np.isin(scl, (3, 8, 9, 10))
+    assert abs(clouded.mean() - scene.masked.mean()) < 0.01
+    assert not (scene.masked & scene.valid).any()
+
+
+def test_profiles_say_the_modality_of_every_known_collection(data: Path) -> None:
+    for collection in ("sentinel-2-l2a", "sentinel-1-grd", "naip", "landsat-c2-l2"):
+        made = plan(real_job(data, collection))
+        assert made.modality == ("sar" if "sentinel-1" in collection else "optical")
+        assert isinstance(made.profiles[0], CollectionProfile)
+    assert json.dumps(made.refused_prompts) == "{}"
+
+
+def test_an_asset_with_an_absurd_size_is_refused(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("a", np.full((40, 40), 50, np.uint8))
+    archive.save()
+    made = plan(archive.job("a.zarr"))
+    monkeypatch.setattr("earthgptx.pipeline.reading.assets.MAX_PIXELS", 100)
+    assert "claims 40 x 40 px" in whole(made).errors[0]
+    assert issubclass(SourceError, Exception)

@@ -1,0 +1,279 @@
+"""Commands that create and run jobs: init, sample, demo, search, plan, run, submit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from earthgptx.workflows.terminal import (
+    AsJson,
+    bar,
+    err,
+    job_bar,
+    out,
+    print_json,
+    print_report,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.planning.plan import Plan
+
+app = typer.Typer()
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+START_S = 8
+"""Seconds that a run needs to start Ray and its replicas."""
+
+
+class Origin(StrEnum):
+    """Sources of imagery that `init` can write a job file for."""
+
+    SAMPLE = "sample"
+    STAC_API = "stac-api"
+    DRONE = "drone"
+
+
+@app.command(epilog="Example: earthgptx init --from drone --image field.tif field.yaml")
+def init(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The file to write.")],
+    origin: Annotated[
+        Origin, typer.Option("--from", help="Where the imagery comes from.")
+    ] = Origin.SAMPLE,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tif", help="With --from drone: your georeferenced image."),
+    ] = None,
+) -> None:
+    """Write a commented job file that runs, with the archive that it needs."""
+    from earthgptx.workflows.init import write_job
+
+    if origin is Origin.SAMPLE:
+        with bar("rendering the sample archive") as update:
+            written = write_job(job, origin.value, image=image, on_scene=update)
+    else:
+        written = write_job(job, origin.value, image=image)
+    for path in written:
+        out.print(f"wrote: {path}", soft_wrap=True)
+    out.print(f"next:  earthgptx run {job}", soft_wrap=True)
+
+
+@app.command(epilog="Example: earthgptx sample archive --scale 2")
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the archive is written.")],
+    scale: Annotated[int, typer.Option(min=1, help="Length of the coast, in multiples.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the coast.")] = 0,
+) -> None:
+    """Render a small archive of optical, SAR and infrared scenes with ground truth.
+
+    It is a static STAC catalog of COGs.
+    """
+    from earthgptx.workflows.sample import make_sample
+
+    with bar("rendering scenes") as update:
+        catalog = make_sample(folder, scale=scale, seed=seed, on_scene=update)
+    out.print(f"catalog: {catalog}\ntruth:   {folder / 'truth.parquet'}", soft_wrap=True)
+
+
+@app.command(epilog="Example: earthgptx demo --out demo")
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where everything is written.")
+    ] = Path("demo"),
+) -> None:
+    """Run the main job on the sample archive: render it, find and describe objects, draw them.
+
+    Ships, aircraft and storage tanks are searched in optical, SAR and infrared.
+    """
+    from earthgptx.workflows.demo import run_demo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with bar("rendering the sample archive") as scenes, job_bar() as update:
+        shown = run_demo(
+            folder,
+            on_scene=scenes,
+            on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress),
+        )
+    for one in shown:
+        print_report(one.report)
+        out.print(f"picture: {one.picture}", soft_wrap=True)
+    first = shown[0].report.output
+    opened = f"xarray.open_datatree('{first}', engine='zarr')"
+    for line in (
+        f"\nask it:  earthgptx query {first} --label ship --min-score 0.4",
+        f"         earthgptx why {first} 5.96 42.995",
+        f'         python -c "import xarray; print({opened})"',
+    ):
+        out.print(line, soft_wrap=True)
+
+
+@app.command(epilog="Example: earthgptx search examples/harbour.yaml")
+def search(job: JobFile, as_json: AsJson = False) -> None:
+    """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
+    from earthgptx.catalogs.search import freeze, parse_interval, start_of
+    from earthgptx.catalogs.search import search as find
+    from earthgptx.pipeline.job.spec import JobSpec, items_beside
+    from earthgptx.pipeline.job.vectors import read_aoi
+
+    spec = JobSpec.from_yaml(job)
+    source = spec.source
+    items = find(
+        source.catalog,
+        collections=tuple(source.collections),
+        aoi=read_aoi(source.aoi),
+        time=parse_interval(source.time),
+        filter=source.filter,
+    )
+    path = items_beside(spec.output)
+    _make_parent(path)
+    freeze(items, path)
+    rows = [
+        {
+            "collection": item.collection_id,
+            "id": item.id,
+            "time": start_of(item).isoformat(),
+            "cloud_cover": item.properties.get("eo:cloud_cover"),
+            "crs": item.properties.get("proj:code") or item.properties.get("proj:epsg"),
+        }
+        for item in items
+    ]
+    if as_json:
+        print_json({"items": rows, "frozen": path})
+        return
+    print_table(f"{len(rows)} items", rows)
+    out.print(f"frozen: {path}", soft_wrap=True)
+
+
+@app.command(epilog="Example: earthgptx plan examples/harbour.yaml")
+def plan(job: JobFile, as_json: AsJson = False) -> None:
+    """Show what a job would do: counts, bytes, memory bound, time. Changes nothing."""
+    from earthgptx.pipeline.job.spec import JobSpec
+    from earthgptx.pipeline.planning.estimate import seconds_per_tile
+    from earthgptx.pipeline.planning.plan import plan as make_plan
+
+    made = make_plan(JobSpec.from_yaml(job))
+    per_tile = seconds_per_tile(made)
+    facts = _facts(made, per_tile)
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(title=f"plan of {made.spec.name}", show_header=False)
+    for name, value in _lines(made, facts, per_tile).items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
+    """Returns the figures of a plan, ready for JSON."""
+    prompts: int | str = made.spec.prompts.origin
+    if made.spec.prompts.is_file:
+        prompts = sum(len(found) for found in made.prompts.values())
+    return {
+        "plan_id": made.plan_id,
+        "items": len(made.items),
+        "time_slices": len(made.slices),
+        "grids": {
+            name: {
+                "crs": grid.crs if len(grid.crs) < 20 else name,
+                "rows": grid.shape[0],
+                "cols": grid.shape[1],
+            }
+            for name, grid in made.grids.items()
+        },
+        "blocks": len(made.blocks),
+        "tiles": made.tile_count,
+        "prompts": prompts,
+        "refused_prompts": made.refused_prompts,
+        "bytes_to_read": made.bytes_to_read,
+        "replica_memory_bytes": made.replica_bytes,
+        "seconds_per_tile": round(per_tile, 4),
+        "seconds": round(per_tile * made.tile_count / made.spec.engine.replicas + START_S, 1),
+    }
+
+
+def _lines(made: Plan, facts: dict[str, Any], per_tile: float) -> dict[str, str]:
+    """Returns the rows of a plan's table: text by heading."""
+    grids = (f"{g['crs']} {g['rows']} x {g['cols']} px" for g in facts["grids"].values())
+    refused = f", {len(made.refused_prompts)} refused" if made.refused_prompts else ""
+    memory = f"{made.replica_bytes / 1e6:,.0f} MB a replica"
+    measured = (
+        f"{per_tile * 1000:.0f} ms a tile, measured just now on a made tile; {START_S} s to start"
+    )
+    return {
+        "plan id": made.plan_id,
+        "items": f"{len(made.items)} in {len(made.slices)} time slices",
+        "grids": ", ".join(grids),
+        "blocks": f"{len(made.blocks):,}",
+        "tiles": f"{made.tile_count:,}",
+        "prompts": f"{facts['prompts']}{refused}",
+        "to read": f"{made.bytes_to_read / 1e6:,.0f} MB uncompressed",
+        "memory bound": f"{memory}, {made.spec.engine.replicas} replicas, beside the model",
+        "time": f"about {facts['seconds']:,.0f} s ({measured})",
+    }
+
+
+@app.command(epilog="Example: earthgptx run examples/harbour.yaml --output results/harbour.zarr")
+def run(
+    job: JobFile,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Replaces the output of the job file."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a result of another plan.")
+    ] = False,
+) -> None:
+    """Run a job, or resume what an earlier run left.
+
+    Ctrl-C ends cleanly and keeps finished blocks.
+    """
+    from earthgptx.pipeline.engine.run import run as run_plan
+    from earthgptx.pipeline.job.spec import JobSpec
+    from earthgptx.pipeline.planning.plan import plan as make_plan
+
+    spec = JobSpec.from_yaml(job, output=output)
+    with err.status("searching and planning"):
+        made = make_plan(spec)
+    _make_parent(spec.output)
+    with job_bar() as update:
+        report = run_plan(
+            made,
+            overwrite=overwrite,
+            on_progress=lambda progress: update(progress.stage, progress),
+        )
+    print_report(report)
+
+
+@app.command(
+    epilog="Example: earthgptx submit examples/harbour.yaml --address http://127.0.0.1:8265 --wait"
+)
+def submit(
+    job: JobFile,
+    address: Annotated[
+        str, typer.Option(metavar="http://HEAD:8265", help="The cluster's job server.")
+    ],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stream the log and pass the exit code on.")
+    ] = False,
+) -> None:
+    """Run a job on a Ray cluster through Ray Jobs."""
+    from earthgptx.workflows.submit import submit_job
+
+    def say(line: str) -> None:
+        out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
+
+    raise typer.Exit(submit_job(job, address, wait=wait, say=say))
+
+
+def _make_parent(url: str) -> None:
+    """Creates the parent folder of an output that is a local path."""
+    if "://" not in url:
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            from earthgptx.pipeline.errors import OutputError
+
+            raise OutputError(f"{Path(url).parent} cannot be created: {error.strerror}") from error
