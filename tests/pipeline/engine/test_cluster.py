@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from earthgptx import JobSpec, plan, run
 from tests import REPO
 from tests.analysts import LOG
@@ -73,7 +71,6 @@ def alone(script: str, job: JobSpec, **env: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow  # a replica that dies, with or without its node, has a quicker test: test_faults
 def test_a_node_that_dies_in_the_middle_changes_no_byte(
     archive: Archive, tmp_path: Path, ray_two: None
 ) -> None:
