@@ -1,6 +1,7 @@
 # make demo      run the main job end to end and say where to look
 # make test      lint, types, floors and the fast tests
 # make test-all  the slow tests too
+# make chaos     every fault at every moment of a run; about an hour; figures into chaos.json
 # make install   .venv alone
 # make bench     every benchmark, figures into bench/
 # TORCH=cpu (default) or cuda: which build of torch is installed
@@ -13,7 +14,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all install lint format bench clean
+.PHONY: demo test test-all chaos install lint format bench clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -22,15 +23,20 @@ demo: $(STAMP)
 	$(BIN)/earthgptx demo --out demo
 
 # The workers are the parallelism: a second thread in each takes a processor from the others.
-test test-all: export OMP_NUM_THREADS = 1
-test test-all: export OMP_WAIT_POLICY = passive
+test test-all chaos: export OMP_NUM_THREADS = 1
+test test-all chaos: export OMP_WAIT_POLICY = passive
 
 # Two workers: most of a test's time is Ray starting a process, or waiting for one.
 test: lint
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "slow or not slow and not chaos"
+
+# One after another: figures of time are not those of a busy machine.
+chaos: export EARTHGPTX_CHAOS_JSON ?= $(CURDIR)/chaos.json
+chaos: $(STAMP)
+	$(BIN)/pytest -m chaos tests/chaos tests/pipeline
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

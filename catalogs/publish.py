@@ -1,20 +1,25 @@
 """Publishes a result as a STAC Item with its provenance.
 
-Uses the STAC extensions projection, processing, classification and mlm.
+Uses the STAC extensions projection, processing, classification and mlm. Every file carries a mark,
+so that only files of this package are ever replaced.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+MARK = "earthgptx"
+"""Key in the metadata of a Parquet file, and framework in an Item, that say who wrote it."""
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
@@ -46,12 +51,11 @@ class Published:
     """Unsigned addresses, or ids, of the source Items."""
 
 
-def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) -> pystac.Item:
-    """Writes the Item of a result and returns it.
+def result_item(result: Published, assets: dict[str, tuple[str, str]]) -> pystac.Item:
+    """Returns the Item of a result.
 
     Args:
         result: content of the Item.
-        href: URL that the Item is written to.
         assets: href and media type by asset key; must have `raster`, which gets the classes.
     """
     properties: dict[str, Any] = {
@@ -62,7 +66,7 @@ def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) ->
         "processing:lineage": f"plan {result.plan_id}",
         "mlm:name": result.model,
         "mlm:architecture": result.model,
-        "mlm:framework": "earthgptx",
+        "mlm:framework": MARK,
         "mlm:tasks": list(result.tasks),
         "mlm:model_digest": result.model_digest,
     }
@@ -88,9 +92,37 @@ def publish(result: Published, href: str, assets: dict[str, tuple[str, str]]) ->
     ]
     for source in result.sources:
         item.add_link(pystac.Link("derived_from", source, media_type=pystac.MediaType.GEOJSON))
-    with fsspec.open(href, "w", encoding="utf-8") as file:
-        json.dump(item.to_dict(include_self_link=False, transform_hrefs=False), file, indent=1)
     return item
+
+
+def item_bytes(item: pystac.Item) -> bytes:
+    """Returns an Item as a JSON document."""
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return json.dumps(document, indent=1).encode()
+
+
+def marked_parquet(file: io.BytesIO) -> bytes:
+    """Returns a Parquet file with our mark in its metadata."""
+    table = pq.read_table(file)
+    marked = table.replace_schema_metadata({**(table.schema.metadata or {}), MARK: "1"})
+    buffer = io.BytesIO()
+    pq.write_table(marked, buffer)
+    return buffer.getvalue()
+
+
+def is_ours(name: str, file: Any) -> bool:
+    """Whether a file beside a result carries our mark.
+
+    Args:
+        name: name of the file; ends in .parquet or .json.
+        file: its content, as a binary file object that can seek.
+    """
+    try:
+        if name.endswith(".parquet"):
+            return MARK.encode() in (pq.read_metadata(file).metadata or {})
+        return bool(json.load(file)["properties"]["mlm:framework"] == MARK)
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError):
+        return False
 
 
 def _text(moment: datetime) -> str:

@@ -7,6 +7,8 @@ module, so slow imports are inside the functions that need them.
 
 from __future__ import annotations
 
+import io
+import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,7 @@ from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
+from earthgptx.catalogs.publish import marked_parquet
 from earthgptx.catalogs.stac_io import api_io, read_json, read_static, without_query
 
 Interval = tuple[datetime | None, datetime | None]
@@ -78,7 +81,13 @@ def search(
 
 
 def freeze(items: Iterable[pystac.Item], url: str) -> None:
-    """Writes Items as stac-geoparquet, with unsigned hrefs and without links."""
+    """Writes Items as stac-geoparquet to a local path or URL; see `frozen`."""
+    with fsspec.open(url, "wb") as file:
+        file.write(frozen(items))
+
+
+def frozen(items: Iterable[pystac.Item]) -> bytes:
+    """Returns Items as a stac-geoparquet file, with unsigned hrefs and without links."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
@@ -86,8 +95,13 @@ def freeze(items: Iterable[pystac.Item], url: str) -> None:
         _unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items
     ]
     table = parse_stac_items_to_arrow(bare)
-    filesystem, path = fsspec.core.url_to_fs(url)
-    to_parquet(table, path, filesystem=PyFileSystem(FSSpecHandler(filesystem)))
+    memory = fsspec.filesystem("memory")
+    name = f"/{uuid.uuid4().hex}.parquet"
+    try:
+        to_parquet(table, name, filesystem=PyFileSystem(FSSpecHandler(memory)))
+        return marked_parquet(io.BytesIO(memory.cat_file(name)))
+    finally:
+        memory.rm(name)
 
 
 def thaw(url: str) -> list[pystac.Item]:

@@ -1,20 +1,26 @@
-"""Errors of the pipeline package.
+"""Errors of the pipeline package, and the exit code of a command that ends with each.
 
-PipelineError
-├── JobError          the job file or a command asks for something impossible (exit code 2)
-├── SourceError       imagery cannot be read as its collection says; its tiles are quarantined
-├── AnalystError      an Analyst raised, returned an invalid output, or killed its process
-├── OutputError       the output cannot be written, or is not what it should be (exit code 2)
-│   └── OutputBusy    another run is writing to the output
-├── RunFailed         the job stopped; finished blocks are kept (exit code 1)
-└── RunLost           another run took over the output because this run appeared dead
+PipelineError           2
+├── JobError            2  the job file or a command asks for something impossible
+├── SourceError         2  imagery cannot be read as its collection says; its tiles are quarantined
+├── AnalystError        2  an Analyst raised, or returned an invalid output
+├── OutputError         2  the output cannot be written, or is not what it should be
+│   └── OutputBusy      3  another run is writing to the output
+├── Outage              3  storage, imagery or Ray do not answer: try again
+│   └── DiskFull        3  a disk has no room: make room and try again
+├── RunFailed           1  the job stopped; finished blocks are kept
+└── RunLost             1  another run took over the output because this run appeared dead
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class PipelineError(Exception):
     """Base of the pipeline's errors; the message says what failed, where, and what to do."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class JobError(PipelineError, ValueError):
@@ -23,6 +29,25 @@ class JobError(PipelineError, ValueError):
 
 class SourceError(PipelineError):
     """Imagery is missing, damaged, or differs from what its collection says."""
+
+    def __init__(self, message: str, *, unreachable: bool = False, passing: bool = False) -> None:
+        """Sets the message and what may become of the failure.
+
+        Args:
+            message: what failed, where, and what to do.
+            unreachable: whether the server refused or did not answer, so that a later run may
+                succeed; False if the imagery itself is wrong.
+            passing: whether the failure may pass within minutes.
+        """
+        super().__init__(message)
+        self.unreachable, self.passing = unreachable, passing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _source_error, (str(self), self.unreachable, self.passing)
+
+
+def _source_error(message: str, unreachable: bool, passing: bool) -> SourceError:
+    return SourceError(message, unreachable=unreachable, passing=passing)
 
 
 class AnalystError(PipelineError):
@@ -36,10 +61,26 @@ class OutputError(PipelineError):
 class OutputBusy(OutputError):
     """Another run is writing to the output."""
 
+    exit_code = 3
+
+
+class Outage(PipelineError):
+    """Something that the run needs does not answer or is full; the same command goes on later."""
+
+    exit_code = 3
+
+
+class DiskFull(Outage):
+    """A disk has no room."""
+
 
 class RunFailed(PipelineError):
     """The job stopped before its end; finished blocks are kept."""
 
+    exit_code = 1
+
 
 class RunLost(PipelineError):
-    """Another run now holds the output; this run must not commit anything more."""
+    """Another run now holds the output; this run must not write anything more."""
+
+    exit_code = 1

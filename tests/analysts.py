@@ -52,6 +52,7 @@ class Counting(Cfar):
             for tile in tiles:
                 gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
                 log.write(f"{hash(tile.pixels.tobytes())} {gpu} {os.getpid()}\n")
+        time.sleep(0.05 * len(tiles))  # so that every replica gets some
         return super().analyse(tiles)
 
 
@@ -115,3 +116,12 @@ class Unloadable(Cfar):
     @classmethod
     def load(cls) -> Unloadable:
         raise RuntimeError("no weights here")
+
+
+class Sleeping(Cfar):
+    """Takes two seconds for a tile and no processor: a model on a GPU of its own."""
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        answers = super().analyse(tiles)
+        time.sleep(len(tiles) * 2.0)
+        return answers

@@ -13,9 +13,10 @@ import ray
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.job.spec import Engine
 from earthgptx.workflows.sample import make_sample
-from tests import REPO
+from tests import PATH, REPO
 from tests.archive import Archive
 
+pytest_plugins = ["tests.figures"]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if WORKER:
     # `ray.init()` joins a cluster that `ray start` has left in the temporary folder; workers have
@@ -54,13 +55,12 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def ray_two() -> Iterator[None]:
     """One Ray for the whole session: starting takes seconds."""
-    tests = str(REPO)
     ray.init(
         num_cpus=4,
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": tests}},
+        runtime_env={"env_vars": {"PYTHONPATH": PATH}},
     )
     yield
     ray.shutdown()

@@ -1,7 +1,7 @@
 """The command line `earthgptx`.
 
-Exit code 0: success; 1: the job failed; 2: a mistake of the user. Errors of this package are
-printed as sentences, without a traceback.
+Exit code 0: done; 1: the job failed; 2: a mistake of the user; 3: an outage, try again. Errors of
+this package are printed as sentences, without a traceback.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import structlog
 import typer
+from obstore.exceptions import BaseError
 
-from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.model.interface.errors import ModelError
-from earthgptx.pipeline.errors import PipelineError, RunFailed, RunLost
+from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
+from earthgptx.pipeline.errors import PipelineError
+from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.workflows.commands import jobs, models, results
-from earthgptx.workflows.terminal import err, out
+from earthgptx.workflows.terminal import ErrStream, err, out
 
 app = typer.Typer(
     help=(
@@ -56,14 +59,14 @@ def main() -> None:
     """Runs a command; turns the package's own errors into a message and an exit code."""
     _quiet()
     try:
-        app(standalone_mode=True)
-    except (RunFailed, RunLost) as error:
-        _end(error, 1)
-    except (PipelineError, CatalogError, ModelError) as error:
-        _end(error, 2)
-    except KeyboardInterrupt:
-        err.print("interrupted.")
-        sys.exit(1)
+        with terminate_as_interrupt():
+            app(standalone_mode=True)
+    except BaseError as error:
+        _end(cloud_error("the object store", error), 3)
+    except PipelineError as error:
+        _end(error, error.exit_code)
+    except (CatalogError, ModelError) as error:
+        _end(error, 3 if isinstance(error, CatalogDown) else 2)
 
 
 def _end(error: Exception, code: int) -> None:
@@ -87,7 +90,7 @@ def _quiet() -> None:
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(colors=False),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", ErrStream())),
     )
 
 

@@ -16,7 +16,8 @@ import yaml
 
 from earthgptx.model.interface.tile import Modality
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.engine.run import Progress, RunReport, run
+from earthgptx.pipeline.engine.report import Progress, RunReport
+from earthgptx.pipeline.engine.run import run
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.planning.plan import plan
 from earthgptx.pipeline.results.picture import draw

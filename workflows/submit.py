@@ -10,7 +10,7 @@ import yaml
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from earthgptx.pipeline.errors import OutputError, RunFailed
+from earthgptx.pipeline.errors import Outage, OutputError, RunFailed
 from earthgptx.pipeline.job.spec import JobSpec
 
 
@@ -30,7 +30,8 @@ def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None
 
     Raises:
         JobError: the job file is invalid.
-        OutputError: the server does not answer or rejects the job.
+        Outage: the server does not answer.
+        OutputError: the server rejects the job.
         RunFailed: the job was stopped from outside.
     """
     spec = JobSpec.from_yaml(job)
@@ -47,9 +48,8 @@ def submit_job(job: Path, address: str, *, wait: bool, say: Callable[[str], None
         )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = " ".join(str(error).split())
-        raise OutputError(
-            f"the Ray job server at {address} does not take the job: {reason}"
-        ) from error
+        kind = Outage if isinstance(error, ConnectionError) else OutputError
+        raise kind(f"the Ray job server at {address} does not take the job: {reason}") from error
     say(f"submitted {job_id}\n")
     if not wait:
         say(f"follow it with: ray job logs --address {address} --follow {job_id}\n")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -21,6 +24,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
+from earthgptx.pipeline.errors import RunFailed
 
 out = Console()
 err = Console(stderr=True)
@@ -58,9 +64,14 @@ def print_report(report: Any) -> None:
         soft_wrap=True,
     )
     if report.failed_tiles:
+        again = (
+            f"; run the same command again to try {report.passing_tiles} of them again"
+            if report.passing_tiles
+            else ""
+        )
         out.print(
             f"[bold yellow]not done[/bold yellow]: {report.failed_tiles} tiles are quarantined, "
-            "marked in the status layer",
+            f"marked in the status layer{again}",
             soft_wrap=True,
         )
         for sentence in report.failures[:3]:
@@ -73,6 +84,75 @@ def print_report(report: Any) -> None:
             soft_wrap=True,
         )
     out.print(f"result:  {report.output}", soft_wrap=True)
+
+
+@contextmanager
+def interrupts_in_words() -> Iterator[None]:
+    """Ends a command with a sentence on Ctrl-C or SIGTERM, whatever it is doing.
+
+    Raises:
+        RunFailed: it was interrupted.
+    """
+    with terminate_as_interrupt():
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise RunFailed("interrupted. Run the same command again to go on") from None
+
+
+@contextmanager
+def ray_log() -> Iterator[None]:
+    """Sends what Ray prints to a file, which is named if the command fails and removed if not.
+
+    Ray's libraries write to the process's standard streams. They get the file in their place, and
+    this package's consoles go on with the streams of before.
+    """
+    if not _is_plain():
+        yield
+        return
+    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    number, path = tempfile.mkstemp(prefix="earthgptx-ray-", suffix=".log")
+    sys.stdout.flush()
+    for stream in kept:
+        os.dup2(number, stream)
+    out.file, err.file = (os.fdopen(kept[each], "w", buffering=1) for each in (1, 2))
+    try:
+        yield
+    except BaseException:
+        if Path(path).stat().st_size:
+            err.print(f"Ray's log: {path}", markup=False, highlight=False, soft_wrap=True)
+        raise
+    else:
+        Path(path).unlink()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+        for console in (out, err):
+            console.file.close()
+            console.file = cast("TextIO", None)  # the streams of the process again
+        os.close(number)
+
+
+def _is_plain() -> bool:
+    """Whether the standard streams are the process's own, and not those of a test."""
+    try:
+        return (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)
+    except (OSError, ValueError):
+        return False
+
+
+class ErrStream:
+    """File object that writes to wherever the console of errors writes now."""
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        return err.file.write(text)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        err.file.flush()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.tile import TileInput
 from earthgptx.pipeline.analysis.prompts import tile_prompts, wide_prompts
+from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Tile, View
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scene import Scene, inside, read_scene
@@ -29,7 +30,13 @@ class Question:
 
 
 def tile_questions(
-    plan: Plan, key: BlockKey, tile: Tile, scene: Scene, search_area: NDArray[np.bool_]
+    plan: Plan,
+    key: BlockKey,
+    tile: Tile,
+    scene: Scene,
+    search_area: NDArray[np.bool_],
+    *,
+    patient: bool = False,
 ) -> list[Question]:
     """Returns a question about the tile, then one per prompt that needs another view.
 
@@ -41,6 +48,10 @@ def tile_questions(
         tile: tile of the block.
         scene: scene of the block and its halo, (H, W).
         search_area: (H, W) bool, True where objects are searched.
+        patient: whether to raise if imagery of a wider view cannot be read for now.
+
+    Raises:
+        SourceError: imagery of a wider view cannot be read.
     """
     grid, at = plan.grids[key.grid], tile.window.within(scene.window)
     placed = plan.prompts.get((key.grid, key.row, key.col), ())
@@ -60,12 +71,15 @@ def tile_questions(
     for view, prompt in wide_prompts(plan, grid, tile, placed):
         coarse = grid.for_view(view)
         items = plan.scene_items(key.grid, key.time, view.window)
-        wide = read_scene(coarse, coarse.window, items)
+        wide = read_scene(coarse, coarse.window, items, patient=patient)
+        searched = inside(grid.search_area, coarse, coarse.window)
+        if (wide.broken & searched).any():
+            raise SourceError(" ".join(wide.errors), unreachable=wide.unreachable)
         tile_input = replace(
             own,
             pixels=wide.pixels,
             valid=wide.valid,
-            wanted=inside(grid.search_area, coarse, coarse.window) & wide.valid,
+            wanted=searched & wide.valid,
             metres_per_pixel=abs(coarse.transform[0]),
             phrases=(),
             prompts=(prompt,),

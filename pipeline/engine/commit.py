@@ -5,7 +5,8 @@ Read scores and sums from scratch and write whole shards of the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,43 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.ledger import commit
-from earthgptx.pipeline.engine.scratch import BlockScores
+from earthgptx.pipeline.engine.ledger import Entry, commit
+from earthgptx.pipeline.engine.painting import paint
+from earthgptx.pipeline.engine.scratch import BlockScores, FailedTiles, ScratchLost
+from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Window
+from earthgptx.pipeline.objects.blend import Sums
 from earthgptx.pipeline.reading.scene import inside
-from earthgptx.pipeline.results.store import Status, array_at, write
+from earthgptx.pipeline.results.store import Cause, Status, array_at, replace, write
+
+
+class ShardLost(Exception):
+    """A shard of the result is damaged; the tasks that write it have to be done again."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        """Sets the tasks that write the damaged shards."""
+        self.tasks = tuple(sorted(set(tasks)))
+        super().__init__(self.tasks)
+
+    def __str__(self) -> str:
+        return f"what {', '.join(str(task) for task in self.tasks[:3])} wrote is damaged"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ShardLost, (self.tasks,)
+
+
+@contextmanager
+def lost_shard(task: Task) -> Iterator[None]:
+    """Turns what comes of reading a damaged shard into `ShardLost`.
+
+    Args:
+        task: task that writes the shard.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, KeyError):  # of the checksum, the codec, the metadata
+        raise ShardLost([task]) from None
+
 
 YES = 128
 """Lowest score, 0..255, with which a pixel gets the label of a phrase."""
@@ -27,24 +60,28 @@ def commit_block(run: RunContext, key: BlockKey) -> None:
     """Blends a block with its neighbours at the borders, writes its shards, then its ledger entry.
 
     Raises:
+        ScratchLost: what the commit reads is missing or damaged.
         RunLost: another run holds the output.
     """
     plan = run.plan
-    block = run.scratch.get_scores(key)
     own = plan.grids[key.grid].block_window(key)
-    scores = _blended_with_neighbours(run, key, own, block.scores)
+    block, frame, around = _inputs(run, key, own)
+    scores = block.scores
+    for piece in frame:
+        window = piece.window & own
+        scores[(slice(None), *window.within(own))] = piece.crop(window).plus(around).divided()
     scores[:, block.status != Status.DONE] = 0
     best = scores.max(axis=0) if len(scores) else np.zeros(own.shape, np.uint8)
     raster = run.group("raster", key.grid)
-    run.check_lease()
     write(raster, "label", key.time, own, _labels(scores, best))
     write(raster, "score", key.time, own, best)
     write(raster, "status", key.time, own, block.status)
     if "scores" in raster:
         write(raster, "scores", key.time, own, scores)
     _write_tiles(run, key, block)
-    failed = sum(tile.status == Status.QUARANTINED for tile in block.tiles)
-    commit(run.root, plan, key, run.scratch, run.token, tiles=len(block.tiles), failed=failed)
+    failed = [Cause(tile.cause) for tile in block.tiles if tile.status == Status.QUARANTINED]
+    passing = sum(cause.passing for cause in failed)
+    commit(run.root, plan, key, Entry(len(block.tiles), FailedTiles(len(failed), passing)))
 
 
 def blank_block(run: RunContext, key: BlockKey) -> None:
@@ -57,7 +94,6 @@ def blank_block(run: RunContext, key: BlockKey) -> None:
     own = grid.block_window(key)
     status = np.full(own.shape, Status.NO_SOURCE_DATA, np.uint8)
     status[~inside(grid.answer_area, grid, own)] = Status.OUTSIDE_AOI
-    run.check_lease()
     write(run.group("raster", key.grid), "status", key.time, own, status)
 
 
@@ -73,32 +109,37 @@ def paint_block(run: RunContext, key: BlockKey, masks: Sequence[tuple[int, Mask]
         RunLost: another run holds the output.
     """
     own = run.plan.grids[key.grid].block_window(key)
-    layer = np.zeros(own.shape, np.uint64)
-    for object_id, mask in masks:
-        window = own & Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
-        piece = mask.window(window.y0, window.x0, window.y1, window.x1)
-        layer[window.within(own)][piece] = object_id
     raster = run.group("raster", key.grid)
-    status = array_at(raster, "status")[key.time, own.y0 : own.y1, own.x0 : own.x1]
-    layer[status != Status.DONE] = 0
-    run.check_lease()
+    with lost_shard(Task(Kind.COMMIT, key)):
+        status = array_at(raster, "status")[key.time, own.y0 : own.y1, own.x0 : own.x1]
+    layer = paint(own, [(own, masks)], status)
     write(raster, "object_id", key.time, own, layer)
 
 
-def _blended_with_neighbours(
-    run: RunContext, key: BlockKey, own: Window, scores: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Returns a block's scores (K, h, w), blended near its border with those of its neighbours."""
-    around = [
-        piece
-        for other in key.neighbours()
-        if other in run.plan.block_set
-        for piece in run.scratch.get_frame(other, own)
-    ]
-    for piece in run.scratch.get_frame(key, own):
-        window = piece.window & own
-        scores[(slice(None), *window.within(own))] = piece.crop(window).plus(around).divided()
-    return scores
+def _inputs(
+    run: RunContext, key: BlockKey, own: Window
+) -> tuple[BlockScores, list[Sums], list[Sums]]:
+    """Returns a block's scores, the sums around its border, and its neighbours' sums there.
+
+    Raises:
+        ScratchLost: some of it is missing or damaged; names all blocks to infer again.
+    """
+    lost: list[BlockKey] = []
+    block, frame, around = None, [], []
+    try:
+        block = run.scratch.get_scores(key)
+        frame = run.scratch.get_frame(key, own)
+    except ScratchLost:
+        lost.append(key)
+    for other in key.neighbours():
+        if other in run.plan.block_set:
+            try:
+                around += run.scratch.get_frame(other, own)
+            except ScratchLost:
+                lost.append(other)
+    if block is None or lost:
+        raise ScratchLost(lost)
+    return block, frame, around
 
 
 def _labels(scores: NDArray[np.uint8], best: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -124,9 +165,11 @@ def _write_tiles(run: RunContext, key: BlockKey, block: BlockScores) -> None:
         "label": text,
         "caption": text,
         "error": text,
+        "cause": text,
     }
     for name, kind in kinds.items():
         values: NDArray[Any] = np.zeros((rows, cols), kind)
         for tile in block.tiles:
             values[tile.row - row0, tile.col - col0] = getattr(tile, name)
-        array_at(group, name)[key.time, row0 : row0 + rows, col0 : col0 + cols] = values
+        at = (key.time, slice(row0, row0 + rows), slice(col0, col0 + cols))
+        replace(array_at(group, name), at, values, (key.time, key.row, key.col))

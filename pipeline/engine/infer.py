@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question, tile_questions
+from earthgptx.pipeline.engine.asking import Refusal
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.scratch import BlockScores, TileRecord
+from earthgptx.pipeline.engine.scratch import BlockScores, FailedTiles, TileRecord
+from earthgptx.pipeline.engine.tasks import Guilty, Suspect
+from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
 from earthgptx.pipeline.objects.blend import Blend
 from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve, to_part
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scene import Scene, inside, read_scene
-from earthgptx.pipeline.results.store import Status
+from earthgptx.pipeline.results.store import Cause, Status
 
-Ask = Callable[[Sequence[Question]], list[TileOutput | str]]
-"""Answers questions in order; a text is the reason why a question has no answer."""
+Ask = Callable[[Sequence[Question]], list[TileOutput | Refusal]]
+"""Answers questions in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,10 @@ class BlockReport:
     failed: int
     failures: tuple[str, ...]
     """Reasons for the first 5 failures, one sentence each."""
+    passing: int
+    """Those of `failed` whose cause may pass."""
+    suspects: tuple[Suspect, ...]
+    """Tiles on which the model failed."""
     seconds: float
     """Inference time in s."""
 
@@ -63,17 +70,21 @@ class BlockAnswers:
 
     blend: Blend
     records: dict[Tile, TileRecord]
+    refusals: dict[Tile, Refusal] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     seconds: float = 0.0
     """Time spent asking, in s."""
 
-    def add(self, question: Question, answer: TileOutput | str, seconds: float, plan: Plan) -> None:
+    def add(
+        self, question: Question, answer: TileOutput | Refusal, seconds: float, plan: Plan
+    ) -> None:
         """Adds an answer; the answer about the tile itself must precede those about wider views."""
         tile, before = question.tile, self.records.get(question.tile)
-        if isinstance(answer, str):
-            self.records[tile] = TileRecord(
-                row=tile.row, col=tile.col, status=Status.QUARANTINED, error=answer
-            )
+        if isinstance(answer, Refusal):
+            self.records[tile] = _quarantined(tile, answer.reason, answer.cause)
+            self.refusals[tile] = answer
+            return
+        if tile in self.refusals:
             return
         if before is None:
             self.blend.add(tile, answer.scores)
@@ -85,43 +96,82 @@ class BlockAnswers:
             self.parts += [part] if part is not None else []
 
 
-def read_block(plan: Plan, key: BlockKey) -> ReadBlock:
-    """Reads a block and its halo; gives each tile its questions, or a record if it has none."""
+def read_block(
+    plan: Plan, key: BlockKey, *, patient: bool = False, skip: Sequence[Guilty] = ()
+) -> ReadBlock:
+    """Reads a block and its halo; gives each tile its questions, or a record if it has none.
+
+    Args:
+        plan: plan of the run.
+        key: key of the block.
+        patient: whether to raise if imagery cannot be read for now, instead of quarantining it.
+        skip: tiles to quarantine without asking about them.
+
+    Raises:
+        SourceError: `patient` is set, and imagery cannot be read, which may pass.
+    """
     grid = plan.grids[key.grid]
-    window = grid.read_window(key)
-    scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window))
+    tiles = grid.tiles(key)
+    guilty = {tiles[each.piece]: each for each in skip}
+    return _read(plan, key, grid.read_window(key), tiles, guilty, patient=patient)
+
+
+def try_tile(plan: Plan, key: BlockKey, piece: int, *, patient: bool) -> list[Question]:
+    """Reads the ground of one tile and returns the questions about it; see `read_block`."""
+    tile = plan.grids[key.grid].tiles(key)[piece]
+    return _read(plan, key, tile.window, [tile], {}, patient=patient).questions
+
+
+def _read(
+    plan: Plan,
+    key: BlockKey,
+    window: Window,
+    tiles: list[Tile],
+    guilty: dict[Tile, Guilty],
+    *,
+    patient: bool,
+) -> ReadBlock:
+    grid = plan.grids[key.grid]
+    scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window), patient=patient)
     search_area = inside(grid.search_area, grid, window)
     answerable = search_area & scene.valid & ~scene.broken
-    block = ReadBlock(key, grid, scene, search_area, [], {}, grid.tiles(key))
-    for tile in block.tiles:
+    block = ReadBlock(key, grid, scene, search_area, [], {}, tiles)
+    for tile in tiles:
         core = tile.core.within(window)
         if (scene.broken[core] & search_area[core]).any():
-            block.records[tile] = TileRecord(
-                row=tile.row,
-                col=tile.col,
-                status=Status.QUARANTINED,
-                error=" ".join(scene.errors),
-            )
+            cause = Cause.UNREACHABLE if scene.unreachable else Cause.DAMAGED
+            block.records[tile] = _quarantined(tile, " ".join(scene.errors), cause)
+        elif tile in guilty:
+            named = guilty[tile]
+            block.records[tile] = _quarantined(tile, named.reason, Cause(named.cause))
         elif answerable[core].any():
-            block.questions += tile_questions(plan, key, tile, scene, search_area)
+            try:
+                block.questions += tile_questions(
+                    plan, key, tile, scene, search_area, patient=patient
+                )
+            except SourceError as error:
+                if patient and error.passing:
+                    raise
+                cause = Cause.UNREACHABLE if error.unreachable else Cause.DAMAGED
+                block.records[tile] = _quarantined(tile, str(error), cause)
         else:
             status = _why_empty(scene, search_area, core)
             block.records[tile] = TileRecord(row=tile.row, col=tile.col, status=status)
     return block
 
 
-def ask_about(plan: Plan, block: ReadBlock, ask: Ask, batch_size: int) -> BlockAnswers:
+def ask_about(plan: Plan, block: ReadBlock, ask: Ask) -> BlockAnswers:
     """Asks all questions about a block, in batches.
 
     Args:
         plan: plan of the run.
         block: imagery and questions of the block.
         ask: asks the model.
-        batch_size: number of questions per batch.
     """
     phrases = len(plan.spec.tasks.find)
     blend = Blend(block.scene.window, phrases, block.grid.tile_px, plan.traits.context_px)
     answers = BlockAnswers(blend, dict(block.records))
+    batch_size = plan.spec.engine.tiles_per_batch or plan.traits.tiles_per_batch
     started = time.perf_counter()
     for start in range(0, len(block.questions), batch_size):
         batch = block.questions[start : start + batch_size]
@@ -147,12 +197,18 @@ def keep_answers(run: RunContext, block: ReadBlock, answers: BlockAnswers) -> Bl
         f"tile {tile.row}/{tile.col} of {block.key}: {answers.records[tile].error}"
         for tile in failed
     ]
+    pieces = {tile: number for number, tile in enumerate(block.tiles)}
     return BlockReport(
         key=block.key,
         done=inferred + len(unread) - len(failed),
         empty=len(block.tiles) - inferred - len(unread),
         failed=len(failed),
         failures=tuple(sentences[:5]),
+        passing=sum(Cause(answers.records[tile].cause).passing for tile in failed),
+        suspects=tuple(
+            Suspect(pieces[tile], refusal.reason, refusal.proven)
+            for tile, refusal in answers.refusals.items()
+        ),
         seconds=answers.seconds,
     )
 
@@ -160,6 +216,7 @@ def keep_answers(run: RunContext, block: ReadBlock, answers: BlockAnswers) -> Bl
 def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list[Tile]) -> None:
     """Writes a block's answers to scratch; scores come last, as they mark the block as inferred."""
     own = block.grid.block_window(block.key)
+    run.scratch.drop("scores", [str(block.key)])  # of an earlier attempt: it may have other holes
     lost = {(tile.row, tile.col) for tile in failed}
     _keep_parts(run, block.key, own, [part for part in answers.parts if part.tile not in lost])
     records = sorted(answers.records.values(), key=lambda record: (record.row, record.col))
@@ -168,7 +225,8 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
         status=_status(block.grid, own, block.scene, failed),
         tiles=tuple(records),
     )
-    run.check_lease()
+    passing = sum(Cause(answers.records[tile].cause).passing for tile in failed)
+    run.scratch.put_failed(block.key, FailedTiles(len(failed), passing))
     run.scratch.put_scores(block.key, scores, answers.blend.frame(own, block.grid.halo_px))
 
 
@@ -188,6 +246,12 @@ def _keep_parts(run: RunContext, key: BlockKey, own: Window, parts: list[Part]) 
 
 def _failed(records: dict[Tile, TileRecord]) -> list[Tile]:
     return [tile for tile, record in records.items() if record.status == Status.QUARANTINED]
+
+
+def _quarantined(tile: Tile, reason: str, cause: Cause) -> TileRecord:
+    return TileRecord(
+        row=tile.row, col=tile.col, status=Status.QUARANTINED, error=reason, cause=cause.value
+    )
 
 
 def _record(tile: Tile, answer: TileOutput, seconds: float) -> TileRecord:

@@ -1,6 +1,7 @@
-"""Prepares the output of a run and publishes its result.
+"""Prepares the output of a run, and publishes its result in files beside the store.
 
-Before a run, the output is empty, or holds the result of the same plan or of another one.
+Before a run, the output is empty, or holds the result of the same plan or of another one. Nothing
+is deleted or replaced that does not carry our own mark.
 """
 
 from __future__ import annotations
@@ -9,45 +10,84 @@ from typing import Any
 
 import shapely
 
-from earthgptx.catalogs.publish import Published, publish
+from earthgptx.catalogs.publish import Published, is_ours, item_bytes, result_item
 from earthgptx.catalogs.search import start_of
-from earthgptx.pipeline.engine.scratch import KINDS, Scratch
+from earthgptx.pipeline.engine.lease import Lease
+from earthgptx.pipeline.engine.scratch import Scratch
 from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 from earthgptx.pipeline.results import store
+from earthgptx.pipeline.storage.blobs import split
+
+BESIDE = (".objects.parquet", ".items.parquet", ".item.json")
+"""Endings of the files beside a store, which replace `.zarr`."""
 
 
-def prepare_output(plan: Plan, output: str, scratch: Scratch, *, overwrite: bool) -> None:
+def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: bool) -> None:
     """Clears an output and its scratch, unless the plan can resume or reuse the result in it.
 
     Args:
         plan: plan of the run.
-        output: URL of the result.
         scratch: scratch of the run.
-        overwrite: whether to replace another plan's result, or a finished one of the same plan.
+        lease: lease on the output.
+        overwrite: whether to replace whatever result of ours the output holds.
 
     Raises:
-        OutputError: the output holds another plan's result and `overwrite` is not set, or holds
-            something that is no result of earthgptx.
+        OutputError: the output holds another plan's result and `overwrite` is not set, or the
+            output or a file beside it is no result of earthgptx.
     """
+    output = plan.spec.output
+    for ending in BESIDE:
+        refuse_foreign(output.removesuffix(".zarr") + ending)
     if not store.exists(output):
-        stale = [kind for kind in KINDS if scratch.names(kind)]
-        for kind in stale:  # left over from a deleted store
-            scratch.drop(kind, scratch.names(kind))
+        scratch.clear()  # left over from a deleted store
+    elif not store.is_result(output):
+        # A store that lost its root's document is ours if the lease's record says so.
+        if lease.owned_plan != plan.plan_id and not (overwrite and lease.owned_plan):
+            store.open_group(output)  # raises the reason
+        if overwrite:
+            _clear(output, scratch, lease)
+    elif overwrite:
+        _clear(output, scratch, lease)
+    else:
+        there = store.mark_of(store.open_group(output))
+        if there["plan_id"] != plan.plan_id:
+            raise OutputError(
+                f"{output} holds the result of another plan ({_difference(there, plan)}); "
+                "choose another output, or give --overwrite to replace it"
+            )
+    lease.own(plan.plan_id)
+
+
+def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
+    """Removes a result and its scratch; the lease's record says that what is left is ours."""
+    lease.own(lease.owned_plan or "replaced")
+    if store.is_result(output):
+        # What is left of it after a kill is no finished result.
+        root = store.open_group(output, lease.fence, any_layout=True)
+        store.set_state(root, "created", 0)
+    store.remove(output, lease.fence)
+    scratch.clear()
+
+
+def refuse_foreign(url: str) -> None:
+    """Refuses to replace a file beside an output that does not carry our mark.
+
+    Raises:
+        OutputError: such a file exists.
+    """
+    blobs, name = split(url)
+    try:
+        with blobs.open(name) as file:
+            ours = is_ours(name, file)
+    except FileNotFoundError:
         return
-    there = store.mark_of(store.open_group(output, mode="r"))
-    if there["plan_id"] == plan.plan_id and not (overwrite and there["state"] == "finished"):
-        return
-    if not overwrite:
+    if not ours:
         raise OutputError(
-            f"{output} holds the result of another plan ({_difference(there, plan)}); "
-            "choose another output, or give --overwrite to replace it"
+            f"{url} exists and was not written by earthgptx; move it away or choose another output"
         )
-    store.remove(output)
-    for kind in KINDS:
-        scratch.drop(kind, scratch.names(kind))
 
 
 def _difference(there: dict[str, Any], plan: Plan) -> str:
@@ -75,15 +115,14 @@ def _difference(there: dict[str, Any], plan: Plan) -> str:
     return "differs in " + ", ".join(keys or ["a file that it reads, or the version of the code"])
 
 
-def publish_result(plan: Plan, base: str, software: dict[str, str]) -> None:
-    """Writes the STAC Item of a result to `{base}.item.json`.
+def published_item(plan: Plan, software: dict[str, str]) -> bytes:
+    """Returns the STAC Item of a result as a JSON document.
 
     Args:
         plan: plan of the run.
-        base: URL of the result without `.zarr`.
         software: version of each package.
     """
-    name = base.rsplit("/", 1)[-1]
+    name = plan.spec.output.removesuffix(".zarr").rsplit("/", 1)[-1]
     tasks = plan.spec.tasks
     published = Published(
         id=name,
@@ -107,12 +146,12 @@ def publish_result(plan: Plan, base: str, software: dict[str, str]) -> None:
             item.get_self_href() or f"{item.collection_id}/{item.id}" for item in plan.items
         ),
     )
-    publish(
+    item = result_item(
         published,
-        f"{base}.item.json",
         {
             "raster": (f"./{name}.zarr", "application/vnd.zarr; version=3"),
             "objects": (f"./{name}.objects.parquet", "application/vnd.apache.parquet"),
             "items": (f"./{name}.items.parquet", "application/vnd.apache.parquet"),
         },
     )
+    return item_bytes(item)

@@ -2,74 +2,179 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.job.grid import BlockKey, Window
+from earthgptx.pipeline.engine.painting import BlockMasks, paint
+from earthgptx.pipeline.engine.tasks import Kind, Task
+from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.results.store import (
     Status,
     array_at,
     block_of,
     group_at,
     group_path,
+    overview_factors,
     write,
 )
 
 STRIP_PX = 256
-"""Rows of an overview computed at once."""
+"""Rows of an overview read at once: a chunk of the level below."""
+RANKED_PX = 64
+"""Rows of an overview computed at once, so that the intermediate values stay in the cache."""
 LAYERS = ("label", "score", "object_id", "status")
 """Layers that have overviews."""
 
 
-def overview_shard(run: RunContext, key: BlockKey, factor: int) -> None:
+def overview_shard(
+    run: RunContext, key: BlockKey, factor: int, masks: Sequence[BlockMasks] = ()
+) -> None:
     """Writes one shard of an overview; each pixel is the best of four of the next finer level.
+
+    A shard that shows the whole grid is reduced further at once, down to the coarsest overview.
 
     Args:
         run: context of the run.
         key: key of the shard; row and column count the shards of the overview.
         factor: grid pixels per overview pixel along a side: 2, 4, 8 ...
+        masks: for factor 2, the objects of the blocks below; painting them again costs less than
+            reading them.
+
+    Raises:
+        ShardLost: a shard of the finer level is damaged, or a committed block has no status.
+        RunLost: another run holds the output.
     """
     grid = run.plan.grids[key.grid]
     target = block_of(grid, key, factor)
     base = group_path(run.plan, "raster", key.grid)
     levels = group_path(run.plan, "overview", key.grid)
     source = group_at(run.root, base if factor == 2 else f"{levels}/{factor // 2}")
-    layers = {name: np.zeros(target.shape, array_at(source, name).dtype) for name in LAYERS}
+    try:
+        layers = _reduced(source, key.time, target, masks if factor == 2 else None)
+    except (ValueError, RuntimeError, KeyError):  # of the checksum, the codec, the metadata
+        raise ShardLost(_damaged(run, source, key, factor)) from None
+    if (layers["status"] == Status.NOT_YET_RUN).any():
+        raise ShardLost(_damaged(run, source, key, factor))
+    coarser = [each for each in overview_factors(grid) if each > factor]
+    for level in [factor, *(coarser if is_whole(grid, factor) else [])]:
+        if level > factor:
+            layers = best_of_four(layers)
+        target = block_of(grid, key, level)
+        for name, values in layers.items():
+            write(group_at(run.root, f"{levels}/{level}"), name, key.time, target, values)
+
+
+def is_whole(grid: Grid, factor: int) -> bool:
+    """Whether one shard of an overview shows the whole grid."""
+    return max(grid.blocks_shape) <= factor
+
+
+def _reduced(
+    source: zarr.Group, time: int, target: Window, masks: Sequence[BlockMasks] | None
+) -> dict[str, NDArray[Any]]:
+    """Returns the layers of a window of an overview.
+
+    Args:
+        source: next finer level.
+        time: number of the time slice.
+        target: pixels of the overview.
+        masks: objects to paint instead of reading them; None to read them.
+    """
+    arrays = {name: array_at(source, name) for name in LAYERS}
+    whole = Window(0, 0, *arrays["score"].shape[-2:])
+    layers = {name: np.zeros(target.shape, array.dtype) for name, array in arrays.items()}
     # In strips: reading four times a block's pixels at once would need more memory than anything
     # else in a replica.
     for y0 in range(target.y0, target.y1, STRIP_PX):
-        strip = Window(y0, target.x0, min(y0 + STRIP_PX, target.y1), target.x1)
-        for name, values in _best_of_four(source, key.time, strip).items():
-            layers[name][strip.within(target)] = values
-    for name, values in layers.items():
-        write(group_at(run.root, f"{levels}/{factor}"), name, key.time, target, values)
+        y1 = min(y0 + STRIP_PX, target.y1)
+        below = Window(2 * y0, 2 * target.x0, 2 * y1, 2 * target.x1) & whole
+        at = (time, slice(below.y0, below.y1), slice(below.x0, below.x1))
+        strip = {
+            name: array[at]
+            for name, array in arrays.items()
+            if masks is None or name != "object_id"
+        }
+        if masks is not None:
+            strip["object_id"] = paint(below, masks, strip["status"])
+        for top in range(0, y1 - y0, RANKED_PX):
+            piece = {name: layer[2 * top : 2 * (top + RANKED_PX)] for name, layer in strip.items()}
+            row = y0 - target.y0 + top
+            for name, values in best_of_four(piece).items():
+                layers[name][row : row + len(values)] = values
+        del strip, piece  # before the next one is read
+    return layers
 
 
-def _best_of_four(source: zarr.Group, time: int, window: Window) -> dict[str, NDArray[Any]]:
-    """Returns the layers of a window: the best of each four pixels of the next finer level.
+def best_of_four(below: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Returns layers of half the size: the best of each four pixels, the first of equal ones.
 
-    A pixel with an object is better than one without; then the higher score is better.
+    A pixel with an object is better than one without; then the higher score is better, then one
+    that was answered.
     """
-    rows, cols = slice(2 * window.y0, 2 * window.y1), slice(2 * window.x0, 2 * window.x1)
-    below = {name: array_at(source, name)[time, rows, cols] for name in LAYERS}
-    sides = zip(window.shape, below["score"].shape, strict=True)
-    pad = [(0, 2 * side - have) for side, have in sides]
-    if any(after for _, after in pad):
+    height, width = below["score"].shape
+    if height % 2 or width % 2:
+        pad = ((0, height % 2), (0, width % 2))
         below = {name: np.pad(layer, pad) for name, layer in below.items()}
-    # Ranks pixels by object first, then by score, then by whether they were answered.
-    worth = below["score"].astype(np.int16) * 2
-    worth[below["object_id"] > 0] += 1024
-    worth += below["status"] == Status.DONE
-    best = worth[::2, ::2].copy()
-    chosen = {name: layer[::2, ::2].copy() for name, layer in below.items()}
-    even, odd = slice(0, None, 2), slice(1, None, 2)
-    for quarter in ((even, odd), (odd, even), (odd, odd)):
-        better = worth[quarter] > best
-        np.copyto(best, worth[quarter], where=better)
-        for name, layer in below.items():
-            np.copyto(chosen[name], layer[quarter], where=better)
-    return chosen
+    ids = below["object_id"]
+    # One number ranks a pixel and carries its values. Bits: 27 whether it has an object, 19 score,
+    # 18 whether it was answered, 16 place among the four (the first is highest), 8 label, 0 status.
+    rank = below["score"].astype(np.uint32)
+    rank <<= 11
+    rank |= below["label"]
+    rank <<= 8
+    rank |= below["status"]
+    rank[below["status"] == Status.DONE] |= 1 << 18
+    rank[ids > 0] |= 1 << 27
+    top, bottom = rank[::2], rank[1::2]
+    best = np.maximum(
+        np.maximum(top[:, ::2] | 3 << 16, top[:, 1::2] | 2 << 16),
+        np.maximum(bottom[:, ::2] | 1 << 16, bottom[:, 1::2]),
+    )
+    rows, cols = np.nonzero(best >> 27)
+    place = 3 - (best[rows, cols] >> 16 & 3).astype(np.intp)
+    objects = np.zeros(best.shape, ids.dtype)
+    objects[rows, cols] = ids[2 * rows + place // 2, 2 * cols + place % 2]
+    return {
+        "label": (best >> 8).astype(np.uint8),
+        "score": (best >> 19).astype(np.uint8),
+        "object_id": objects,
+        "status": best.astype(np.uint8),
+    }
+
+
+def _damaged(run: RunContext, source: zarr.Group, key: BlockKey, factor: int) -> list[Task]:
+    """Returns the tasks that write the damaged shards below a shard of an overview."""
+    grid = run.plan.grids[key.grid]
+    found = []
+    for row in (2 * key.row, 2 * key.row + 1):
+        for col in (2 * key.col, 2 * key.col + 1):
+            below = BlockKey(key.grid, key.time, row, col)
+            window = block_of(grid, below, factor // 2)
+            if window.empty:
+                continue
+            for name in LAYERS:
+                if not _is_whole(source, name, key.time, window):
+                    found.append(_maker(run, below, name, factor // 2))
+    return found
+
+
+def _is_whole(source: zarr.Group, name: str, time: int, window: Window) -> bool:
+    try:
+        values = array_at(source, name)[time, window.y0 : window.y1, window.x0 : window.x1]
+    except (ValueError, RuntimeError, KeyError):
+        return False
+    return name != "status" or not (values == Status.NOT_YET_RUN).any()
+
+
+def _maker(run: RunContext, key: BlockKey, name: str, factor: int) -> Task:
+    if factor > 1:
+        return Task(Kind.OVERVIEW, key, factor)
+    if key not in run.plan.block_set:
+        return Task(Kind.BLANK, key)
+    return Task(Kind.PAINT if name == "object_id" else Kind.COMMIT, key)

@@ -1,75 +1,79 @@
-"""Replica pool: Ray actors that serve one run after another.
+"""Replica pool: the adapter between the scheduler and Ray.
 
-Hands out tasks, replaces replicas that die or hang, and stops the run when processes keep dying on
-the same block.
+Starts and kills replicas as Ray actors, hands them tasks, and turns what Ray reports into events.
+Decides nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import ray
-import structlog
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
+from earthgptx.pipeline.engine.asking import ModelSick
+from earthgptx.pipeline.engine.commit import ShardLost
+from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
-from earthgptx.pipeline.errors import PipelineError, RunFailed
-from earthgptx.pipeline.job.grid import BlockKey
+from earthgptx.pipeline.engine.scratch import ScratchLost
+from earthgptx.pipeline.engine.staff import SLOTS
+from earthgptx.pipeline.engine.tasks import (
+    Assign,
+    Done,
+    Event,
+    Failed,
+    Failure,
+    Kind,
+    Lost,
+    Pulse,
+    Ready,
+    Task,
+    Trouble,
+    Up,
+)
+from earthgptx.pipeline.errors import (
+    JobError,
+    Outage,
+    OutputError,
+    PipelineError,
+    RunFailed,
+    RunLost,
+    SourceError,
+)
 from earthgptx.pipeline.job.spec import Engine
 from earthgptx.pipeline.planning.plan import Plan
 
-log = structlog.get_logger()
-
-IN_FLIGHT = 2
-"""Tasks per replica: one block is inferred while another is read or written."""
-DEATHS_PER_BLOCK = 12
-"""Process deaths tolerated per block. One more stops the run: a single tile cannot be the cause."""
-BLOCK_LIMIT_S = 1800.0
-"""Time limit per task in s.
-
-A replica counts as hung, and is replaced, when a task takes more than `IN_FLIGHT` times as long.
-"""
-START_LIMIT_S = 600.0
-"""Time in s that a replica may take to start and load the model."""
+PULSE_S = 1.0
+"""Seconds between two questions to a replica how it is."""
+ALIVE_S = 5.0
+"""Seconds between two looks at the cluster while no replica runs."""
+ANSWER_S = 20.0
+"""Seconds that the cluster may take to say which of its machines are alive."""
 
 
 @dataclass
-class _Worker:
+class _Hand:
+    """A replica's actor, and what is expected from it."""
+
     actor: Any
-    loading: Any
-    started: float
-    loaded: float | None = None
-    tasks: dict[Any, _Task] = field(default_factory=dict)
-
-    def late(self, limit_s: float) -> str:
-        """Returns why the replica counts as hung, or empty text; loading has a separate limit."""
-        now = time.monotonic()
-        if self.loaded is None and ray.wait([self.loading], timeout=0)[0]:
-            self.loaded = now
-        if self.loaded is None:
-            return (
-                f"not started in {START_LIMIT_S:.0f} s"
-                if now - self.started > START_LIMIT_S
-                else ""
-            )
-        most_s = limit_s * IN_FLIGHT
-        hung = any(now - max(task.started, self.loaded) > most_s for task in self.tasks.values())
-        return f"no answer for {most_s:.0f} s" if hung else ""
-
-
-@dataclass(frozen=True)
-class _Task:
-    kind: str
-    key: BlockKey
-    started: float
-    args: tuple[object, ...] = ()
+    waiting: dict[Any, tuple[str, Assign | None]] = field(default_factory=dict)
+    """By reference: hello, load, pulse or task, and the order of a task."""
+    up: bool = False
+    ready: bool = False
+    asked: float = 0.0
 
 
 class ReplicaPool:
@@ -79,179 +83,264 @@ class ReplicaPool:
     starts a local one. Runs that share a pool share its processes and their loaded model.
     """
 
-    def __init__(self, engine: Engine, *, limit_s: float = BLOCK_LIMIT_S) -> None:
-        """Sets the number of replicas; the first run starts them.
-
-        Args:
-            engine: number of replicas, and GPUs per replica.
-            limit_s: time limit per task in s, see `BLOCK_LIMIT_S`.
-        """
-        self._engine, self._limit_s = engine, limit_s
+    def __init__(self, engine: Engine) -> None:
+        """Sets what replicas need; a run starts them."""
+        self._engine = engine
         self._owns_ray = False
-        self._args: tuple[object, str, str]
-        self._deaths: Counter[BlockKey] = Counter()
-        self._again: list[_Task] = []
-        self._workers: list[_Worker] = []
-        # The pool replaces actors itself: Ray's retries cannot tell a tile that kills its process
-        # from a chance failure.
-        self._remote = ray.remote(Replica).options(
-            max_concurrency=IN_FLIGHT + 1,
-            max_restarts=0,
-            num_cpus=1,
-            num_gpus=engine.gpus_per_replica,
-        )
+        self._args: tuple[Plan, str]
+        self._hands: dict[int, _Hand] = {}
+        self._spare: list[_Hand] = []
+        """Replicas of an earlier run."""
+        self._alive_at = 0.0
 
     def __enter__(self) -> Self:
-        if ray.is_initialized():
-            return self
-        self._owns_ray = True
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            cpus = max(os.cpu_count() or 1, self._engine.replicas)
-            ray.init(
-                num_cpus=cpus,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        if not ray.is_initialized():
+            self._owns_ray = True
+            _connect(self._engine.most)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.stop_all()
         if self._owns_ray:
-            ray.shutdown()
+            with suppress(Exception):  # of a Ray that is dead
+                ray.shutdown()
 
-    @contextmanager
-    def serving(self, plan: Plan, output: str, token: str) -> Iterator[None]:
-        """Serves a run with replicas that have loaded its model.
-
-        All replicas are killed when the run fails.
+    def begin(self, plan: Plan, token: str) -> int:
+        """Begins a run; returns the number of replicas that earlier runs have left.
 
         Args:
             plan: plan of the run.
-            output: URL of the result.
             token: token of the run's lease.
-
-        Raises:
-            RunFailed: the replicas do not start in time.
         """
-        try:
-            self._begin(plan, output, token)
-            yield
-        except BaseException:
-            self.stop()  # the tasks in flight belong to this run
-            raise
+        self._args = (plan, token)
+        self._spare += self._hands.values()
+        self._hands = {}
+        # Ray's own restarts and retries are off: they cannot tell a tile that kills from bad luck.
+        self._remote = ray.remote(Replica).options(
+            max_concurrency=SLOTS + 2,
+            max_restarts=0,
+            num_cpus=1,
+            num_gpus=self._engine.gpus_per_replica,
+            memory=_memory(plan),
+        )
+        return len(self._spare)
 
-    def _begin(self, plan: Plan, output: str, token: str) -> None:
-        self._args = (ray.put(plan), output, token)
-        self._deaths.clear()
-        for worker in self._workers:
-            worker.loading = worker.actor.begin.remote(*self._args)
-        for number, worker in enumerate(self._workers):
-            try:
-                ray.get(worker.loading, timeout=START_LIMIT_S)
-            except (RayActorError, ActorUnavailableError, GetTimeoutError):
-                # The replica has died or hung since the last run.
-                ray.kill(worker.actor)
-                self._workers[number] = self._start()
-            except RayTaskError as error:
-                raise _cause(error) from error
-        count = min(self._engine.replicas, max(len(plan.blocks), 1))
-        self._workers += [self._start() for _ in range(count - len(self._workers))]
-        try:
-            ray.get([worker.loading for worker in self._workers], timeout=START_LIMIT_S)
-        except GetTimeoutError:
-            raise RunFailed(
-                f"{count} replicas with {self._engine.gpus_per_replica} GPUs each "
-                f"did not start in {START_LIMIT_S:.0f} s; "
-                f"the cluster has {ray.cluster_resources()}"
-            ) from None
-        except RayTaskError as error:
-            raise _cause(error) from error
+    def adopt(self, number: int) -> None:
+        """Takes a replica of an earlier run into this one, under this number."""
+        hand = self._spare.pop()
+        hand.waiting, hand.ready, hand.up = {}, False, True
+        self._hands[number] = hand
+        hand.waiting[hand.actor.begin.remote(*self._args)] = ("load", None)
 
-    @property
-    def busy(self) -> bool:
-        """Whether any task is running or has to be resubmitted."""
-        return bool(self._again) or any(worker.tasks for worker in self._workers)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a replica can take another task now."""
-        return not self._again and any(len(worker.tasks) < IN_FLIGHT for worker in self._workers)
-
-    def submit(self, kind: str, key: BlockKey, *args: object) -> None:
-        """Submits a task to the replica with the fewest tasks."""
-        worker = min(self._workers, key=lambda one: len(one.tasks))
-        options = {"careful": True} if kind == "infer" and self._deaths[key] else {}
-        ref = getattr(worker.actor, kind).remote(key, *args, **options)
-        worker.tasks[ref] = _Task(kind, key, time.monotonic(), args)
-
-    def collect(self) -> list[tuple[str, BlockKey, object]]:
-        """Returns kind, block and result of each task that has ended since the last call.
-
-        Resubmits the tasks of replicas that died. Waits up to 1 s for a task to end.
-
-        Raises:
-            PipelineError: a task raised an error, or too many processes died on one block.
-            OSError: a task could not read or write.
-        """
-        again, self._again = self._again, []
-        for task in again:
-            self.submit(task.kind, task.key, *task.args)
-        refs = [ref for worker in self._workers for ref in worker.tasks]
-        if not refs:
-            return []
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if len(refs) > 1 else ([], [])
-        if not ready:
-            ready, _ = ray.wait(refs, timeout=1.0)
-        ended = []
-        for number, worker in enumerate(self._workers):
-            for ref in [ref for ref in ready if ref in worker.tasks]:
-                task = worker.tasks[ref]
-                try:
-                    ended.append((task.kind, task.key, ray.get(ref)))
-                    del worker.tasks[ref]
-                except (RayActorError, ActorUnavailableError) as error:
-                    self._replace(number, str(error).splitlines()[0])
-                    break
-                except RayTaskError as error:
-                    raise _cause(error) from error
-            if why := self._workers[number].late(self._limit_s):
-                ray.kill(self._workers[number].actor)
-                self._replace(number, why)
-        return ended
-
-    def stop(self) -> None:
-        """Kills all replicas and drops the tasks in flight."""
-        for worker in self._workers:
-            ray.kill(worker.actor)
-        self._workers, self._again = [], []
-
-    def _replace(self, number: int, why: str) -> None:
-        dead = self._workers[number]
-        blocks = sorted({task.key for task in dead.tasks.values() if task.kind == "infer"})
-        log.warning("a replica died and is replaced", why=why, blocks=[str(key) for key in blocks])
-        for key in blocks:
-            self._deaths[key] += 1
-            if self._deaths[key] > DEATHS_PER_BLOCK:
-                raise RunFailed(
-                    f"block {key}: {DEATHS_PER_BLOCK} processes died on it ({why}). "
-                    "Finished blocks are kept"
-                )
-        self._again += dead.tasks.values()
-        self._workers[number] = self._start()
-
-    def _start(self) -> _Worker:
+    def start(self, number: int) -> None:
+        """Starts a replica."""
         actor: Any = self._remote.remote(*self._args)
-        return _Worker(actor, actor.load.remote(), time.monotonic())
+        hand = self._hands[number] = _Hand(actor)
+        hand.waiting[actor.hello.remote()] = ("hello", None)
+        hand.waiting[actor.load.remote()] = ("load", None)
+
+    def stop(self, number: int) -> None:
+        """Kills a replica."""
+        hand = self._hands.pop(number, None)
+        if hand is not None:
+            _kill(hand.actor)
+
+    def stop_all(self) -> None:
+        """Kills all replicas."""
+        for hand in (*self._hands.values(), *self._spare):
+            _kill(hand.actor)
+        self._hands, self._spare = {}, []
+
+    def assign(self, order: Assign, payload: Any = None) -> None:
+        """Gives a replica a task.
+
+        Args:
+            order: the task.
+            payload: what the task needs besides the plan and scratch.
+        """
+        hand, task = self._hands[order.replica], order.task
+        if order.piece is not None:
+            ref = hand.actor.probe.remote(task, order.piece, last=order.last)
+        elif task.kind == Kind.INFER:
+            ref = hand.actor.infer.remote(task, last=order.last, skip=order.skip)
+        else:
+            ref = hand.actor.do.remote(task, payload)
+        hand.waiting[ref] = ("task", order)
+
+    def poll(self, timeout_s: float) -> list[tuple[Event, object]]:
+        """Returns what has happened: events, each with the result of its task or None.
+
+        Waits up to `timeout_s` for the first.
+
+        Raises:
+            Outage: no machine of the cluster is alive.
+        """
+        self._ask_pulses()
+        self._look_at_cluster()
+        where = {ref: number for number, hand in self._hands.items() for ref in hand.waiting}
+        if not where:
+            time.sleep(timeout_s)
+            return []
+        refs = list(where)
+        ready, _ = ray.wait(refs, timeout=timeout_s)
+        if ready:
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        found = []
+        for ref in ready:
+            hand = self._hands.get(where[ref])
+            if hand is not None and ref in hand.waiting:
+                found += self._outcome(where[ref], hand, ref)
+        return found
+
+    def _outcome(self, number: int, hand: _Hand, ref: Any) -> list[tuple[Event, object]]:
+        what, order = hand.waiting.pop(ref)
+        try:
+            value = ray.get(ref)
+        except RayTaskError as error:
+            failure = _failure_of(error.cause if isinstance(error.cause, Exception) else error)
+        except RayError as error:
+            return [self._gone(number, _loss(error))]
+        else:
+            return self._success(number, hand, what, order, value)
+        if order is None:  # the model cannot be loaded, or the run cannot be opened
+            final = failure.final or failure.trouble == Trouble.BUG
+            return [self._gone(number, replace(failure, final=final))]
+        return [(Failed(number, order.task, failure, order.piece), None)]
+
+    def _success(
+        self, number: int, hand: _Hand, what: str, order: Assign | None, value: Any
+    ) -> list[tuple[Event, object]]:
+        if what == "hello":
+            hand.up = True
+            return [(Up(number), None)]
+        if what == "load":
+            hand.up = hand.ready = True
+            return [(Ready(number), None)]
+        if what == "pulse":
+            return [(Pulse(number, *value), None)]
+        assert order is not None
+        if order.piece is not None:
+            tiles, error = value
+            return [(Done(number, order.task, order.piece, tiles, error=error), value)]
+        if isinstance(value, BlockReport):
+            answered = value.done
+            return [(Done(number, order.task, None, answered, value.suspects), value)]
+        return [(Done(number, order.task), value)]
+
+    def _gone(self, number: int, failure: Failure) -> tuple[Event, object]:
+        _kill(self._hands.pop(number).actor)
+        return Lost(number, failure), None
+
+    def _ask_pulses(self) -> None:
+        now = time.monotonic()
+        for hand in self._hands.values():
+            asked = any(what == "pulse" for what, _ in hand.waiting.values())
+            if hand.ready and not asked and now - hand.asked >= PULSE_S:
+                hand.asked = now
+                hand.waiting[hand.actor.pulse.remote()] = ("pulse", None)
+
+    def _look_at_cluster(self) -> None:
+        """Raises `Outage` if no replica runs and no machine is alive."""
+        now = time.monotonic()
+        if any(hand.up for hand in self._hands.values()) or now - self._alive_at < ALIVE_S:
+            return
+        self._alive_at = now
+        answer: list[bool] = []
+
+        def look() -> None:
+            with suppress(Exception):
+                answer.append(any(node["Alive"] for node in ray.nodes()))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(ANSWER_S)
+        if not answer or not answer[0]:
+            raise Outage(
+                "Ray has no machine left that answers; finished blocks are kept, run the same "
+                "command again when Ray is back"
+            )
 
 
-def _cause(error: RayTaskError) -> Exception:
-    """Returns the error that a task raised; `RunFailed` unless a PipelineError or OSError."""
-    cause: Exception = error.cause if isinstance(error.cause, Exception) else error
-    return (
-        cause
-        if isinstance(cause, PipelineError | OSError)
-        else RunFailed(f"a worker failed: {type(cause).__name__}: {cause}")
+def _connect(replicas: int) -> None:
+    """Connects to Ray, or starts it on this machine.
+
+    Raises:
+        JobError: the cluster refuses the token.
+        Outage: the cluster does not answer, or Ray does not start.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(**quiet)
+        else:
+            cpus = max(os.cpu_count() or 1, replicas)
+            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
+        with suppress(Exception):
+            ray.shutdown()
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        if "uthentication" in reason or "token" in reason.lower():
+            raise JobError(
+                f"Ray at {address} refuses the token: {reason}. Set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN"
+            ) from error
+        raise Outage(
+            f"Ray at {address} does not answer, or refuses RAY_AUTH_TOKEN: {reason}"
+            if address
+            else f"Ray does not start on this machine: {reason}. Run the same command again"
+        ) from error
+
+
+def _memory(plan: Plan) -> int:
+    """Returns the memory to ask of Ray for a replica in bytes; at most what a machine has."""
+    with suppress(Exception):
+        most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
+        return int(min(plan.replica_bytes, most))
+    return plan.replica_bytes
+
+
+def _kill(actor: Any) -> None:
+    with suppress(Exception):  # it may be dead, and so may Ray
+        ray.kill(actor)
+
+
+def _loss(error: RayError) -> Failure:
+    """Returns why a replica is gone."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError) or "low on memory" in text:
+        return Failure(Trouble.MEMORY, "its process ran out of memory")
+    if "node has died" in text or "node died" in text or "node is dead" in text:
+        return Failure(Trouble.NODE, "its machine is gone")
+    if isinstance(error, RayActorError | ActorUnavailableError | GetTimeoutError):
+        return Failure(Trouble.DIED, "its process died")
+    return Failure(Trouble.DIED, f"{type(error).__name__}: {text[:200]}")
+
+
+def _failure_of(error: Exception) -> Failure:
+    """Returns the failure of a task that raised an error."""
+    reason = str(error)
+    match error:
+        case ScratchLost():
+            lost = tuple(Task(Kind.INFER, key) for key in error.keys)
+            return Failure(Trouble.INPUT, reason, lost)
+        case ShardLost():
+            return Failure(Trouble.INPUT, reason, error.tasks)
+        case ModelSick():
+            return Failure(Trouble.SICK, reason)
+        case SourceError(passing=True):
+            return Failure(Trouble.SOURCE, reason)
+        case RunLost() | OutputError() | JobError():
+            return Failure(Trouble.BUG, reason, error=error, final=True)
+        case MemoryError():
+            ended = RunFailed(f"a worker ran out of memory: {reason or 'MemoryError'}")
+            return Failure(Trouble.MEMORY, "its process ran out of memory", error=ended)
+        case Outage():
+            return Failure(Trouble.STORAGE, reason, error=error)
+        case PipelineError():
+            return Failure(Trouble.BUG, reason, error=error)
+    return Failure(
+        Trouble.BUG,
+        f"{type(error).__name__}: {error}",
+        error=RunFailed(f"a worker failed: {type(error).__name__}: {error}"),
     )

@@ -1,106 +1,175 @@
 """Replica that hosts one copy of the model and runs the tasks of blocks.
 
-The tasks are infer, commit, blank, paint and overview. Each is idempotent: any replica that repeats
-it writes the same bytes. Knows nothing of Ray; the pool hosts the replica in an actor, whose
-threads read the next block and write the last one while one block is being inferred.
+Each task is idempotent: any replica that repeats it writes the same bytes. Knows nothing of Ray;
+the pool hosts the replica in an actor, whose threads read the next block and write the last one
+while one block is being inferred.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from earthgptx.model.interface.allocator import trim_allocator, tune_allocator
-from earthgptx.model.interface.region import Mask
 from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question
-from earthgptx.pipeline.analyst import Analyst, find_analyst
-from earthgptx.pipeline.engine.asking import DeathNotes, ask
+from earthgptx.pipeline.analyst import find_analyst
+from earthgptx.pipeline.engine.asking import Asker, Refusal
 from earthgptx.pipeline.engine.commit import blank_block, commit_block, paint_block
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.infer import Ask, BlockReport, ask_about, keep_answers, read_block
+from earthgptx.pipeline.engine.infer import (
+    BlockReport,
+    ask_about,
+    keep_answers,
+    read_block,
+    try_tile,
+)
 from earthgptx.pipeline.engine.overview import overview_shard
-from earthgptx.pipeline.job.grid import BlockKey
+from earthgptx.pipeline.engine.tasks import Guilty, Kind, Step, Task
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.storage.errors import storage_errors
 
 
 class Replica:
     """Hosts one copy of the model and reads, infers and writes blocks."""
 
-    def __init__(self, plan: Plan, output: str, token: str) -> None:
-        """Opens the run without loading the model, see `load`. Takes the arguments of `begin`."""
+    def __init__(self, plan: Plan, token: str) -> None:
+        """Takes the arguments of `begin`; opens nothing yet."""
         tune_allocator()
-        self._analyst: Analyst | None = None
+        self._asker: Asker | None = None
         self._inferring = threading.Lock()
-        self._open(plan, output, token)
+        # One at a time: two would hold more memory than the replica needs to infer.
+        self._painting = threading.Lock()
+        self._plan, self._token = plan, token
+        self._run: RunContext | None = None
+        self._steps: dict[int, tuple[str, float, int]] = {}
+        self._tile_s = 0.0
 
-    def begin(self, plan: Plan, output: str, token: str) -> None:
+    def begin(self, plan: Plan, token: str) -> None:
         """Switches to another run, after all tasks of the last one have ended.
 
         Keeps the loaded model if the run uses the same one, else loads the new one.
 
         Args:
             plan: plan of the run.
-            output: URL of the result.
             token: token of the run's lease.
         """
-        if plan.spec.model != self._run.plan.spec.model:
-            self._analyst = None
-        self._open(plan, output, token)
+        if plan.spec.model != self._plan.spec.model:
+            self._asker = None
+        self._plan, self._token, self._run = plan, token, None
         self.load()
 
-    def load(self) -> None:
-        """Loads the model; does nothing if it is already loaded."""
-        with self._inferring:
-            if self._analyst is None:
-                self._analyst = find_analyst(self._run.plan.spec.model).load()
+    def hello(self) -> None:
+        """Answers as soon as the process runs."""
 
-    def infer(self, key: BlockKey, *, careful: bool = False) -> BlockReport:
+    def load(self) -> None:
+        """Loads the model, unless it is loaded, and opens the run."""
+        with self._inferring:
+            if self._asker is None:
+                self._asker = Asker(find_analyst(self._plan.spec.model).load())
+            if self._run is None:
+                with storage_errors(self._plan.spec.output):
+                    self._run = RunContext.open(self._plan, self._token)
+
+    def pulse(self) -> tuple[tuple[Step, ...], float]:
+        """Returns what the replica's threads are doing, and the longest time of a tile in s."""
+        now = time.monotonic()
+        steps = [
+            Step(stage, now - began, tiles) for stage, began, tiles in list(self._steps.values())
+        ]
+        return tuple(steps), self._tile_s
+
+    def infer(self, task: Task, *, last: bool, skip: Sequence[Guilty]) -> BlockReport:
         """Reads a block, asks the model about its tiles, and keeps the answers in scratch.
 
         Args:
-            key: key of the block.
-            careful: whether to infer one question at a time and note each tile before it is tried;
-                for a block on which a process has died.
+            task: the block.
+            last: whether imagery that cannot be read for now is quarantined instead of raised.
+            skip: tiles to quarantine without asking.
+
+        Raises:
+            SourceError: imagery cannot be read for now.
+            ModelSick: the model fails on everything.
         """
         trim_allocator()
-        block = read_block(self._run.plan, key)
-        self.load()
-        size = 1 if careful else self._run.plan.traits.tiles_per_batch
+        run = self._ready()
+        with self._step("read"):
+            block = read_block(run.plan, task.key, patient=not last, skip=skip)
         # Only the model is held: another thread asks it while this one merges and writes.
         with self._inferring:
-            answers = ask_about(self._run.plan, block, self._asker(key, careful=careful), size)
-        return keep_answers(self._run, block, answers)
+            answers = ask_about(run.plan, block, self._ask)
+        with self._step("write"):
+            return keep_answers(run, block, answers)
 
-    def commit(self, key: BlockKey) -> None:
-        """Writes a block that is inferred and whose neighbours are; see `commit_block`."""
+    def probe(self, task: Task, piece: int, *, last: bool) -> tuple[int, str]:
+        """Asks the model about one tile of a block and keeps nothing.
+
+        Returns:
+            Number of tiles that it answered, 1 or 0, and why it failed; an empty text if it did
+            not, or if there is nothing to ask.
+        """
+        run = self._ready()
+        with self._step("read"):
+            questions = try_tile(run.plan, task.key, piece, patient=not last)
+        with self._inferring:
+            for question in questions:
+                [answer] = self._ask([question])
+                if isinstance(answer, Refusal):
+                    return 0, answer.reason
+        return min(len(questions), 1), ""
+
+    def do(self, task: Task, payload: Any) -> None:
+        """Does a task that needs no model: commit, blank, paint or overview.
+
+        Args:
+            task: the task.
+            payload: of a paint, the ids and masks of the block's objects; of an overview, those of
+                the blocks below.
+
+        Raises:
+            ScratchLost: what a commit reads is missing or damaged.
+            ShardLost: a shard that the task reads is damaged.
+        """
         trim_allocator()
-        commit_block(self._run, key)
+        run = self._ready()
+        with self._step("write"):
+            match task.kind:
+                case Kind.COMMIT:
+                    commit_block(run, task.key)
+                case Kind.BLANK:
+                    blank_block(run, task.key)
+                case Kind.PAINT:
+                    with self._painting:
+                        trim_allocator()
+                        paint_block(run, task.key, payload)
+                case _:
+                    with self._painting:
+                        trim_allocator()
+                        overview_shard(run, task.key, task.factor, payload)
 
-    def blank(self, key: BlockKey) -> None:
-        """Writes why a block is empty; see `blank_block`."""
-        blank_block(self._run, key)
+    def _ready(self) -> RunContext:
+        self.load()
+        assert self._run is not None
+        return self._run
 
-    def paint(self, key: BlockKey, masks: Sequence[tuple[int, Mask]]) -> None:
-        """Writes the object layer of a block; see `paint_block`."""
-        paint_block(self._run, key, masks)
-
-    def overview(self, key: BlockKey, factor: int) -> None:
-        """Writes one shard of an overview; see `overview_shard`."""
-        trim_allocator()
-        overview_shard(self._run, key, factor)
-
-    def _open(self, plan: Plan, output: str, token: str) -> None:
-        self._run = RunContext.open(plan, output, token)
-        self._notes = DeathNotes(self._run.scratch)
-
-    def _asker(self, key: BlockKey, *, careful: bool) -> Ask:
-        analyst = self._analyst
-        assert analyst is not None
-
-        def answers(batch: Sequence[Question]) -> list[TileOutput | str]:
-            if careful and (reason := self._notes.try_tile(key, batch[0].tile)):
-                return [reason]
-            return ask(analyst, batch)
-
+    def _ask(self, batch: Sequence[Question]) -> list[TileOutput | Refusal]:
+        assert self._asker is not None
+        began = time.monotonic()
+        with self._step("ask", len(batch)):
+            answers = self._asker.ask(batch)
+        self._tile_s = max(self._tile_s, (time.monotonic() - began) / len(batch))
         return answers
+
+    @contextmanager
+    def _step(self, stage: str, tiles: int = 1) -> Iterator[None]:
+        """Notes what this thread does for `pulse`; names the storage in errors."""
+        me = threading.get_ident()
+        self._steps[me] = (stage, time.monotonic(), tiles)
+        try:
+            with storage_errors(self._plan.spec.output):
+                yield
+        finally:
+            self._steps.pop(me, None)

@@ -1,19 +1,22 @@
 """Scratch: durable folder beside the output for the intermediate results of a run.
 
-Keeps block scores, sums at block borders, and objects and their parts until the run is done. Writes
-are durable, so that the death of a worker loses no result that it has handed over, and idempotent,
-so that a repeated task leaves the same bytes. Uses no pickles: anybody may have written the files.
+Keeps block scores, sums at block borders, and objects and their parts until the run is done. A file
+is written at once and carries a checksum; one that cannot be read counts as missing, and its block
+is inferred again. Writes are idempotent, so that a repeated task leaves the same bytes. Uses no
+pickles: anybody may have written the files.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import fsspec
 import numcodecs
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,28 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
 from earthgptx.pipeline.objects.parts import Part
+from earthgptx.pipeline.storage.blobs import open_blobs
+from earthgptx.pipeline.storage.fence import Fence, FencedBlobs, parts_of
+
+KINDS = ("scores", "frames", "objects", "failed")
+"""Kinds of scratch files apart from the lease."""
+_SEAL = struct.Struct("<4sIQ")
+MAGIC = b"EGX1"
+
+
+class ScratchLost(Exception):
+    """Files of blocks in scratch are missing or damaged; the blocks have to be inferred again."""
+
+    def __init__(self, keys: Iterable[BlockKey]) -> None:
+        """Sets the blocks whose files are lost."""
+        self.keys = tuple(sorted(set(keys)))
+        super().__init__(self.keys)
+
+    def __str__(self) -> str:
+        return f"scratch of {', '.join(str(key) for key in self.keys[:3])} is missing or damaged"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ScratchLost, (self.keys,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +63,8 @@ class TileRecord:
     label: str = ""
     caption: str = ""
     error: str = ""
+    cause: str = ""
+    """A `pipeline.results.store.Cause` if the tile is quarantined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,70 +78,40 @@ class BlockScores:
     tiles: tuple[TileRecord, ...]
 
 
-KINDS = ("scores", "frames", "objects", "trying")
-"""Kinds of scratch files apart from the lease; all are removed together with the output."""
+@dataclass(frozen=True, slots=True)
+class FailedTiles:
+    """Number of a block's quarantined tiles, and of those whose cause may pass."""
+
+    failed: int
+    passing: int
 
 
 class Scratch:
-    """The folder `NAME.parts` beside an output."""
+    """The folder `NAME.parts` beside an output; writing needs the lease on the output."""
 
-    def __init__(self, output: str) -> None:
-        """Sets the path of the folder, without creating it.
+    def __init__(self, output: str, fence: Fence) -> None:
+        """Sets the folder, without creating it.
 
         Args:
             output: URL of the result; ends in .zarr.
+            fence: checks the lease before each write.
         """
-        self.url = output.removesuffix(".zarr") + ".parts"
-        self.fs, self.root = fsspec.core.url_to_fs(self.url)
-
-    def path(self, kind: str, name: str) -> str:
-        """Returns the path of a file."""
-        return f"{self.root}/{kind}/{name}"
-
-    def put(self, kind: str, name: str, data: bytes) -> None:
-        """Writes a file atomically; replaces an existing one."""
-        path = self.path(kind, name)
-        if "file" in self.fs.protocol:
-            self.fs.makedirs(f"{self.root}/{kind}", exist_ok=True)
-            with self.fs.open(path, "wb", autocommit=False) as file:
-                file.write(data)
-            file.commit()
-        else:
-            self.fs.pipe_file(path, data)
-
-    def get(self, kind: str, name: str) -> bytes:
-        """Reads a file.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-        """
-        data: bytes = self.fs.cat_file(self.path(kind, name))
-        return data
+        self.url = parts_of(output)
+        self._blobs = FencedBlobs(open_blobs(self.url), fence)
 
     def names(self, kind: str) -> set[str]:
         """Returns the names of all files of a kind."""
-        self.fs.invalidate_cache()
-        try:
-            return {
-                entry.rsplit("/", 1)[-1]
-                for entry in self.fs.ls(f"{self.root}/{kind}", detail=False)
-            }
-        except FileNotFoundError:
-            return set()
+        return {name.partition("/")[2] for name in self._blobs.names(kind)}
 
     def drop(self, kind: str, names: Iterable[str]) -> None:
         """Removes files; missing ones are ignored."""
-        for name in names:
-            try:
-                self.fs.rm_file(self.path(kind, name))
-            except FileNotFoundError:
-                continue
+        self._blobs.delete([f"{kind}/{name}" for name in names])
 
     def clear(self) -> None:
-        """Removes the folder."""
-        self.fs.invalidate_cache()
-        if self.fs.exists(self.root):
-            self.fs.rm(self.root, recursive=True)
+        """Removes all files of a run; what else lies in the folder stays."""
+        for kind in KINDS:
+            self.drop(kind, self.names(kind))
+        self._blobs.tidy()
 
     def put_scores(self, key: BlockKey, block: BlockScores, frame: Iterable[Sums]) -> None:
         """Writes a block's scores, and the sums around its border that its neighbours need."""
@@ -134,7 +131,7 @@ class Scratch:
         """Returns a block's scores.
 
         Raises:
-            FileNotFoundError: the block has none.
+            ScratchLost: they are missing or damaged.
         """
         with self._arrays("scores", key) as arrays:
             tiles = tuple(TileRecord(**record) for record in json.loads(arrays["tiles"].tobytes()))
@@ -144,7 +141,7 @@ class Scratch:
         """Returns those sums around a block's border that overlap the window `own`.
 
         Raises:
-            FileNotFoundError: the block has no sums.
+            ScratchLost: they are missing or damaged.
         """
         found = []
         with self._arrays("frames", key) as arrays:
@@ -161,18 +158,21 @@ class Scratch:
         self.drop("scores", names)
         self.drop("frames", names)
 
-    def _put_arrays(self, kind: str, key: BlockKey, arrays: dict[str, NDArray[Any]]) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        squeezed = numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(
-            buffer.getbuffer()
-        )
-        self.put(kind, str(key), squeezed)
+    def put_failed(self, key: BlockKey, failed: FailedTiles) -> None:
+        """Notes how many of a block's tiles are quarantined; call this before `put_scores`."""
+        if failed.failed:
+            self._put("failed", str(key), json.dumps(asdict(failed)).encode())
+        else:
+            self.drop("failed", [str(key)])
 
-    def _arrays(self, kind: str, key: BlockKey) -> Any:
-        return np.load(
-            io.BytesIO(numcodecs.Blosc().decode(self.get(kind, str(key)))), allow_pickle=False
-        )
+    def get_failed(self, key: BlockKey) -> FailedTiles:
+        """Returns the number of a block's quarantined tiles.
+
+        Raises:
+            ScratchLost: the note is missing or damaged.
+        """
+        with _lost(key):
+            return FailedTiles(**json.loads(self._get("failed", str(key))))
 
     def put_parts(self, key: BlockKey, settled: list[Part], open_parts: list[Part]) -> None:
         """Writes a block's final objects, and the parts that may extend into other blocks."""
@@ -181,18 +181,63 @@ class Scratch:
         ]
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=_PARTS), buffer, compression="zstd")
-        self.put("objects", f"{key}.parquet", buffer.getvalue())
+        self._put("objects", f"{key}.parquet", buffer.getvalue())
 
     def get_parts(self, key: BlockKey) -> tuple[list[Part], list[Part]]:
         """Returns a block's final objects, and the parts that may extend into other blocks.
 
         Raises:
-            FileNotFoundError: the block has none.
+            ScratchLost: they are missing or damaged.
         """
-        rows = pq.read_table(io.BytesIO(self.get("objects", f"{key}.parquet"))).to_pylist()
-        return [_from_row(row) for row in rows if row["settled"]], [
-            _from_row(row) for row in rows if not row["settled"]
-        ]
+        with _lost(key):
+            rows = pq.read_table(io.BytesIO(self._get("objects", f"{key}.parquet"))).to_pylist()
+            return [_from_row(row) for row in rows if row["settled"]], [
+                _from_row(row) for row in rows if not row["settled"]
+            ]
+
+    def _put(self, kind: str, name: str, data: bytes) -> None:
+        seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
+        self._blobs.put(f"{kind}/{name}", seal + data)
+
+    def _get(self, kind: str, name: str) -> bytes:
+        """Reads a file.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+            ValueError: its content is not what was written.
+        """
+        data = self._blobs.get(f"{kind}/{name}").data
+        if len(data) < _SEAL.size:
+            raise ValueError(f"{kind}/{name} is cut off")
+        magic, checksum, size = _SEAL.unpack_from(data)
+        content = data[_SEAL.size :]
+        if magic != MAGIC or len(content) != size or zlib.crc32(content) != checksum:
+            raise ValueError(f"{kind}/{name} is damaged")
+        return content
+
+    def _put_arrays(self, kind: str, key: BlockKey, arrays: dict[str, NDArray[Any]]) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        squeezed = numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(
+            buffer.getbuffer()
+        )
+        self._put(kind, str(key), squeezed)
+
+    @contextmanager
+    def _arrays(self, kind: str, key: BlockKey) -> Iterator[Any]:
+        with _lost(key):
+            data = numcodecs.Blosc().decode(self._get(kind, str(key)))
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            yield arrays
+
+
+@contextmanager
+def _lost(key: BlockKey) -> Iterator[None]:
+    """Turns what comes of reading a missing or damaged file into `ScratchLost`."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException):
+        raise ScratchLost([key]) from None
 
 
 _PARTS = pa.schema(

@@ -178,6 +178,14 @@ class Grid:
             & self.window
         )
 
+    def tile_count(self, key: BlockKey) -> int:
+        """Returns the number of tiles of a block."""
+        per_block = self.block_px // self.core_px
+        rows, cols = self.tiles_shape
+        return min(per_block, rows - key.row * per_block) * min(
+            per_block, cols - key.col * per_block
+        )
+
     def tiles(self, key: BlockKey) -> list[Tile]:
         """Returns the tiles of a block in row-major order, without those outside the grid."""
         per_block = self.block_px // self.core_px

@@ -196,13 +196,50 @@ class Tasks(_Section):
         return self
 
 
+class Replicas(_Section):
+    """How many replicas a run works with."""
+
+    min: int = Field(1, ge=1)
+    """Fewer for longer than `start_timeout_s` end the run."""
+    max: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+
+ReplicaCount = Annotated[
+    Annotated[int, Field(ge=1), Tag("Number")] | Annotated[Replicas, Tag("Range")],
+    Discriminator(lambda value: "Range" if isinstance(value, Replicas | dict) else "Number"),
+]
+
+
 class Engine(_Section):
     """How the job runs; nothing here changes the result."""
 
-    replicas: int = Field(1, ge=1)
+    replicas: ReplicaCount = 1
+    """A number is the largest; work starts with the first replica that is ready."""
+    start_timeout_s: float = Field(600, gt=0)
+    """Time that a replica may take to load the model."""
+    tile_timeout_s: float | None = Field(None, gt=0)
+    """Time that the model may take for a tile; None to derive it from the times measured."""
+    tiles_per_batch: int | None = Field(None, ge=1)
+    """Tiles that the model is asked about at once; None for the model's own number."""
     gpus_per_replica: float = Field(0, ge=0)
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of tiles that may fail before the job stops, 0..1."""
+
+    @property
+    def least(self) -> int:
+        """Smallest number of replicas to work with."""
+        return self.replicas.min if isinstance(self.replicas, Replicas) else 1
+
+    @property
+    def most(self) -> int:
+        """Largest number of replicas to start."""
+        return self.replicas.max if isinstance(self.replicas, Replicas) else self.replicas
 
 
 class JobSpec(_Section):

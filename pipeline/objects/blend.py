@@ -84,6 +84,7 @@ class Blend:
         ramp = np.minimum(np.arange(tile_px), np.arange(tile_px)[::-1]) - context_px + 1
         side = np.clip(ramp, 0, RAMP_PX).astype(np.uint32)
         self._weight = side[:, None] * side[None, :]
+        self._context_px = context_px
 
     def add(self, tile: Tile, scores: NDArray[np.uint8]) -> None:
         """Adds a tile's scores (K, tile_px, tile_px) uint8."""
@@ -96,16 +97,18 @@ class Blend:
     def frame(self, own: Window, halo_px: int) -> list[Sums]:
         """Returns the sums that overlap with those of neighbouring blocks.
 
-        They form a band along the block's border, `halo_px` wide on either side, in four windows:
-        top, bottom, left, right. A block too small to have an interior returns all its sums.
+        They form a band along the block's border in four windows: top, bottom, left, right. The
+        band reaches as far on either side as a tile's answers do past its core. A block too small
+        to have an interior returns all its sums.
 
         Args:
             own: window of the block without its halo.
             halo_px: width of the halo in pixels.
         """
-        outer, inner = self.sums.window, own.grown(-halo_px)
+        reach = halo_px - self._context_px
+        outer, inner = self.sums.window & own.grown(reach), own.grown(-reach)
         if inner.empty:
-            return [self.sums]
+            return [self.sums.crop(outer)]
         pieces = (
             Window(outer.y0, outer.x0, inner.y0, outer.x1),
             Window(inner.y1, outer.x0, outer.y1, outer.x1),

@@ -6,13 +6,13 @@ Takes merged parts in pixels of a grid, gives lon/lat outlines, sizes in metres,
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyproj
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy.spatial import cKDTree
@@ -22,6 +22,9 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.objects.parts import Part
+
+CANVAS_PX = 2**20
+"""Pixels of the raster in which masks are outlined together; a larger mask has one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
         time: number of the time slice.
         slice_start: start of the time slice in ISO 8601; enters the object id.
     """
-    outlines = np.array([_outline(part.mask, grid) for part in parts], object)
+    outlines = _outlines([part.mask for part in parts], grid)
     transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
     geometries = shapely.transform(
         outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1]))
@@ -86,16 +89,56 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
     ]
 
 
-def _outline(mask: Mask, grid: Grid) -> BaseGeometry:
-    """Returns a mask's outline along pixel edges, in the grid's CRS."""
-    to_crs = grid.affine @ Affine.translation(mask.x0, mask.y0)
-    inside = mask.to_array().astype(np.uint8)
-    rings = [
-        shapely.geometry.shape(shape)
-        for shape, value in shapes(inside, connectivity=4, transform=to_crs)
-        if value == 1
+def _outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
+    """Returns the masks' outlines along pixel edges, in the grid's CRS."""
+    found: list[NDArray[np.object_]] = [np.empty(0, object)]
+    start = 0
+    while start < len(masks):
+        rows, cols, end = 0, 0, start
+        while end < len(masks):
+            rows, cols = rows + masks[end].height + 1, max(cols, masks[end].width)
+            if end > start and rows * cols > CANVAS_PX:
+                break
+            end += 1
+        found.append(_outlined_together(masks[start:end], grid))
+        start = end
+    return np.concatenate(found)
+
+
+def _outlined_together(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
+    """Outlines masks in one raster, one below the other: a call per mask costs more."""
+    tops = np.cumsum([0, *(mask.height + 1 for mask in masks)])
+    canvas = np.zeros((int(tops[-1]), max(mask.width for mask in masks)), np.int32)
+    for number, (mask, top) in enumerate(zip(masks, tops.tolist(), strict=False), start=1):
+        canvas[top : top + mask.height, : mask.width][mask.to_array()] = number
+    pieces = [
+        (int(value) - 1, shape["coordinates"])
+        for shape, value in shapes(canvas, mask=canvas > 0, connectivity=4)
     ]
-    return shapely.MultiPolygon(rings) if len(rings) > 1 else rings[0]
+    pieces.sort(key=lambda piece: piece[0])
+    owners = np.array([owner for owner, _ in pieces])
+    rings = [ring for _, polygon in pieces for ring in polygon]
+    ring_ends = np.cumsum([0, *map(len, rings)])
+    polygon_ends = np.cumsum([0, *(len(polygon) for _, polygon in pieces)])
+    # To pixels of the grid, then as GDAL computes it from each mask's own corner.
+    corners = [grid.affine @ (mask.x0, mask.y0) for mask in masks]
+    owner = np.repeat(np.repeat(owners, np.diff(polygon_ends)), np.diff(ring_ends))
+    col, row = np.array([point for ring in rings for point in ring]).T
+    row -= tops[owner]
+    origin = np.array(corners)[owner]
+    a, b, _, d, e, _ = grid.transform
+    points = np.column_stack([origin[:, 0] + col * a + row * b, origin[:, 1] + col * d + row * e])
+    polygons = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, points, (ring_ends, polygon_ends)
+    )
+    first = np.searchsorted(owners, np.arange(len(masks) + 1))
+    return np.array(
+        [
+            polygons[at] if to - at == 1 else shapely.MultiPolygon(polygons[at:to].tolist())
+            for at, to in itertools.pairwise(first.tolist())
+        ],
+        object,
+    )
 
 
 def _identify(part: Part, grid: Grid, slice_start: str) -> int:

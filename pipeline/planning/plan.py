@@ -23,7 +23,7 @@ from earthgptx.catalogs.search import parse_interval, search
 from earthgptx.catalogs.stac_io import without_query
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.analyst import find_analyst
-from earthgptx.pipeline.errors import JobError, SourceError
+from earthgptx.pipeline.errors import JobError, Outage, SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.job.vectors import read_aoi, read_prompts
@@ -38,7 +38,7 @@ from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
 from earthgptx.pipeline.reading.scene import SceneItem
 
-ALGORITHM = "3"
+ALGORITHM = "4"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
 
 
@@ -230,4 +230,5 @@ def _native(item: pystac.Item, profile: CollectionProfile) -> NativeGrid:
     try:
         return native_grid(item, pick_asset(item, profile.bands[0].assets))
     except (SourceError, CRSError) as error:
-        raise JobError(str(error)) from error
+        kind = Outage if isinstance(error, SourceError) and error.passing else JobError
+        raise kind(str(error)) from error

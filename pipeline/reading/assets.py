@@ -30,13 +30,20 @@ MAX_PIXELS = 2**36
 
 
 def gdal_options() -> dict[str, Any]:
-    """Returns GDAL options: retries for busy servers, timeouts, and no listing of sibling files."""
+    """Returns GDAL options: retries for busy servers, timeouts, and no listing of sibling files.
+
+    What a server answered is not kept between two openings of a file: GDAL would otherwise repeat
+    an error from its memory after the server has recovered.
+    """
     options: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_HTTP_MAX_RETRY": 4,
+        "GDAL_HTTP_MAX_RETRY": 2,
         "GDAL_HTTP_RETRY_DELAY": 1,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_CONNECTTIMEOUT": 15,
+        "GDAL_HTTP_LOW_SPEED_TIME": 20,
+        "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+        "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/vsi{each}/" for each in ("curl", "s3", "gs", "az")),
         "GDAL_CACHEMAX": 32 * 2**20,
     }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -109,8 +116,30 @@ def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
                 )
             yield raster
     except RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise SourceError(f"{where} cannot be read: {without_query(reason)}") from error
+        raise unreadable(href, where, error) from error
+
+
+def unreadable(href: str, where: str, error: Exception) -> SourceError:
+    """Returns the error to raise for an asset that GDAL cannot read.
+
+    A file of a server may be read well the next time, whatever GDAL says of it: an answer that
+    breaks off looks like a damaged file. Only what the server refuses outright does not pass soon.
+
+    Args:
+        href: address of the asset.
+        where: asset and Item, for the message.
+        error: error of rasterio or of a library above it.
+    """
+    reason = " ".join(str(error.__cause__ or error).split())
+    said = " ".join(str(each) for each in (error, error.__cause__))
+    remote = urlparse(href).scheme.lower() not in ("", "file")
+    refused = any(f"code: {code}" in said for code in (400, 401, 403, 404, 410))
+    spoken = any(word in said for word in ("HTTP", "CURL", "curl", "timed out", "onnect"))
+    return SourceError(
+        f"{where} cannot be read: {without_query(reason)}",
+        unreachable=remote and (refused or spoken),
+        passing=remote and not refused,
+    )
 
 
 def native_grid(item: pystac.Item, key: str) -> NativeGrid:

@@ -46,6 +46,8 @@ class Scene:
     """(H, W). True where an Item could not be read and no other Item has unmasked data."""
     errors: tuple[str, ...]
     """Reason why an Item could not be read, one sentence per Item."""
+    unreachable: bool
+    """Whether an Item could not be read because its server refused or did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ class _ItemPixels:
     """(h, w). True where the Item's mask flags cloud or shadow."""
 
 
-def read_scene(grid: Grid, window: Window, items: list[SceneItem]) -> Scene:
+def read_scene(
+    grid: Grid, window: Window, items: list[SceneItem], *, patient: bool = False
+) -> Scene:
     """Mosaics Items over a window; the first unmasked pixel with data wins.
 
     An Item that cannot be read does not stop the others; its footprint becomes `broken`.
@@ -70,15 +74,23 @@ def read_scene(grid: Grid, window: Window, items: list[SceneItem]) -> Scene:
         grid: target grid.
         window: window of the grid.
         items: Items in mosaic order.
+        patient: whether to raise the error of an Item that may be readable soon.
+
+    Raises:
+        SourceError: `patient` is set, and an Item cannot be read, which may pass.
     """
     pixels = np.zeros((3, *window.shape), np.uint8)
     valid, clouded, broken = (np.zeros(window.shape, bool) for _ in range(3))
     errors: list[str] = []
+    unreachable = False
     for scene_item in items:
         try:
             found = _read_item(grid, window, scene_item)
         except SourceError as error:
+            if patient and error.passing:
+                raise
             errors.append(str(error))
+            unreachable |= error.unreachable
             broken |= inside(scene_item.footprint, grid, window)
             continue
         if found is None:
@@ -98,6 +110,7 @@ def read_scene(grid: Grid, window: Window, items: list[SceneItem]) -> Scene:
         masked=clouded & ~valid,
         broken=broken & ~valid,
         errors=tuple(errors),
+        unreachable=unreachable,
     )
 
 

@@ -22,9 +22,8 @@ from rasterio.io import DatasetReader
 from rasterio.warp import reproject
 
 from earthgptx.catalogs.stac_io import without_query
-from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import gdal_options, header_grid
+from earthgptx.pipeline.reading.assets import gdal_options, header_grid, unreadable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -113,7 +112,7 @@ def warp_by_odc(grid: Grid, part: Window, request: BandRequest) -> NDArray[np.fl
     except (RasterioError, OSError, ValueError) as error:
         address = without_query(request.asset.href)
         where = f"asset {request.key} of item {request.item.id} ({address})"
-        raise SourceError(f"{where} cannot be read: {without_query(str(error))}") from error
+        raise unreadable(request.asset.href, where, error) from error
     at = part.within(whole)
     return np.stack([loaded[_band_name(index)].values[at] for index in request.indexes])
 

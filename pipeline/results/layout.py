@@ -13,21 +13,29 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.sync import sync
 
-from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.store import (
+    LAYOUT,
     MARK,
     Status,
+    array_at,
     group_at,
     group_path,
     overview_factors,
     zarr_store,
 )
+from earthgptx.pipeline.storage.fence import Fence
 
-_CODECS = [BloscCodec(cname="zstd", clevel=1)]
+_CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
+"""A chunk carries a checksum: a reader gets its values or an error."""
+
+LEDGER = {"tiles": np.int32, "failed": np.int32, "passing": np.int32, "state": np.uint8}
+"""Arrays of the ledger, in the order in which a block's entry is written: its tiles, those that are
+quarantined, those whose cause may pass, and last its `BlockState`."""
 
 _CONVENTIONS = [
     {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj:"},
@@ -37,42 +45,61 @@ _CONVENTIONS = [
 _MULTISCALES = {"uuid": "d35379db-88df-4056-af3a-620245f8e347", "name": "multiscales"}
 
 
-def create(plan: Plan, url: str) -> zarr.Group:
+def create(plan: Plan, url: str, fence: Fence) -> zarr.Group:
     """Creates all groups and arrays that do not exist yet and writes their coordinates.
 
-    Completes a creation that was interrupted. Writes no data other than coordinates.
+    Completes a creation that was interrupted, and mends coordinates and metadata that are missing.
+    Writes no data other than coordinates.
 
     Args:
         plan: plan of the run.
         url: URL of the store.
+        fence: checks the lease before each write.
 
     Returns:
         The root group.
 
     Raises:
         OutputError: the store cannot be written.
+        Outage: the storage does not answer or is full.
     """
+    store = zarr_store(url, fence)
     try:
-        root = zarr.open_group(zarr_store(url), mode="a", use_consolidated=False)
-        if MARK not in root.attrs:
-            root.attrs.put({MARK: _provenance(plan)})
-        for grid in plan.grids.values():
-            for kind, levels in (("raster", [1]), ("overview", overview_factors(grid))):
-                for factor in levels:
-                    path = group_path(plan, kind, grid.name) + (
-                        "" if kind == "raster" else f"/{factor}"
-                    )
-                    _create_raster(root, path, plan, grid, factor)
-            _create_tables(root, plan, grid)
-            if overview_factors(grid):
-                group_at(root, group_path(plan, "overview", grid.name)).attrs.update(
-                    _multiscales(plan, grid)
+        root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    except (FileNotFoundError, ValueError, KeyError):
+        sync(store.delete("zarr.json"))  # it may be damaged
+        # One write, so that a store never exists without the mark.
+        root = zarr.create_group(store, attributes={MARK: _provenance(plan)})
+    for grid in plan.grids.values():
+        for kind, levels in (("raster", [1]), ("overview", overview_factors(grid))):
+            for factor in levels:
+                path = group_path(plan, kind, grid.name) + (
+                    "" if kind == "raster" else f"/{factor}"
                 )
-    except OSError as error:
-        raise OutputError(
-            f"{url} cannot be written ({error}); check the path, its rights and the space left"
-        ) from error
+                _create_raster(root, path, plan, grid, factor)
+        _create_tables(root, plan, grid)
+        if overview_factors(grid):
+            group_at(root, group_path(plan, "overview", grid.name)).attrs.update(
+                _multiscales(plan, grid)
+            )
     return root
+
+
+def _has(group: zarr.Group, name: str) -> bool:
+    """Whether a group has an array or a group; removes metadata that cannot be read."""
+    try:
+        return name in group
+    except (ValueError, KeyError):
+        sync(group.store.delete("/".join(part for part in (group.path, name, "zarr.json") if part)))
+        return False
+
+
+def _group(root: zarr.Group, path: str) -> zarr.Group:
+    """Returns a group; creates it, and those above it, if they do not exist."""
+    group = root
+    for name in path.split("/"):
+        group = group_at(group, name) if _has(group, name) else group.create_group(name)
+    return group
 
 
 def _provenance(plan: Plan) -> dict[str, Any]:
@@ -80,6 +107,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 
     return {
         "state": "created",
+        "layout": LAYOUT,
         "plan_id": plan.plan_id,
         "job": json.loads(plan.spec.model_dump_json(by_alias=True)),
         "model": {"name": plan.traits.name, "digest": plan.traits.digest},
@@ -95,7 +123,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: int) -> None:
     height, width = (-(-side // factor) for side in grid.shape)
     affine = grid.affine @ Affine.scale(factor)
-    group = root.require_group(path)
+    group = _group(root, path)
     group.attrs.update(
         {
             "zarr_conventions": _CONVENTIONS,
@@ -162,7 +190,7 @@ def _array(
     chunk: int,
     shard: int,
 ) -> None:
-    if name in group:
+    if _has(group, name):
         return
     leading = (1,) * (len(shape) - 2)
     group.create_array(
@@ -227,22 +255,28 @@ def _values(
     dims: tuple[str, ...],
     attributes: dict[str, Any],
 ) -> None:
-    if name in group:
-        return
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=values.shape,
-        dimension_names=dims,
-        attributes=attributes,
-    )
-    array[...] = values
+    if not _has(group, name):
+        group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=values.shape,
+            compressors=_CODECS,
+            dimension_names=dims,
+            attributes=attributes,
+        )
+    array = array_at(group, name)
+    try:
+        complete = np.array_equal(array[...], values)
+    except (ValueError, RuntimeError):  # damaged
+        complete = False
+    if not complete:
+        array[...] = values
 
 
 def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
     times = len(plan.slices)
-    tiles = root.require_group(group_path(plan, "tiles", grid.name))
+    tiles = _group(root, group_path(plan, "tiles", grid.name))
     per_block = grid.block_px // grid.core_px
     layers: dict[str, Any] = {
         "status": np.uint8,
@@ -250,25 +284,28 @@ def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
         "label": "T",
         "caption": "T",
         "error": "T",
+        "cause": "T",
     }
     for name, dtype in layers.items():
-        if name not in tiles:
+        if not _has(tiles, name):
             tiles.create_array(
                 name,
                 shape=(times, *grid.tiles_shape),
                 dtype=np.dtypes.StringDType() if dtype == "T" else dtype,
                 chunks=(1, per_block, per_block),
+                compressors=_CODECS,
                 dimension_names=("time", "row", "col"),
             )
     _times(tiles, plan)
-    blocks = root.require_group(group_path(plan, "blocks", grid.name))
-    for name, kind in {"state": np.uint8, "tiles": np.int32, "failed": np.int32}.items():
-        if name not in blocks:
+    blocks = _group(root, group_path(plan, "blocks", grid.name))
+    for name, kind in LEDGER.items():
+        if not _has(blocks, name):
             blocks.create_array(
                 name,
                 shape=(times, *grid.blocks_shape),
                 dtype=kind,
                 chunks=(1, 1, 1),
+                compressors=[Crc32cCodec()],
                 fill_value=0,
                 dimension_names=("time", "row", "col"),
             )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import fsspec
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
 import zarr
+from zarr.core.sync import sync
 
+from earthgptx.catalogs.publish import marked_parquet
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.objects.measure import (
     GroundedObject,
@@ -47,16 +48,14 @@ def to_frame(plan: Plan, objects: list[GroundedObject]) -> gpd.GeoDataFrame:
     )
 
 
-def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame, url: str) -> None:
-    """Writes the object table.
+def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame) -> bytes:
+    """Writes the object table into the store, and returns it as GeoParquet.
 
     Args:
         root: root group of the store; its group `objects` is replaced.
         frame: table from `to_frame`.
-        url: URL of the GeoParquet file.
     """
-    if "objects" in root:
-        del root["objects"]
+    sync(root.store.delete_dir("objects"))
     group = root.create_group("objects")
     text = ("label", "caption", "prompt_ids", "item_id")
     columns = {
@@ -89,5 +88,4 @@ def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame, url: str) -> None:
     frame.drop(columns="bbox").to_parquet(
         buffer, schema_version="1.1.0", write_covering_bbox=True, index=False
     )
-    with fsspec.open(url, "wb") as file:
-        file.write(buffer.getvalue())
+    return marked_parquet(buffer)

@@ -23,7 +23,14 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.search import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.vectors import LONLAT
-from earthgptx.pipeline.results.store import STATUS_WORDS, Status, group_at, mark_of, open_group
+from earthgptx.pipeline.results.store import (
+    STATUS_WORDS,
+    Status,
+    group_at,
+    mark_of,
+    open_group,
+    zarr_store,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,7 @@ class Result:
             OutputError: there is no result at `url`.
         """
         self.url = url.rstrip("/")
-        self._root = open_group(self.url, mode="r")
+        self._root = open_group(self.url)
         self.attrs: dict[str, Any] = mark_of(self._root)
 
     @property
@@ -80,7 +87,7 @@ class Result:
         """
         head, _, tail = kind.partition("/")
         path = "/".join(part for part in (head, grid, tail) if part)
-        return xr.open_zarr(self.url, group=path, consolidated=False)
+        return xr.open_zarr(zarr_store(self.url), group=path, consolidated=False)
 
     @cached_property
     def raster(self) -> xr.Dataset | dict[str, xr.Dataset]:
@@ -103,7 +110,7 @@ class Result:
         Raises:
             OutputError: the run is not finished, so the table does not exist yet.
         """
-        if "objects" not in self._root:
+        if self.state != "finished":
             raise OutputError(
                 f"{self.url} is {self.state}: its objects come at the end of a run; "
                 "run the job again to go on"

@@ -6,20 +6,28 @@ gives for every pixel whether it has an answer, and if not, why.
 
 from __future__ import annotations
 
+import json
 import warnings
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal, cast
 
-import fsspec
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import OutputError, PipelineError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.storage.blobs import CLOUD, open_blobs
+from earthgptx.pipeline.storage.errors import storage_errors
+from earthgptx.pipeline.storage.fence import Fence, fenced
+from earthgptx.pipeline.storage.local import PARTIAL
 
 MARK = "earthgptx"
 """Root attribute that marks a store as a result; only marked stores are ever overwritten."""
+LAYOUT = 2
+"""Version of the layout of a result's groups and arrays; others are not read."""
 OVERVIEW_PX = 256
 """Overviews are added until the longer side has at most this many pixels, rounded down."""
 
@@ -45,21 +53,47 @@ STATUS_WORDS = {
 }
 
 
-def open_group(url: str, mode: Literal["r", "r+"] = "r+") -> zarr.Group:
+class Cause(StrEnum):
+    """Why a tile is quarantined."""
+
+    UNREACHABLE = "unreachable"
+    """The server of its imagery refused or did not answer."""
+    DAMAGED = "damaged"
+    """Its imagery is damaged, or not as its Item says."""
+    MODEL = "model"
+    """The model raised on it, or answered nonsense."""
+    DIED = "died"
+    """Processes died on it."""
+    MEMORY = "memory"
+    """Processes ran out of memory on it."""
+    HUNG = "hung"
+    """The model did not come back from it in time."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether a later run may succeed on the tile."""
+        return self not in (Cause.DAMAGED, Cause.MODEL)
+
+
+def open_group(url: str, fence: Fence | None = None, *, any_layout: bool = False) -> zarr.Group:
     """Opens the root group of a result.
 
     Args:
-        url: fsspec URL or local path.
-        mode: "r" to read, "r+" to read and write.
+        url: local path or URL.
+        fence: checks the lease before each write; None to open for reading only.
+        any_layout: whether to open a result of another version.
 
     Raises:
-        OutputError: there is no Zarr store, or it is not a result.
+        OutputError: there is no Zarr store, or it is not a result of this version.
+        Outage: the storage does not answer.
     """
+    mode: Literal["r", "r+"] = "r" if fence is None else "r+"
     try:
-        root = zarr.open_group(
-            zarr_store(url, read_only=mode == "r"), mode=mode, use_consolidated=False
-        )
-    except (FileNotFoundError, KeyError, ValueError, OSError) as error:
+        with storage_errors(url):
+            root = zarr.open_group(zarr_store(url, fence), mode=mode, use_consolidated=False)
+    except PipelineError:
+        raise
+    except (FileNotFoundError, KeyError, ValueError) as error:
         raise OutputError(
             f"{url} holds no Zarr store ({type(error).__name__}); is the path right?"
         ) from error
@@ -67,25 +101,45 @@ def open_group(url: str, mode: Literal["r", "r+"] = "r+") -> zarr.Group:
         raise OutputError(
             f"{url} is a Zarr store, but no result of earthgptx; choose another output"
         )
+    if not any_layout and mark_of(root).get("layout") != LAYOUT:
+        raise OutputError(
+            f"{url} was written by another version of earthgptx; read it with that version, or "
+            "remove it with the files beside it and run its job again"
+        )
     return root
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder exists at a URL or path."""
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.invalidate_cache()
-    return bool(fs.exists(path))
-
-
-def remove(url: str) -> None:
-    """Deletes a result.
+    """Whether files exist below a URL or path, apart from ones that a dead process left unfinished.
 
     Raises:
-        OutputError: there is no Zarr store at `url`, or it is not a result.
+        OutputError: a file lies at the path.
     """
-    open_group(url, mode="r")
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.rm(path, recursive=True)
+    blobs = open_blobs(url)
+    try:
+        blobs.get("zarr.json")
+    except FileNotFoundError:
+        return any(not name.endswith(PARTIAL) for name in blobs.names())
+    return True
+
+
+def is_result(url: str) -> bool:
+    """Whether the root of a Zarr store carries our mark."""
+    try:
+        with storage_errors(url):
+            root = zarr.open_group(zarr_store(url), mode="r", use_consolidated=False)
+    except (FileNotFoundError, KeyError, ValueError):
+        return False
+    return MARK in root.attrs
+
+
+def remove(url: str, fence: Fence) -> None:
+    """Deletes all files of a result; its root, which carries the mark, goes last."""
+    blobs = fenced(url, fence)
+    names = blobs.names()
+    blobs.delete(name for name in names if name != "zarr.json")
+    blobs.delete(["zarr.json"])
+    blobs.tidy()
 
 
 def group_path(plan: Plan, kind: str, grid: str) -> str:
@@ -141,32 +195,81 @@ def write(group: zarr.Group, name: str, time: int, window: Window, values: NDArr
     """
     rows, cols = slice(window.y0, window.y1), slice(window.x0, window.x1)
     array = array_at(group, name)
-    if values.ndim == 3:
-        array[:, time, rows, cols] = values
-    else:
-        array[time, rows, cols] = values
+    side = array.shards[-1]
+    place = (time, window.y0 // side, window.x0 // side)
+    planes = values if values.ndim == 3 else values[None]
+    for number, plane in enumerate(planes):
+        first = (number,) if values.ndim == 3 else ()
+        replace(array, (*first, time, rows, cols), plane, (*first, *place))
 
 
-def finish(root: zarr.Group, state: str, failed: int) -> None:
-    """Writes state and number of quarantined tiles to the root and consolidates the metadata.
+def replace(array: Any, selection: tuple[Any, ...], values: Any, place: tuple[int, ...]) -> None:
+    """Writes all of a shard, or of a chunk where there are no shards.
+
+    At the border of an array zarr reads what is there before it writes. If that is damaged, it is
+    removed first.
+
+    Args:
+        array: zarr array.
+        selection: index of the values.
+        values: what to write.
+        place: row, column and so on of the shard among the shards.
+    """
+    try:
+        array[selection] = values
+    except (ValueError, RuntimeError):  # of the checksum or the codec
+        key = array.metadata.encode_chunk_key(place)
+        sync(array.store.delete(f"{array.path}/{key}"))
+        array[selection] = values
+
+
+def set_state(root: zarr.Group, state: str, failed: int) -> None:
+    """Writes the state and the number of quarantined tiles to the root.
 
     Args:
         root: root group.
-        state: job status as in openEO; also used at the start of a run, with "running".
+        state: job status as in openEO, other than finished.
         failed: number of quarantined tiles.
     """
     root.attrs.update({MARK: mark_of(root) | {"state": state, "failed_tiles": failed}})
+
+
+def consolidate(root: zarr.Group) -> None:
+    """Writes the metadata of all arrays into the root's document."""
     with warnings.catch_warnings():
         # Not yet in the Zarr v3 specification, but xarray opens a remote store far faster with it.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
         zarr.consolidate_metadata(root.store)
 
 
-def zarr_store(url: str, *, read_only: bool = False) -> Any:
-    """Returns the zarr store at an fsspec URL or local path."""
-    if "://" not in url:
-        return zarr.storage.LocalStore(url, read_only=read_only)
-    return zarr.storage.FsspecStore.from_url(url, read_only=read_only)
+def set_finished(root: zarr.Group, failed: int) -> None:
+    """Marks a result as finished, by one write of the root's document; see `consolidate`."""
+
+    async def write_state() -> None:
+        prototype = default_buffer_prototype()
+        found = await root.store.get("zarr.json", prototype)
+        assert found is not None
+        document = json.loads(found.to_bytes())
+        document["attributes"][MARK] |= {"state": "finished", "failed_tiles": failed}
+        data = json.dumps(document, indent=2).encode()
+        await root.store.set("zarr.json", prototype.buffer.from_bytes(data))
+
+    sync(write_state())
+
+
+def zarr_store(url: str, fence: Fence | None = None) -> Any:
+    """Returns the zarr store at a local path or URL.
+
+    Args:
+        url: local path or URL; one that cannot be written may be of any kind that fsspec reads.
+        fence: checks the lease before each write; None for a store that is only read.
+    """
+    scheme, separator, _ = url.partition("://")
+    if separator and fence is None and scheme not in (*CLOUD, "file"):
+        return zarr.storage.FsspecStore.from_url(url, read_only=True)
+    if fence is not None:
+        return fenced(url, fence).zarr_store()
+    return open_blobs(url).zarr_store(read_only=True)
 
 
 def block_of(grid: Grid, key: BlockKey, factor: int) -> Window:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import REPO
+from tests import PATH, REPO
 from tests.golden.jobs import PORTABLE
 
 WRITTEN = Path(__file__).with_name("digests.json")
@@ -19,7 +19,7 @@ WRITTEN = Path(__file__).with_name("digests.json")
 def test_two_jobs_leave_the_digests_that_were_written_down(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.golden.jobs", str(tmp_path)],
-        env=os.environ | PORTABLE,
+        env=os.environ | PORTABLE | {"PYTHONPATH": PATH},
         cwd=REPO,
         capture_output=True,
         text=True,

@@ -234,7 +234,6 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
         ({"source__aoi": "nowhere.geojson"}, "source.aoi: cannot read"),
         ({"source__time": "2019-01-01/2019-12-31"}, "no item of"),
         ({"source__filter": "eo:cloud_cover <"}, "is no CQL2 text"),
-        ({"source__catalog": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
         ({"source__collections": ["other"]}, "collection 'other' is not known"),
         ({"grid": {"tile_px": 256, "halo_px": 64, "block_px": 500}}, "the nearest that is: 512"),
         (
@@ -264,6 +263,18 @@ def test_a_mistake_is_one_sentence_and_code_2(
     assert (folder / "results/out.zarr/zarr.json").is_file()
 
 
+def test_what_does_not_answer_is_one_sentence_and_code_3(folder: Path) -> None:
+    nowhere = "http://127.0.0.1:1"
+    job = job_with(folder, source__catalog=nowhere)
+    for command, sentence in (
+        (("run", job), nowhere),
+        (("submit", folder / "job.yaml", "--address", nowhere), "does not take the job"),
+    ):
+        _, said = earthgptx(*command, code=3)
+        assert said.count("error:") == 1
+        assert sentence in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -274,7 +285,6 @@ def test_a_mistake_is_one_sentence_and_code_2(
         (("query", "OUT", "--format", "parquet"), "needs --out FILE"),
         (("query", "OUT", "--time", "soon"), "is no interval"),
         (("why", "OUT", 50, 50), "lies outside the result"),
-        (("submit", "JOB", "--address", "http://127.0.0.1:1"), "does not take the job"),
         (("query", "OUT", "--min-score", 2), "should be less than or equal to 1"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from earthgptx import open_result
-from tests import REPO
+from tests import PATH, REPO
 from tests.archive import Archive, targets
 
 TOKEN = "a-token-for-a-test"
@@ -32,7 +32,7 @@ def free_port() -> int:
 def environment() -> dict[str, str]:
     bin_folder = str(Path(sys.executable).parent)
     return os.environ | {
-        "PYTHONPATH": str(REPO),
+        "PYTHONPATH": PATH,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_ADDRESS": "",

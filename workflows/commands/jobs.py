@@ -13,11 +13,13 @@ from earthgptx.workflows.terminal import (
     AsJson,
     bar,
     err,
+    interrupts_in_words,
     job_bar,
     out,
     print_json,
     print_report,
     print_table,
+    ray_log,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +93,12 @@ def demo(
     from earthgptx.workflows.demo import run_demo
 
     folder.mkdir(parents=True, exist_ok=True)
-    with bar("rendering the sample archive") as scenes, job_bar() as update:
+    with (
+        interrupts_in_words(),
+        ray_log(),
+        bar("rendering the sample archive") as scenes,
+        job_bar() as update,
+    ):
         shown = run_demo(
             folder,
             on_scene=scenes,
@@ -113,10 +120,12 @@ def demo(
 @app.command(epilog="Example: earthgptx search examples/harbour.yaml")
 def search(job: JobFile, as_json: AsJson = False) -> None:
     """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
-    from earthgptx.catalogs.search import freeze, parse_interval, start_of
+    from earthgptx.catalogs.search import frozen, parse_interval, start_of
     from earthgptx.catalogs.search import search as find
+    from earthgptx.pipeline.engine.output import refuse_foreign
     from earthgptx.pipeline.job.spec import JobSpec, items_beside
     from earthgptx.pipeline.job.vectors import read_aoi
+    from earthgptx.pipeline.storage.blobs import split
 
     spec = JobSpec.from_yaml(job)
     source = spec.source
@@ -129,7 +138,9 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
     )
     path = items_beside(spec.output)
     _make_parent(path)
-    freeze(items, path)
+    refuse_foreign(path)
+    files, name = split(path)
+    files.put(name, frozen(items))
     rows = [
         {
             "collection": item.collection_id,
@@ -190,7 +201,7 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(per_tile, 4),
-        "seconds": round(per_tile * made.tile_count / made.spec.engine.replicas + START_S, 1),
+        "seconds": round(per_tile * made.tile_count / made.spec.engine.most + START_S, 1),
     }
 
 
@@ -210,7 +221,7 @@ def _lines(made: Plan, facts: dict[str, Any], per_tile: float) -> dict[str, str]
         "tiles": f"{made.tile_count:,}",
         "prompts": f"{facts['prompts']}{refused}",
         "to read": f"{made.bytes_to_read / 1e6:,.0f} MB uncompressed",
-        "memory bound": f"{memory}, {made.spec.engine.replicas} replicas, beside the model",
+        "memory bound": f"{memory}, {made.spec.engine.most} replicas, beside the model",
         "time": f"about {facts['seconds']:,.0f} s ({measured})",
     }
 
@@ -223,27 +234,36 @@ def run(
         typer.Option(metavar="URL", help="Replaces the output of the job file."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a result of another plan.")
+        bool, typer.Option("--overwrite", help="Begin anew, in place of any earlier result.")
     ] = False,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry/--no-retry", help="Try tiles again that failed for a cause that may pass."
+        ),
+    ] = True,
 ) -> None:
     """Run a job, or resume what an earlier run left.
 
-    Ctrl-C ends cleanly and keeps finished blocks.
+    Ctrl-C ends cleanly and keeps finished blocks. Exit code 0: done, 1: the job failed, 2: a
+    mistake, 3: an outage, try again.
     """
     from earthgptx.pipeline.engine.run import run as run_plan
     from earthgptx.pipeline.job.spec import JobSpec
     from earthgptx.pipeline.planning.plan import plan as make_plan
 
-    spec = JobSpec.from_yaml(job, output=output)
-    with err.status("searching and planning"):
-        made = make_plan(spec)
-    _make_parent(spec.output)
-    with job_bar() as update:
-        report = run_plan(
-            made,
-            overwrite=overwrite,
-            on_progress=lambda progress: update(progress.stage, progress),
-        )
+    with interrupts_in_words():
+        spec = JobSpec.from_yaml(job, output=output)
+        with err.status("searching and planning"):
+            made = make_plan(spec)
+        _make_parent(spec.output)
+        with ray_log(), job_bar() as update:
+            report = run_plan(
+                made,
+                overwrite=overwrite,
+                retry=retry,
+                on_progress=lambda progress: update(progress.stage, progress),
+            )
     print_report(report)
 
 

@@ -4,19 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import xarray as xr
-import yaml
-import zarr
 
 from earthgptx import JobSpec, open_result, plan, run
-from earthgptx.pipeline.engine.run import RunReport
-from tests import REPO
+from earthgptx.pipeline.engine.report import RunReport
+from tests import PATH, REPO
 from tests.analysts import LOG
 from tests.archive import Archive
 
@@ -45,7 +41,7 @@ def logged(job: JobSpec, log: Path) -> dict[str, Any]:
         "print(json.dumps(dataclasses.asdict(report)))"
     )
     document = job.model_dump_json(by_alias=True, exclude_none=True)
-    env = os.environ | {LOG: str(log), "PYTHONPATH": str(REPO)}
+    env = os.environ | {LOG: str(log), "PYTHONPATH": PATH}
     ended = subprocess.run(
         [sys.executable, "-c", script, document],
         env=env,
@@ -65,46 +61,3 @@ def lonlat_of(archive: Archive, row: float, col: float) -> tuple[float, float]:
     to_lonlat = pyproj.Transformer.from_crs(archive.epsg, "OGC:CRS84", always_xy=True)
     lon, lat = to_lonlat.transform(archive.west + 10 * col, archive.north - 10 * row)
     return lon, lat
-
-
-def job_file(folder: Path, job: JobSpec) -> Path:
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job.model_dump(mode="json", by_alias=True, exclude_none=True)))
-    return path
-
-
-def start(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "earthgptx", "run", str(path)],
-        cwd=REPO,
-        env=os.environ | {"PYTHONPATH": str(REPO)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_commits(out: Path, count: int, process: subprocess.Popen[str]) -> int:
-    """Wait until some, but not all blocks are committed."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit and process.poll() is None:
-        try:
-            states = np.asarray(zarr.open_array(out / "blocks" / "state", mode="r")[...])
-        except (FileNotFoundError, KeyError, ValueError):
-            states = np.zeros(1)
-        if int(states.sum()) >= count:
-            return int(states.sum())
-        time.sleep(0.05)
-    raise AssertionError(f"no commits in time: {process.communicate()}")
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    """kill -9 the driver; what Ray has started for it must not go on writing."""
-    driver = psutil.Process(process.pid)
-    children = driver.children(recursive=True)
-    driver.kill()
-    process.wait()
-    for child in children:
-        if child.is_running():
-            child.kill()

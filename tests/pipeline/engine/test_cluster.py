@@ -8,40 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from earthgptx import JobSpec, plan, run
-from tests import REPO
+from earthgptx import JobSpec
+from tests import PATH, REPO
 from tests.analysts import LOG
 from tests.archive import Archive, targets
-from tests.results import same
 
 SMALL = {"tile_px": 256, "halo_px": 64, "block_px": 256}
-
-TWO_NODES = """
-import json, sys, time
-import ray
-from ray.cluster_utils import Cluster
-from earthgptx import JobSpec, plan, run
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-second = cluster.add_node(num_cpus=1)
-cluster.connect(namespace=None)
-homes, lost = set(), []
-def on_progress(progress):
-    alive = [a["NodeID"] for a in nodes() if a["Alive"] and a["Resources"].get("CPU")]
-    homes.update(node for node in alive if not free().get(node, 0))
-    if progress.stage == "infer" and progress.done >= 2 and not lost:
-        lost.append(second.node_id)
-        cluster.remove_node(second, allow_graceful=False)
-        cluster.add_node(num_cpus=1)
-nodes = ray.nodes
-def free():
-    resources = ray._private.state.available_resources_per_node()
-    return {n: r.get("CPU", 0) for n, r in resources.items()}
-report = run(plan(JobSpec.from_dict(json.loads(sys.argv[1]))), on_progress=on_progress)
-facts = {"nodes": len(homes), "failed": report.failed_tiles, "tiles": report.tiles}
-print(json.dumps({"lost": lost, **facts}))
-ray.shutdown()
-cluster.shutdown()
-"""
 
 TWO_GPUS = """
 import dataclasses, json, sys
@@ -57,7 +29,7 @@ def alone(script: str, job: JobSpec, **env: str) -> dict[str, Any]:
     document = job.model_dump_json(by_alias=True, exclude_none=True)
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, document],
-        env=os.environ | {"PYTHONPATH": str(REPO)} | env,
+        env=os.environ | {"PYTHONPATH": PATH} | env,
         cwd=REPO,
         capture_output=True,
         text=True,
@@ -69,20 +41,6 @@ def alone(script: str, job: JobSpec, **env: str) -> dict[str, Any]:
     [said] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     found: dict[str, Any] = json.loads(said)
     return found
-
-
-def test_a_node_that_dies_in_the_middle_changes_no_byte(
-    archive: Archive, tmp_path: Path, ray_two: None
-) -> None:
-    archive.add("a", targets(5), nodata=None)
-    archive.save()
-    more: dict[str, Any] = {"grid": SMALL, "model": "tests.analysts:Slow"}
-    run(plan(archive.job(tmp_path / "alone.zarr", **more)))
-    said = alone(TWO_NODES, archive.job(tmp_path / "nodes.zarr", engine={"replicas": 2}, **more))
-    assert said["nodes"] >= 2, "both nodes had a replica"
-    assert said["lost"]
-    assert said["failed"] == 0
-    same(tmp_path / "alone.zarr", tmp_path / "nodes.zarr")
 
 
 def test_each_replica_has_a_gpu_of_its_own(archive: Archive, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ pictures.
 import json
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import pytest
 import zarr
 
 from earthgptx import open_result, plan, run
-from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.engine.run import Progress
-from earthgptx.pipeline.engine.scratch import Scratch
+from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.errors import OutputBusy, OutputError, RunFailed
 from earthgptx.pipeline.results.status import state_of
+from earthgptx.pipeline.storage.blobs import open_blobs
+from earthgptx.pipeline.storage.fence import HOLDER, parts_of
 from tests.archive import Archive, targets
 from tests.pipeline.engine.runs import (
     done,
@@ -143,15 +142,11 @@ def test_two_runs_at_once_on_one_output_are_one_too_many(scene: Archive, tmp_pat
 
 def test_a_run_that_lost_its_lease_cannot_commit(scene: Archive, tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
-    scratch = Scratch(str(out))
 
     def steal(progress: Progress) -> None:
         if progress.stage == "infer" and progress.done == 0:
-            scratch.put(
-                "run",
-                "holder.json",
-                json.dumps({"token": "thief", "host": "elsewhere", "beat": time.time()}).encode(),
-            )
+            thief = {"token": "thief", "host": "elsewhere", "pid": 1}
+            open_blobs(parts_of(str(out))).put(HOLDER, json.dumps(thief).encode())
 
     with pytest.raises(Exception, match="another run holds the output now"):
         done(
@@ -163,31 +158,6 @@ def test_a_run_that_lost_its_lease_cannot_commit(scene: Archive, tmp_path: Path)
             on_progress=steal,
         )
     assert state_of(open_result(str(out))).blocks < 42
-
-
-def test_a_lease_of_the_dead_is_taken_over(tmp_path: Path) -> None:
-    scratch = Scratch(str(tmp_path / "a.zarr"))
-    with Lease(scratch):
-        record = json.loads(scratch.get("run", "holder.json"))
-        with pytest.raises(OutputBusy), Lease(scratch):
-            pass
-    scratch.put("run", "holder.json", json.dumps(record | {"pid": 2**22 - 1}).encode())
-    with Lease(scratch):
-        pass
-    scratch.put(
-        "run",
-        "holder.json",
-        json.dumps(record | {"host": "elsewhere", "beat": time.time() - 1000}).encode(),
-    )
-    with Lease(scratch):
-        pass
-    scratch.put(
-        "run",
-        "holder.json",
-        json.dumps(record | {"host": "elsewhere", "beat": time.time()}).encode(),
-    )
-    with pytest.raises(OutputBusy, match="elsewhere"), Lease(scratch):
-        pass
 
 
 def test_a_place_that_cannot_be_written_is_refused(scene: Archive, tmp_path: Path) -> None:

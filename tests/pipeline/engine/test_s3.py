@@ -14,7 +14,7 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from earthgptx import plan, run
-from tests import REPO
+from tests import PATH, REPO
 from tests.archive import Archive, targets
 from tests.results import contents
 
@@ -61,7 +61,7 @@ def test_everything_on_s3_gives_the_same_bytes_as_on_file(
     # A process of its own: Ray's workers have the environment of the time when Ray started.
     ended = subprocess.run(
         [sys.executable, "-m", "earthgptx", "run", str(job)],
-        env=os.environ | {"PYTHONPATH": str(REPO)},
+        env=os.environ | {"PYTHONPATH": PATH},
         cwd=REPO,
         capture_output=True,
         text=True,
@@ -91,7 +91,7 @@ def test_everything_on_s3_gives_the_same_bytes_as_on_file(
     again = subprocess.run(
         [sys.executable, "-m", "earthgptx", "query", "s3://archive/results/out.zarr", "--json"],
         cwd=REPO,
-        env=os.environ | {"PYTHONPATH": str(REPO)},
+        env=os.environ | {"PYTHONPATH": PATH},
         capture_output=True,
         text=True,
         timeout=120,

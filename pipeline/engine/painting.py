@@ -1,0 +1,38 @@
+"""Paints objects into pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgptx.model.interface.region import Mask
+from earthgptx.pipeline.job.grid import Window
+from earthgptx.pipeline.results.store import Status
+
+BlockMasks = tuple[Window, Sequence[tuple[int, Mask]]]
+"""Window of a block, with ids and masks of its objects, in pixels of the grid."""
+
+
+def paint(
+    window: Window, blocks: Sequence[BlockMasks], status: NDArray[np.uint8]
+) -> NDArray[np.uint64]:
+    """Returns the object layer of a window, (h, w); where objects overlap, the last one wins.
+
+    Args:
+        window: pixels of the grid.
+        blocks: blocks that meet the window.
+        status: (h, w), pixels that are not `Status.DONE` have no object.
+    """
+    layer = np.zeros(window.shape, np.uint64)
+    for block, masks in blocks:
+        for object_id, mask in masks:
+            box = Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
+            shared = window & block & box
+            if shared.empty:
+                continue
+            at = shared.within(window)
+            piece = mask.window(shared.y0, shared.x0, shared.y1, shared.x1)
+            layer[at][piece & (status[at] == Status.DONE)] = object_id
+    return layer

@@ -1,0 +1,44 @@
+"""What a run tells while it goes on, and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of one stage of a run."""
+
+    stage: str
+    """Stage: infer, stitch, blank, overview or done."""
+    done: int
+    total: int
+    tiles: int
+    """Tiles inferred in this run."""
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    """Final report of a run."""
+
+    output: str
+    blocks: int
+    """Blocks of the plan, committed by this run or earlier ones."""
+    blocks_before: int
+    """Blocks committed by earlier runs."""
+    tiles: int
+    """Tiles inferred in this run."""
+    empty_tiles: int
+    """Tiles of this run outside the AOI, without data or masked, which are not inferred."""
+    repeated_blocks: int
+    """Times that a block was given to a replica again, after a failure."""
+    failed_tiles: int
+    """Tiles quarantined by this run or earlier ones."""
+    passing_tiles: int
+    """Those of them whose cause may pass: the next run tries them again."""
+    failures: list[str]
+    """Reasons for up to 10 failures in this run, one sentence each."""
+    objects: int
+    refused_prompts: dict[str, str]
+    """Reason by prompt id."""
+    seconds: float
