@@ -22,7 +22,7 @@ if WORKER:
     # `ray.init()` joins a cluster that `ray start` has left in the temporary folder; workers have
     # their own.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{WORKER}-", dir="/tmp")
-FIRST = ("evaluation", "engine", "golden", "training", "packaging", "checkpoint")
+FIRST = ("evaluation", "engine", "chaos", "golden", "training", "packaging", "checkpoint")
 DATA = Path(os.environ.get("EARTHGPTX_DATA", REPO.parent / "shared" / "data"))
 
 

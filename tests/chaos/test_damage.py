@@ -71,7 +71,9 @@ def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
-@pytest.mark.parametrize("kind", ["scores", "frames", "objects"])
+@pytest.mark.parametrize(
+    "kind", ["frames", *(pytest.param(each, marks=chaos) for each in ("scores", "objects"))]
+)
 @pytest.mark.parametrize(
     "damage", [flip, *(pytest.param(each, marks=chaos) for each in (cut, empty, Path.unlink))]
 )
