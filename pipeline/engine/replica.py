@@ -57,9 +57,10 @@ class Replica:
             plan: plan of the run.
             token: token of the run's lease.
         """
-        if plan.spec.model != self._plan.spec.model:
-            self._asker = None
-        self._plan, self._token, self._run = plan, token, None
+        with self._inferring:  # it may still be opening the last run
+            if plan.spec.model != self._plan.spec.model:
+                self._asker = None
+            self._plan, self._token, self._run = plan, token, None
         self.load()
 
     def hello(self) -> None:
