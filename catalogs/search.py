@@ -1,6 +1,6 @@
 """One search for all kinds of catalogs: a STAC API, a static catalog, a stac-geoparquet file.
 
-Takes collections, an AOI, a time range and a filter, and returns pystac Items. `freeze` stores them
+Takes collections, an AOI, a time range and a filter, and returns pystac Items. `frozen` gives them
 as stac-geoparquet, so that a plan can be repeated without the catalog. Every worker loads this
 module, so slow imports are inside the functions that need them.
 """
@@ -80,12 +80,6 @@ def search(
     )
 
 
-def freeze(items: Iterable[pystac.Item], url: str) -> None:
-    """Writes Items as stac-geoparquet to a local path or URL; see `frozen`."""
-    with fsspec.open(url, "wb") as file:
-        file.write(frozen(items))
-
-
 def frozen(items: Iterable[pystac.Item]) -> bytes:
     """Returns Items as a stac-geoparquet file, with unsigned hrefs and without links."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -105,7 +99,7 @@ def frozen(items: Iterable[pystac.Item]) -> bytes:
 
 
 def thaw(url: str) -> list[pystac.Item]:
-    """Reads Items from stac-geoparquet, written by `freeze` or by any other tool.
+    """Reads Items from stac-geoparquet, made by `frozen` or by any other tool.
 
     Raises:
         CatalogDown: the file cannot be read as stac-geoparquet.

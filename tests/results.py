@@ -1,6 +1,7 @@
 """Comparing results byte by byte."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -22,6 +23,11 @@ def contents(url: str | Path) -> dict[str, bytes]:
 
 
 def same(one: str | Path, other: str | Path) -> None:
-    ours, theirs = contents(one), contents(other)
-    assert sorted(ours) == sorted(theirs)
+    alike(contents(one), contents(other))
+
+
+def alike(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> bool:
+    """Fails with the names of the files that differ."""
+    assert sorted(ours) == sorted(theirs), set(ours) ^ set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
+    return True

@@ -16,12 +16,15 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.engine.ledger import Entry, commit
 from earthgptx.pipeline.engine.painting import paint
-from earthgptx.pipeline.engine.scratch import BlockScores, FailedTiles, ScratchLost
+from earthgptx.pipeline.engine.scratch import BlockScores, ScratchLost, count_failed
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
 from earthgptx.pipeline.reading.scene import inside
-from earthgptx.pipeline.results.store import Cause, Status, array_at, replace, write
+from earthgptx.pipeline.results.store import Status, array_at, replace, write
+
+YES = 128
+"""Lowest score, 0..255, with which a pixel gets the label of a phrase."""
 
 
 class ShardLost(Exception):
@@ -52,10 +55,6 @@ def lost_shard(task: Task) -> Iterator[None]:
         raise ShardLost([task]) from None
 
 
-YES = 128
-"""Lowest score, 0..255, with which a pixel gets the label of a phrase."""
-
-
 def commit_block(run: RunContext, key: BlockKey) -> None:
     """Blends a block with its neighbours at the borders, writes its shards, then its ledger entry.
 
@@ -79,9 +78,8 @@ def commit_block(run: RunContext, key: BlockKey) -> None:
     if "scores" in raster:
         write(raster, "scores", key.time, own, scores)
     _write_tiles(run, key, block)
-    failed = [Cause(tile.cause) for tile in block.tiles if tile.status == Status.QUARANTINED]
-    passing = sum(cause.passing for cause in failed)
-    commit(run.root, plan, key, Entry(len(block.tiles), FailedTiles(len(failed), passing)))
+    entry = Entry(len(block.tiles), count_failed(block.tiles))
+    commit(run.root, plan, key, entry)
 
 
 def blank_block(run: RunContext, key: BlockKey) -> None:

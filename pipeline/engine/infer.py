@@ -16,7 +16,7 @@ from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question, tile_questions
 from earthgptx.pipeline.engine.asking import Refusal
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.scratch import BlockScores, FailedTiles, TileRecord
+from earthgptx.pipeline.engine.scratch import BlockScores, TileRecord, count_failed
 from earthgptx.pipeline.engine.tasks import Guilty, Suspect
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
@@ -204,7 +204,7 @@ def keep_answers(run: RunContext, block: ReadBlock, answers: BlockAnswers) -> Bl
         empty=len(block.tiles) - inferred - len(unread),
         failed=len(failed),
         failures=tuple(sentences[:5]),
-        passing=sum(Cause(answers.records[tile].cause).passing for tile in failed),
+        passing=count_failed(answers.records.values()).passing,
         suspects=tuple(
             Suspect(pieces[tile], refusal.reason, refusal.proven)
             for tile, refusal in answers.refusals.items()
@@ -225,8 +225,7 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
         status=_status(block.grid, own, block.scene, failed),
         tiles=tuple(records),
     )
-    passing = sum(Cause(answers.records[tile].cause).passing for tile in failed)
-    run.scratch.put_failed(block.key, FailedTiles(len(failed), passing))
+    run.scratch.put_failed(block.key, count_failed(records))
     run.scratch.put_scores(block.key, scores, answers.blend.frame(own, block.grid.halo_px))
 
 

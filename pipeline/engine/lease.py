@@ -24,7 +24,7 @@ import structlog
 from earthgptx.pipeline.engine.scratch import MAGIC
 from earthgptx.pipeline.errors import Outage, OutputBusy, OutputError, PipelineError
 from earthgptx.pipeline.storage.blobs import Blob, Blobs, Conflict, open_blobs
-from earthgptx.pipeline.storage.fence import HOLDER, Fence, parts_of
+from earthgptx.pipeline.storage.fence import HOLDER, Fence, decoded, parts_of
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ class Lease:
 
     def _free(self, found: Blob) -> bool:
         """Whether a lease is released, or its holder is gone or silent for `LEASE_S`."""
-        record = _decoded(found)
+        record = decoded(found)
         if record.get("token") == "" or _is_gone(record):
             return True
         where = f"host {record.get('host')}, process {record.get('pid')}"
@@ -160,7 +160,7 @@ class Lease:
         return True
 
     def _take_over(self, found: Blob) -> bool:
-        old = _decoded(found)
+        old = decoded(found)
         self._record = self._fresh(int(old.get("epoch", 0)) + 1, str(old.get("plan", "")))
         try:
             self._version = self._blobs.put_if(HOLDER, _encoded(self._record), found.version)
@@ -174,7 +174,7 @@ class Lease:
             found = self._blobs.get(HOLDER)
         except FileNotFoundError:
             return False
-        if _decoded(found).get("token") != self.token:
+        if decoded(found).get("token") != self.token:
             return False
         self._version = found.version
         return True
@@ -221,15 +221,6 @@ class Lease:
 
 def _encoded(record: dict[str, Any]) -> bytes:
     return json.dumps(record).encode()
-
-
-def _decoded(blob: Blob) -> dict[str, Any]:
-    """Returns a record; empty if it is torn, so that its holder counts as alive until it lapses."""
-    try:
-        record = json.loads(blob.data)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _machine() -> str:

@@ -129,10 +129,10 @@ class Scheduler:
             case Lost(failure=failure):
                 self._lose(member, failure, now)
             case Done() if (event.task, event.piece) in member.running:
-                del member.running[event.task, event.piece]
+                member.running.remove((event.task, event.piece))
                 self._done(member, event)
             case Failed() if (event.task, event.piece) in member.running:
-                del member.running[event.task, event.piece]
+                member.running.remove((event.task, event.piece))
                 self._failed(member, event, now)
 
     def decide(self, now: float) -> list[Order]:
@@ -169,14 +169,14 @@ class Scheduler:
                 member = self.staff.with_room(entry.avoid) or member
             entry.state = "running"
             self.assigned[task] += 1
-            member.running[task, None] = now
-            last = entry.failures[Trouble.SOURCE] >= BUDGET[Trouble.SOURCE]
-            orders.append(Assign(member.number, task, last=last, skip=tuple(entry.guilty.values())))
+            member.running.add((task, None))
+            skip = tuple(entry.guilty.values())
+            orders.append(Assign(member.number, task, last=_is_last(entry), skip=skip))
         if not self._board.has_ready:
-            orders += self._try_apart(now)
+            orders += self._try_apart()
         return orders
 
-    def _try_apart(self, now: float) -> list[Order]:
+    def _try_apart(self) -> list[Order]:
         """Tries tiles of blocks on which replicas died, one tile on an otherwise idle replica."""
         orders: list[Order] = []
         for task in list(self._board.apart):
@@ -189,13 +189,12 @@ class Scheduler:
             member.alone = True
             if entry.canaries and self._healthy is not None:
                 entry.canaries -= 1
-                member.running[self._healthy] = now
+                member.running.add(self._healthy)
                 orders.append(Assign(member.number, *self._healthy, last=True))
                 continue
             entry.state, entry.trying = "running", entry.trial.next
-            member.running[task, entry.trying] = now
-            last = entry.failures[Trouble.SOURCE] >= BUDGET[Trouble.SOURCE]
-            orders.append(Assign(member.number, task, entry.trying, last=last))
+            member.running.add((task, entry.trying))
+            orders.append(Assign(member.number, task, entry.trying, last=_is_last(entry)))
         return orders
 
     def _ask_others(self, entry: Entry, now: float) -> list[Order]:
@@ -212,7 +211,7 @@ class Scheduler:
             member = self.staff.with_room({entry.answered_by})
             if member is None:
                 break
-            member.running[entry.task, piece] = now
+            member.running.add((entry.task, piece))
             orders.append(Assign(member.number, entry.task, piece, last=True))
         return orders
 
@@ -391,6 +390,11 @@ class Scheduler:
         if self.ending is None:
             kind = Outage if failure.trouble in (Trouble.STORAGE, Trouble.NODE) else RunFailed
             self.ending = failure.error or kind(f"{sentence}. Finished blocks are kept")
+
+
+def _is_last(entry: Entry) -> bool:
+    """Whether imagery that cannot be read is to be quarantined, as its budget is used up."""
+    return entry.failures[Trouble.SOURCE] >= BUDGET[Trouble.SOURCE]
 
 
 def _ended(failure: Failure) -> str:

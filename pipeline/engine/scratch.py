@@ -27,6 +27,7 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
 from earthgptx.pipeline.objects.parts import Part
+from earthgptx.pipeline.results.store import Cause, Status
 from earthgptx.pipeline.storage.blobs import open_blobs
 from earthgptx.pipeline.storage.fence import Fence, FencedBlobs, parts_of
 
@@ -84,6 +85,12 @@ class FailedTiles:
 
     failed: int
     passing: int
+
+
+def count_failed(records: Iterable[TileRecord]) -> FailedTiles:
+    """Counts the quarantined tiles among the records of a block."""
+    causes = [Cause(each.cause) for each in records if each.status == Status.QUARANTINED]
+    return FailedTiles(len(causes), sum(cause.passing for cause in causes))
 
 
 class Scratch:

@@ -51,8 +51,8 @@ class Member:
     """When its present state began."""
     state: str = "asked"
     """asked, loading or ready."""
-    running: dict[tuple[Task, int | None], float] = field(default_factory=dict)
-    """Its tasks and trials, and when each was given."""
+    running: set[tuple[Task, int | None]] = field(default_factory=set)
+    """Its tasks, and the trials of single tiles."""
     alone: bool = False
     """Whether it tries a tile and gets nothing else meanwhile."""
     heard: float = 0.0

@@ -37,7 +37,6 @@ from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.object_table import to_frame, write_objects
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
-from earthgptx.pipeline.storage.local import PARTIAL
 
 log = structlog.get_logger()
 
@@ -60,12 +59,14 @@ class Steps:
         """Takes a plan and its open output; reads the ledger."""
         self.plan, self.root, self._scratch, self._fence = plan, root, scratch, fence
         self._tell = on_progress
-        self._ledger = ledger.committed(root, plan)
-        self._before = len(self._ledger)
-        self._done = set(self._ledger)
-        self._holes = Holes(plan, {key: each.failed for key, each in self._ledger.items()})
+        entries = ledger.committed(root, plan)
+        self._before = len(entries)
+        self._done = set(entries)
+        self._holes = Holes(plan, {key: each.failed for key, each in entries.items()})
         self._doubted: dict[BlockKey, FailedTiles] = {}
-        self._reports: dict[BlockKey, BlockReport] = {}
+        self._counts: dict[BlockKey, tuple[int, int]] = {}
+        """Answered and empty tiles of each block that this run inferred."""
+        self._tiles = self._empty = 0
         self._objects = 0
         self.finished = False
         """Whether the result is marked as finished."""
@@ -131,8 +132,7 @@ class Steps:
         put_fenced(f"{base}.objects.parquet", table, self._fence)
         put_fenced(items_beside(output), frozen(plan.items), self._fence)
         files = fenced(output, self._fence)
-        if files.delete_batch == 1:  # a disk
-            files.delete(name for name in files.names() if name.endswith(PARTIAL))
+        files.delete(files.leftovers())
         store.consolidate(self.root)
         item = published_item(plan, store.mark_of(self.root)["software"])
         put_fenced(f"{base}.item.json", item, self._fence)
@@ -155,7 +155,7 @@ class Steps:
             blocks=len(self.plan.blocks),
             blocks_before=self._before,
             tiles=self._tiles,
-            empty_tiles=sum(report.empty for report in self._reports.values()),
+            empty_tiles=self._empty,
             repeated_blocks=self._scheduler.repeated,
             failed_tiles=self.failed.failed,
             passing_tiles=self.failed.passing if self._can_retry() else 0,
@@ -164,10 +164,6 @@ class Steps:
             refused_prompts=self.plan.refused_prompts,
             seconds=time.monotonic() - started,
         )
-
-    @property
-    def _tiles(self) -> int:
-        return sum(report.done for report in self._reports.values())
 
     def _around(self, key: BlockKey) -> list[BlockKey]:
         return [key, *(each for each in key.neighbours() if each in self.plan.block_set)]
@@ -244,7 +240,7 @@ class Steps:
         elif task.kind == Kind.INFER:
             if key in self._done and (result.failed or key in self._holes):
                 self._commit_again(key)
-            self._reports[key] = result
+            self._count(key, result)
             self._holes.explain(result.failures)
             failed = FailedTiles(result.failed, result.passing)
             if result.suspects:
@@ -254,6 +250,13 @@ class Steps:
                 self._holes.note(key, failed)
         self._holes.check()
         self._tell(Progress("infer", len(self._done), len(self.plan.blocks), self._tiles))
+
+    def _count(self, key: BlockKey, report: BlockReport) -> None:
+        """Counts the tiles of a block once, however often it is inferred."""
+        tiles, empty = self._counts.get(key, (0, 0))
+        self._counts[key] = report.done, report.empty
+        self._tiles += report.done - tiles
+        self._empty += report.empty - empty
 
     def _is_over(self, key: BlockKey) -> bool:
         """Whether a block and all around it are committed, so that nobody needs its scores."""

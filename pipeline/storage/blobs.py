@@ -76,6 +76,10 @@ class Blobs(Protocol):
         """Returns the names of all files in a folder and below it."""
         ...
 
+    def leftovers(self) -> list[str]:
+        """Returns the files that processes which died have left half written."""
+        ...
+
     def open(self, name: str) -> Any:
         """Opens a file for reading, as a binary file object that can seek.
 

@@ -3,7 +3,7 @@
 Reads that fail are repeated for `READ_S`, writes for `WRITE_S`: less than a lease lasts, as the
 lease is checked before the first attempt. The fence repeats a write with a new check. The version
 of an object is its ETag, and the server compares it. A conditional write whose answer is lost fails
-when it is repeated, though the first one succeeded: the caller reads the object to see whose it is.
+when it is repeated, though the first one succeeded: the object is read to see whose it is.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ PAUSE_S = 0.5
 """Seconds between the attempts of a conditional write."""
 REQUEST_S = 30
 """Seconds that one request may take."""
-
-
 _REFUSED = (PermissionDeniedError, UnauthenticatedError, UnknownConfigurationKeyError)
 
 
@@ -94,6 +92,9 @@ class CloudBlobs:
         with cloud_errors(self.url):
             pages = obstore.list(self._store, folder or None)
             return sorted(entry["path"] for page in pages for entry in page)
+
+    def leftovers(self) -> list[str]:
+        return []  # an object is there as a whole or not at all
 
     def open(self, name: str) -> Any:
         with cloud_errors(self.url):
@@ -162,9 +163,7 @@ def cloud_errors(url: str, *, writes: bool = False) -> Iterator[None]:
 def cloud_error(url: str, error: BaseError) -> PipelineError:
     """Returns the error to raise for one of obstore."""
     reason = _first_line(error)
-    if isinstance(
-        error, PermissionDeniedError | UnauthenticatedError | UnknownConfigurationKeyError
-    ):
+    if isinstance(error, _REFUSED):
         return OutputError(f"{url} refuses the access ({reason}); check the credentials")
     if "bucket" in reason.lower() and " 400 " in reason:
         return OutputError(f"{url} is refused: {reason}")

@@ -3,7 +3,7 @@
 The check reads the lease's record, at most once in `CHECK_S`. A process that was frozen reads it
 again when it wakes, as the clock that counts `CHECK_S` does not stop; a run that has lost its
 output writes nothing more. What remains is a write that is frozen between the check and the system
-call: the whole file that it then writes is one that another run replaces or refuses by its digest.
+call, for as long as a lease lasts.
 """
 
 from __future__ import annotations
@@ -63,8 +63,16 @@ class Fence:
 def read_holder(blobs: Blobs) -> dict[str, Any]:
     """Returns the record of the run that holds an output; empty if it is missing or torn."""
     try:
-        record = json.loads(blobs.get(HOLDER).data)
-    except (FileNotFoundError, ValueError):
+        return decoded(blobs.get(HOLDER))
+    except FileNotFoundError:
+        return {}
+
+
+def decoded(blob: Blob) -> dict[str, Any]:
+    """Returns a lease's record; empty if it is torn, so that its holder counts as alive for now."""
+    try:
+        record = json.loads(blob.data)
+    except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -102,6 +110,9 @@ class FencedBlobs:
 
     def names(self, folder: str = "") -> list[str]:
         return self._blobs.names(folder)
+
+    def leftovers(self) -> list[str]:
+        return self._blobs.leftovers()
 
     def tidy(self) -> None:
         self._blobs.tidy()

@@ -60,12 +60,7 @@ class LocalBlobs:
 
     def put_if(self, name: str, data: bytes, version: str) -> str:
         with disk_errors(self.url), self._locked(name):
-            try:
-                found = self.get(name).version
-            except FileNotFoundError:
-                found = ""
-            if found != version:
-                raise Conflict(name)
+            self._expect(name, version)
             self.put(name, data)
         return _version(data)
 
@@ -76,12 +71,7 @@ class LocalBlobs:
 
     def delete_if(self, name: str, version: str) -> None:
         with disk_errors(self.url), self._locked(name):
-            try:
-                found = self.get(name).version
-            except FileNotFoundError:
-                found = ""
-            if found != version:
-                raise Conflict(name)
+            self._expect(name, version)
             self.delete([name])
 
     def tidy(self) -> None:
@@ -98,11 +88,22 @@ class LocalBlobs:
                 for name in files
             )
 
+    def leftovers(self) -> list[str]:
+        return [name for name in self.names() if name.endswith(PARTIAL)]
+
     def open(self, name: str) -> Any:
         return (self._root / name).open("rb")
 
     def zarr_store(self, *, read_only: bool) -> Any:
         return zarr.storage.LocalStore(self._root, read_only=read_only)
+
+    def _expect(self, name: str, version: str) -> None:
+        try:
+            found = self.get(name).version
+        except FileNotFoundError:
+            found = ""
+        if found != version:
+            raise Conflict(name)
 
     @contextmanager
     def _written(self, name: str, data: bytes) -> Iterator[Path]:

@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
-from earthgptx.catalogs.search import freeze, parse_interval, search, thaw
+from earthgptx.catalogs.search import frozen, parse_interval, search, thaw
 from earthgptx.catalogs.stac_io import without_query
 from tests.archive import Archive
 from tests.catalogs.servers import Cassette, Server
@@ -42,9 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture(scope="module")
 def parquet(made: Archive) -> str:
     url = str(made.folder / "items.parquet")
-    freeze(
-        search(str(made.folder / "catalog.json"), collections=("made",), aoi=WORLD, time=ALL), url
-    )
+    items = search(str(made.folder / "catalog.json"), collections=("made",), aoi=WORLD, time=ALL)
+    Path(url).write_bytes(frozen(items))
     return url
 
 
@@ -136,7 +135,7 @@ def test_freezing_keeps_what_a_plan_needs_and_no_signature(tmp_path: Path, made:
     before = search(str(made.folder / "catalog.json"), collections=("made",), aoi=WORLD, time=ALL)
     for item in before:
         item.assets["image"].href += "?sig=secret"
-    freeze(before, str(tmp_path / "items.parquet"))
+    (tmp_path / "items.parquet").write_bytes(frozen(before))
     assert b"secret" not in (tmp_path / "items.parquet").read_bytes()
     after = thaw(str(tmp_path / "items.parquet"))
     for one, other in zip(before, after, strict=True):
@@ -226,7 +225,7 @@ def test_real_answers_of_public_apis_survive_freezing(
     document = json.loads((data / "stac-recordings" / "items" / name).read_text())
     features = document if isinstance(document, list) else document.get("features", [document])
     items = [pystac.Item.from_dict(feature) for feature in features]
-    freeze(items, str(tmp_path / "items.parquet"))
+    (tmp_path / "items.parquet").write_bytes(frozen(items))
     after = search(
         str(tmp_path / "items.parquet"),
         collections=tuple({i.collection_id or "" for i in items}),

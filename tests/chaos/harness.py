@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from earthgptx import JobSpec
 from tests import PATH, REPO
 from tests.archive import Archive, targets
 from tests.chaos.moments import NAME
-from tests.results import contents
+from tests.results import alike, contents
 
 GRID = {"tile_px": 256, "halo_px": 64, "block_px": 256}
 """Twelve blocks of four tiles over the scene of 700 x 900 px."""
@@ -54,11 +53,10 @@ class Ended:
 
 @dataclass
 class Case:
-    """A job over a small scene, its folder, and the environment of its commands."""
+    """A job over a small scene, and its folder."""
 
     folder: Path
     job: JobSpec
-    env: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def make(cls, folder: Path, output: str = "", **more: Any) -> Case:
@@ -71,6 +69,13 @@ class Case:
     @property
     def out(self) -> Path:
         return Path(self.job.output)
+
+    def change(self, **more: Any) -> None:
+        """Changes keys of the job; those of a section one by one."""
+        document = self.job.model_dump(by_alias=True)
+        for key, value in more.items():
+            document[key] = document[key] | value if isinstance(value, dict) else value
+        self.job = JobSpec.model_validate(document)
 
     def start(
         self, moment: str = "", action: str = "", *options: str, **env: str
@@ -85,7 +90,7 @@ class Case:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.run_armed", "run", str(path), *options],
             cwd=REPO,
-            env={**os.environ, "PYTHONPATH": PATH, **self.env, **armed, **env},
+            env={**os.environ, "PYTHONPATH": PATH, **armed, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -111,10 +116,7 @@ class Case:
 
     def same_as(self, other: Mapping[str, bytes]) -> bool:
         """Whether the output is the same, byte for byte, and nothing is left beside it."""
-        ours = contents(self.out)
-        assert sorted(ours) == sorted(other), set(ours) ^ set(other)
-        different = [name for name in ours if ours[name] != other[name]]
-        assert not different, different
+        alike(contents(self.out), other)
         assert self.out.with_suffix(".item.json").exists()
         assert not self.out.with_suffix(".parts").exists()
         return True
@@ -160,8 +162,3 @@ def by_name(process: subprocess.Popen[str], text: str) -> list[psutil.Process]:
             if text in " ".join(child.cmdline()):
                 found.append(child)
     return found
-
-
-def copy_of(case: Case, folder: Path) -> None:
-    """Copies an output with everything beside it."""
-    shutil.copytree(case.folder, folder, dirs_exist_ok=True)

@@ -12,6 +12,7 @@ import pytest
 from tests import PATH, REPO
 from tests.chaos.harness import Case
 from tests.figures import Record
+from tests.results import contents
 
 chaos = pytest.mark.chaos
 Bytes = dict[str, bytes]
@@ -135,10 +136,8 @@ def facts(script: str, case: Case, *arguments: str, limit_s: float = 300) -> dic
 
 def small(case: Case, core: int = 64, **engine: Any) -> Case:
     """More and smaller blocks: one tile each."""
-    document = case.job.model_dump(by_alias=True)
-    document["grid"] |= {"tile_px": core + 128, "halo_px": 64, "block_px": core}
-    document["engine"] |= {"replicas": 2} | engine
-    case.job = case.job.model_validate(document)
+    grid = {"tile_px": core + 128, "halo_px": 64, "block_px": core}
+    case.change(grid=grid, engine={"replicas": 2} | engine)
     return case
 
 
@@ -152,8 +151,6 @@ def test_two_hundred_random_kills_in_one_run_change_nothing(
     said = facts(KILLS, disturbed, "200", limit_s=3000)
     record("random_kills_in_one_run", said["kills"])
     record("seconds_of_that_run", round(said["seconds"], 1))
-    from tests.results import contents
-
     assert disturbed.same_as(contents(quiet.out))
     assert said["failed"] == 0
     assert said["kills"] >= 100
@@ -173,9 +170,7 @@ def test_a_run_hardly_stands_still_when_a_replica_dies(case: Case, record: Recor
 def test_machines_that_go_and_come(
     case: Case, undisturbed: Bytes, record: Record, what: str
 ) -> None:
-    document = case.job.model_dump(by_alias=True)
-    document["engine"] |= {"replicas": {"min": 1, "max": 2}}
-    case.job = case.job.model_validate(document)
+    case.change(engine={"replicas": {"min": 1, "max": 2}})
     said = facts(NODES, case, what)
     record(f"seconds_without_progress_node_{what}", round(said["gap"], 1))
     assert said["failed"] == 0
@@ -185,10 +180,7 @@ def test_machines_that_go_and_come(
 @chaos
 def test_eight_real_replicas_are_kept_busy(case: Case, record: Record) -> None:
     """The model sleeps: eight replicas share two processors, as they would share a cluster's."""
-    many = small(Case.make(case.folder / "many", model="tests.analysts:Sleeping"))
-    document = many.job.model_dump(by_alias=True)
-    document["engine"] |= {"replicas": 8}
-    many.job = many.job.model_validate(document)
+    many = small(Case.make(case.folder / "many", model="tests.analysts:Sleeping"), replicas=8)
     said = facts(EIGHT, many)
     record("scaling_efficiency_8_real", round(said["efficiency"], 3))
 
@@ -199,13 +191,10 @@ EIGHT = (
 ray.init(num_cpus=8, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
 from earthgptx.pipeline.engine.pool import ReplicaPool
 made = plan(job)
-first = []
-def on_progress(progress):
-    note(progress)
 with ReplicaPool(job.engine) as pool:
     run(made, pool=pool)
     began = time.monotonic()
-    report = run(made, overwrite=True, pool=pool, on_progress=on_progress)
+    report = run(made, overwrite=True, pool=pool, on_progress=note)
 ended = times[-1]
 say(report, efficiency=report.tiles * SLEEP_S / (8 * (ended - began)))
 """.replace("SLEEP_S", "2.0")

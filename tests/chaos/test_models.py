@@ -33,9 +33,7 @@ def engine(**more: Any) -> dict[str, Any]:
 )
 def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, share: int) -> None:
     model = f"tests.chaos.models:{CLASSES[how, share].__name__}"
-    case.job = case.job.model_validate(
-        case.job.model_dump(by_alias=True) | {"model": model, "engine": engine()}
-    )
+    case.change(model=model, engine=engine())
     ended = case.run(**(low_memory() if how == "leak" else {}))
     assert ended.code == 0, ended.said
     result = open_result(str(case.out))
@@ -52,10 +50,7 @@ def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, sha
 @pytest.mark.parametrize("how", HOWS)
 def test_a_model_that_fails_on_everything_ends_the_run_in_words(case: Case, how: str) -> None:
     model = f"tests.chaos.models:{CLASSES[how, 1000].__name__}"
-    case.job = case.job.model_validate(
-        case.job.model_dump(by_alias=True)
-        | {"model": model, "engine": engine(max_failed_fraction=0.01)}
-    )
+    case.change(model=model, engine=engine(max_failed_fraction=0.01))
     ended = case.run()
     assert ended.code in (1, 3), ended.said
     assert ended.in_words, ended.said
@@ -63,13 +58,9 @@ def test_a_model_that_fails_on_everything_ends_the_run_in_words(case: Case, how:
 
 
 @chaos
-def test_a_replica_that_fails_on_what_others_can_do_is_replaced(
-    case: Case, undisturbed: dict[str, bytes]
-) -> None:
-    case.job = case.job.model_validate(
-        case.job.model_dump(by_alias=True)
-        | {"model": "tests.chaos.models:SickAfterAWhile", "engine": engine(max_failed_fraction=0.0)}
-    )
+def test_a_replica_that_fails_on_what_others_can_do_is_replaced(case: Case) -> None:
+    sick = "tests.chaos.models:SickAfterAWhile"
+    case.change(model=sick, engine=engine(max_failed_fraction=0.0))
     ended = case.run(EARTHGPTX_SICK=str(case.folder / "sick"))
     assert (case.folder / "sick").exists()
     assert ended.code == 0, ended.said

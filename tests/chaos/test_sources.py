@@ -14,7 +14,7 @@ from earthgptx.pipeline.errors import Outage, RunFailed
 from tests.archive import Archive, targets
 from tests.chaos.harness import GRID, Case
 from tests.chaos.servers import FileServer, first, until
-from tests.results import contents
+from tests.results import alike, contents
 
 chaos = pytest.mark.chaos
 Bytes = dict[str, bytes]
@@ -58,13 +58,6 @@ def reference(case: Case, server: FileServer) -> Bytes:
     return found
 
 
-def is_like(case: Case, before: Bytes) -> bool:
-    now = contents(case.out)
-    assert sorted(now) == sorted(before)
-    assert [name for name in now if now[name] != before[name]] == []
-    return True
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -83,7 +76,7 @@ def test_a_source_that_fails_for_a_while_leaves_no_hole(
     server.fault = first(12, fault, ".tif")
     run(plan(case.job))
     assert server.faults[fault] == 12
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)
 
 
 @chaos
@@ -95,7 +88,7 @@ def test_a_source_that_is_down_for_a_minute_is_waited_for(
     before = reference(case, server)
     server.fault = until(time.monotonic() + 60, fault)
     run(plan(case.job))
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +107,7 @@ def test_a_source_that_fails_for_good_ends_the_run_and_heals_when_it_is_back(
         assert open_result(str(case.out)).state == "error"
     server.fault = lambda _method, _path: ""
     run(plan(case.job))
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)
 
 
 @pytest.mark.parametrize("retry", [pytest.param(True, marks=chaos), False])
@@ -139,8 +132,7 @@ def test_holes_that_are_allowed_heal_when_the_source_is_back(
 ) -> None:
     case = served(server, tmp_path)
     before = reference(case, server)
-    allowed = {"max_failed_fraction": 0.9}
-    case.job = case.job.model_validate(case.job.model_dump(by_alias=True) | {"engine": allowed})
+    case.change(engine={"max_failed_fraction": 0.9})
     server.fault = lambda _method, path: "404" if "piece-2" in path else ""
     report = run(plan(case.job))
     assert report.failed_tiles == report.passing_tiles > 0
@@ -150,7 +142,7 @@ def test_holes_that_are_allowed_heal_when_the_source_is_back(
     assert set(tiles["cause"].values[tiles["status"].values == 5]) == {"unreachable"}
     server.fault = lambda _method, _path: ""
     assert run(plan(case.job)).failed_tiles == 0
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)
 
 
 @chaos
@@ -159,8 +151,7 @@ def test_a_run_that_dies_while_it_heals_counts_what_is_not_healed(
 ) -> None:
     case = served(server, tmp_path)
     before = reference(case, server)
-    allowed = {"max_failed_fraction": 0.9}
-    case.job = case.job.model_validate(case.job.model_dump(by_alias=True) | {"engine": allowed})
+    case.change(engine={"max_failed_fraction": 0.9})
     server.fault = lambda _method, path: "404" if "piece-2" in path else ""
     run(plan(case.job))
     server.fault = lambda _method, _path: ""
@@ -172,7 +163,7 @@ def test_a_run_that_dies_while_it_heals_counts_what_is_not_healed(
     with pytest.raises(RunFailed, match="interrupted"):
         run(plan(case.job), on_progress=stop)
     assert run(plan(case.job)).failed_tiles == 0
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)
 
 
 @chaos
@@ -196,4 +187,4 @@ def test_a_committed_block_that_answers_less_when_it_is_inferred_again_is_said(
         run(plan(case.job))
     server.fault = lambda _method, _path: ""
     assert run(plan(case.job)).failed_tiles == 0
-    assert is_like(case, before)
+    assert alike(contents(case.out), before)

@@ -13,7 +13,7 @@ import pytest
 from tests import PATH, REPO
 from tests.chaos.harness import Case
 from tests.chaos.servers import Proxy, faulty_s3, first, until
-from tests.results import contents
+from tests.results import alike, contents
 
 chaos = pytest.mark.chaos
 Bytes = dict[str, bytes]
@@ -43,12 +43,6 @@ def downloaded(folder: Path) -> Bytes:
     return contents(folder / "results" / "out.zarr")
 
 
-def is_like(ours: Bytes, theirs: Bytes) -> bool:
-    assert sorted(ours) == sorted(theirs)
-    assert [name for name in ours if ours[name] != theirs[name]] == []
-    return True
-
-
 @chaos
 @pytest.mark.parametrize("fault", ["500", "503", "reset", "reset in the middle", "slow"])
 def test_storage_that_fails_for_a_while_is_waited_for(
@@ -62,7 +56,7 @@ def test_storage_that_fails_for_a_while_is_waited_for(
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert s3.faults[fault] == 40
-    assert is_like(downloaded(tmp_path), undisturbed)
+    assert alike(downloaded(tmp_path), undisturbed)
 
 
 @chaos
@@ -77,7 +71,7 @@ def test_storage_that_is_down_for_a_minute_is_waited_for(
     case.go()
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
-    assert is_like(downloaded(tmp_path), undisturbed)
+    assert alike(downloaded(tmp_path), undisturbed)
 
 
 @chaos
@@ -96,7 +90,7 @@ def test_storage_that_stays_away_ends_the_run_in_words(
     s3.fault = lambda _method, _path: ""
     ended = case.run(EARTHGPTX_LEASE_S="4")
     assert ended.code == 0, ended.said
-    assert is_like(downloaded(tmp_path), undisturbed)
+    assert alike(downloaded(tmp_path), undisturbed)
 
 
 @chaos
@@ -148,4 +142,4 @@ def test_a_disk_that_is_full_and_then_has_room(
     if "first=0" not in said:
         assert "first=3" in said, said
         assert "make room and run the same command again" in " ".join(said.split())
-    assert is_like(contents(kept / "out.zarr"), undisturbed)
+    assert alike(contents(kept / "out.zarr"), undisturbed)

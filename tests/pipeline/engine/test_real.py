@@ -15,7 +15,7 @@ import xarray as xr
 
 from earthgptx import JobSpec, open_result, plan, run
 from earthgptx.catalogs.errors import CatalogError
-from earthgptx.catalogs.search import freeze, parse_interval, search
+from earthgptx.catalogs.search import frozen, parse_interval, search
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.results.picture import draw
@@ -175,7 +175,7 @@ def test_every_outline_of_a_real_scene_is_answered_once(
     item = pystac.Item.from_file(str(folder / "banepa-north.json"))
     item.make_asset_hrefs_absolute()
     item.collection_id = "banepa"
-    freeze([item], str(tmp_path / "items.parquet"))
+    (tmp_path / "items.parquet").write_bytes(frozen([item]))
     bands = [{"asset": "image", "index": index, "low": 0, "high": 255} for index in (1, 2, 3)]
     source = {
         "catalog": str(tmp_path / "items.parquet"),
@@ -210,12 +210,12 @@ def test_items_of_public_apis_are_read_or_refused_in_a_sentence(data: Path, tmp_
             continue
         features = document if isinstance(document, list) else document.get("features", [document])
         items = [pystac.Item.from_dict(feature) for feature in features]
-        frozen = str(tmp_path / f"{path.stem}.parquet")
-        freeze(items, frozen)
+        place = str(tmp_path / f"{path.stem}.parquet")
+        Path(place).write_bytes(frozen(items))
         names = sorted({item.collection_id or "" for item in items})
         try:
             found = search(
-                frozen,
+                place,
                 collections=tuple(names),
                 aoi=shapely.box(-180, -90, 180, 90),
                 time=parse_interval("../.."),
@@ -223,7 +223,7 @@ def test_items_of_public_apis_are_read_or_refused_in_a_sentence(data: Path, tmp_
             spec = JobSpec.from_dict(
                 {
                     "name": "real",
-                    "source": {"catalog": frozen, "collections": names, "aoi": WORLD},
+                    "source": {"catalog": place, "collections": names, "aoi": WORLD},
                     "tasks": {"find": ["ship"]},
                     "output": str(tmp_path / "x.zarr"),
                 }

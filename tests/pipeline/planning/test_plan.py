@@ -9,7 +9,7 @@ import shapely
 
 from earthgptx import JobSpec, plan
 from earthgptx.catalogs.errors import NoItems, UnknownCollection
-from earthgptx.catalogs.search import freeze, thaw
+from earthgptx.catalogs.search import frozen, thaw
 from earthgptx.pipeline.errors import JobError
 from tests.archive import Archive
 
@@ -36,7 +36,7 @@ def test_the_same_job_gives_the_same_plan_and_how_it_runs_does_not_change_it(
         again.tile_count,
         again.slices,
     )
-    freeze(first.items, str(tmp_path / "items.parquet"))
+    (tmp_path / "items.parquet").write_bytes(frozen(first.items))
     assert (
         plan(scene.job("a.zarr"), items=thaw(str(tmp_path / "items.parquet"))).plan_id
         == first.plan_id
