@@ -1,79 +1,35 @@
-"""Profiles of STAC collections: the modality, and the bands that become the model's channels.
+"""The collections that are known, by the names that providers give them.
 
-The scaling to 8 bit is fixed per collection, never per scene or tile, so that the same ground looks
-the same everywhere. A job file describes a collection that is not listed here with the same types.
+Profiles are in physical units: reflectance, kelvin, decibels of gamma0. `docs/imagery.md` has the
+table of providers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from earthgptx.catalogs.errors import UnknownCollection
+from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask, Modality
 
-Modality = Literal["optical", "sar", "infrared"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Band(_Strict):
-    """One input channel: a band of an asset, and the values that are scaled to 0 and 255."""
-
-    asset: str | tuple[str, ...]
-    """Asset key, or the keys that different catalogs use; the first that an Item has is read."""
-    index: int = Field(1, ge=1)
-    """Number of the band in the asset's file, from 1."""
-    low: float
-    """Value, after `scale`, that becomes 0."""
-    high: float
-    """Value, after `scale`, that becomes 255."""
-    scale: Literal["linear", "amplitude_db", "power_db"] = "linear"
-    """First step on the stored value: none, 20 log10 or 10 log10."""
-
-    @model_validator(mode="after")
-    def _range(self) -> Band:
-        if self.low == self.high:
-            raise ValueError(
-                f"low and high are both {self.low}; they are the values that become 0 and 255"
-            )
-        return self
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """Asset keys to try, in order."""
-        return (self.asset,) if isinstance(self.asset, str) else self.asset
+REFLECTANCE = (0.0, 0.35)
+"""Surface reflectance that becomes 0 and 255."""
+S2_RED, S2_GREEN, S2_BLUE = (
+    ("red", "B04", "B04_10m"),
+    ("green", "B03", "B03_10m"),
+    ("blue", "B02", "B02_10m"),
+)
+"""Keys of Earth Search, Planetary Computer and the Copernicus Data Space."""
 
 
-class Mask(_Strict):
-    """An asset that flags unusable pixels (cloud, shadow)."""
-
-    asset: str | tuple[str, ...]
-    values: tuple[int, ...] = ()
-    """Values that flag a pixel as unusable."""
-    bits: tuple[int, ...] = ()
-    """Bits, from 0; a pixel is unusable if any of them is set."""
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """Asset keys to try, in order."""
-        return (self.asset,) if isinstance(self.asset, str) else self.asset
-
-
-class CollectionProfile(_Strict):
-    """How to read the Items of one collection."""
-
-    modality: Modality
-    bands: tuple[Band, Band, Band]
-    """Bands of the model's three channels."""
-    nodata: float | None = None
-    """Stored value that means no data; None to use the value that the file declares."""
-    mask: Mask | None = None
-    resampling: Literal["nearest", "bilinear", "cubic", "average"] = "bilinear"
-    """Resampling method for assets that are not aligned with the target grid."""
+def _optical(
+    keys: Sequence[str | tuple[str, ...]], scale: float, offset: float = 0.0, high: float = 0.35
+) -> tuple[Band, Band, Band]:
+    """Returns bands of surface reflectance; scale and offset count where an Item has none."""
+    red, green, blue = (
+        Band(asset=key, low=REFLECTANCE[0], high=high, scale=scale, offset=offset) for key in keys
+    )
+    return red, green, blue
 
 
 def _grey(
@@ -88,97 +44,123 @@ def _rgb(asset: str) -> tuple[Band, Band, Band]:
     return (red, green, blue)
 
 
+def _radar(
+    co: tuple[float, float], cross: tuple[float, float], decibels: str
+) -> tuple[Band, Band, Band]:
+    """Returns bands of co- and cross-polarised radar; the third channel repeats the first."""
+    first, second = (
+        Band.model_validate({"asset": key, "low": low, "high": high, "decibels": decibels})
+        for key, (low, high) in (("vv", co), ("vh", cross))
+    )
+    return first, second, first
+
+
 _LANDSAT_CLOUD = Mask(asset="qa_pixel", bits=(1, 2, 3, 4))
 """QA_PIXEL bits: dilated cloud, cirrus, cloud, shadow (Landsat C2 L2 science product guide)."""
 
 KNOWN: Mapping[str, CollectionProfile] = {
     "sentinel-2-l2a": CollectionProfile(
         modality="optical",
-        bands=(
-            Band(asset=("red", "B04"), low=0, high=3500),
-            Band(asset=("green", "B03"), low=0, high=3500),
-            Band(asset=("blue", "B02"), low=0, high=3500),
-        ),
+        bands=_optical((S2_RED, S2_GREEN, S2_BLUE), 1e-4),
         nodata=0,
-        mask=Mask(asset=("scl", "SCL"), values=(3, 8, 9, 10)),
+        mask=Mask(asset=("scl", "SCL", "SCL_20m"), values=(3, 8, 9, 10)),
+        baseline_offset=-0.1,
     ),
     "sentinel-1-grd": CollectionProfile(
         modality="sar",
-        bands=(
-            Band(asset="vv", low=20, high=65, scale="amplitude_db"),
-            Band(asset="vh", low=15, high=60, scale="amplitude_db"),
-            Band(asset="vv", low=20, high=65, scale="amplitude_db"),
-        ),
+        bands=_radar((20, 65), (15, 60), "amplitude"),
         nodata=0,
+        uncalibrated=True,
     ),
     "sentinel-1-rtc": CollectionProfile(
-        modality="sar",
-        bands=(
-            Band(asset="vv", low=-25, high=5, scale="power_db"),
-            Band(asset="vh", low=-32, high=-2, scale="power_db"),
-            Band(asset="vv", low=-25, high=5, scale="power_db"),
-        ),
-        nodata=-32768,
+        modality="sar", bands=_radar((-25, 5), (-32, -2), "power"), nodata=-32768
     ),
     "landsat-c2-l2": CollectionProfile(
         modality="optical",
-        bands=(
-            Band(asset=("red", "SR_B4"), low=7273, high=18182),
-            Band(asset=("green", "SR_B3"), low=7273, high=18182),
-            Band(asset=("blue", "SR_B2"), low=7273, high=18182),
+        bands=_optical(
+            (("red", "SR_B4"), ("green", "SR_B3"), ("blue", "SR_B2")), 2.75e-5, -0.2, 0.3
         ),
         nodata=0,
         mask=_LANDSAT_CLOUD,
     ),
     "landsat-c2-l2-thermal": CollectionProfile(
         modality="infrared",
-        # 0.00341802 K per step, from 149 K: the range is 260 K to 330 K.
-        bands=_grey(("lwir11", "lwir", "ST_B10"), 32475, 52955),
+        bands=_grey(("lwir11", "lwir", "ST_B10"), 260, 330, scale=0.00341802, offset=149.0),
         nodata=0,
         mask=_LANDSAT_CLOUD,
+    ),
+    "hls2": CollectionProfile(
+        modality="optical",
+        bands=_optical(("B04", "B03", "B02"), 1e-4),
+        nodata=-9999,
+        mask=Mask(asset="Fmask", bits=(1, 2, 3)),
+    ),
+    "dea-ard": CollectionProfile(
+        modality="optical",
+        bands=_optical(("nbart_red", "nbart_green", "nbart_blue"), 1e-4),
+        nodata=-999,
+        mask=Mask(asset=("oa_fmask", "oa_s2cloudless_mask"), values=(2, 3)),
     ),
     "naip": CollectionProfile(modality="optical", bands=_rgb("image")),
     "sample-optical": CollectionProfile(
         modality="optical", bands=_rgb("visual"), nodata=0, mask=Mask(asset="cloud", values=(1,))
     ),
     "sample-sar": CollectionProfile(
-        modality="sar",
-        bands=(
-            Band(asset="vv", low=37, high=67, scale="amplitude_db"),
-            Band(asset="vh", low=30, high=60, scale="amplitude_db"),
-            Band(asset="vv", low=37, high=67, scale="amplitude_db"),
-        ),
-        nodata=0,
+        modality="sar", bands=_radar((37, 67), (30, 60), "amplitude"), nodata=0
     ),
     "sample-infrared": CollectionProfile(
-        modality="infrared", bands=_grey("temperature", 27000, 33000), nodata=0
+        modality="infrared", bands=_grey("temperature", 270, 330, scale=0.01), nodata=0
     ),
 }
-"""Profiles by name, usually a collection id. A job file selects a profile with another name
-(`landsat-c2-l2-thermal`) by `profiles: {landsat-c2-l2: landsat-c2-l2-thermal}`."""
+"""Profiles by name. A job file selects one by name (`landsat-c2-l2-thermal`) by
+`profiles: {landsat-c2-l2: landsat-c2-l2-thermal}`."""
+
+NAMES: tuple[tuple[str, str], ...] = (
+    (r"sentinel-2-((pre-)?c1-)?l2a", "sentinel-2-l2a"),  # Earth Search, Planetary Computer, CDSE
+    (r"sentinel-s2-l2a(-cogs)?", "sentinel-2-l2a"),  # Earth Search v0
+    (r"sentinel-1-(iw-)?grd(-cog)?", "sentinel-1-grd"),
+    (r"landsat-c2-?l2(-sr)?", "landsat-c2-l2"),  # USGS: landsat-c2l2-sr
+    (r"landsat-c2-?l2-st", "landsat-c2-l2-thermal"),
+    (r"hls2?-?[sl]30([._]v?2\.0)?", "hls2"),  # Planetary Computer: hls2-s30; LP DAAC: HLSS30_2.0
+    (r"ga_(s2[abc]m|ls[5789][tec])_ard_3", "dea-ard"),  # Digital Earth Australia
+)
+"""Names that providers give a collection, as whole-word patterns, and the profile that reads it."""
+REFUSED: tuple[tuple[str, str], ...] = (
+    (r"cop-dem.*|.*(-|_)dem(-|_)?.*", "it holds heights, and the model reads imagery"),
+)
+"""Names of collections that no profile can read, and why."""
 
 
 def profile_of(
     collection: str, described: Mapping[str, CollectionProfile | str] | None = None
 ) -> CollectionProfile:
-    """Returns the profile of a collection: from the job file, else from `KNOWN`.
+    """Returns the profile of a collection: from the job file, else from `KNOWN` or `NAMES`.
 
     Args:
         collection: collection id.
         described: profiles of the job file, or names of known ones, by collection id.
 
     Raises:
-        UnknownCollection: neither has a profile for the collection.
+        UnknownCollection: none has a profile for the collection.
     """
     found: CollectionProfile | str = (described or {}).get(collection, collection)
     if isinstance(found, CollectionProfile):
         return found
-    if found not in KNOWN:
-        raise UnknownCollection(
-            f"collection '{found}' is not known (known: {', '.join(sorted(KNOWN))}); "
-            f"describe it in the job file under source.profiles.{collection}"
-        )
-    return KNOWN[found]
+    if found in KNOWN:
+        return KNOWN[found]
+    for pattern, name in NAMES:
+        if re.fullmatch(pattern, found, re.IGNORECASE):
+            return KNOWN[name]
+    for pattern, why in REFUSED:
+        if re.fullmatch(pattern, found, re.IGNORECASE):
+            raise UnknownCollection(
+                f"collection '{found}' is not read: {why}; if it is imagery, describe it in the "
+                f"job file under source.profiles.{collection}"
+            )
+    raise UnknownCollection(
+        f"collection '{found}' is not known (known: {', '.join(sorted(KNOWN))}); "
+        f"describe it in the job file under source.profiles.{collection}"
+    )
 
 
 def modality_of(profiles: Sequence[CollectionProfile]) -> Modality:

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -52,6 +52,12 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     out.print(table)
+
+
+def print_warnings(sentences: Iterable[str]) -> None:
+    """Prints what a plan is not sure of."""
+    for sentence in sentences:
+        err.print(f"warning: {sentence}", style="yellow", markup=False, soft_wrap=True)
 
 
 def print_report(report: Any) -> None:

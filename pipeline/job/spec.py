@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from earthgptx.catalogs.collections import CollectionProfile
 from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.search import parse_filter, parse_interval
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError

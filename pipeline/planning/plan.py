@@ -18,7 +18,8 @@ import shapely
 from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.collections import CollectionProfile, Modality, modality_of, profile_of
+from earthgptx.catalogs.collections import modality_of, profile_of
+from earthgptx.catalogs.profiles import CollectionProfile, Modality
 from earthgptx.catalogs.search import parse_interval, search
 from earthgptx.catalogs.stac_io import without_query
 from earthgptx.model.interface.tile import AnalystTraits
@@ -35,10 +36,11 @@ from earthgptx.pipeline.planning.blocks import (
 )
 from earthgptx.pipeline.planning.grids import Footprints, make_grids
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
+from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
 from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
 from earthgptx.pipeline.reading.scene import SceneItem
 
-ALGORITHM = "4"
+ALGORITHM = "5"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
 
 
@@ -64,6 +66,8 @@ class Plan:
     """Prompts from a vector file, by the block that holds their centre."""
     refused_prompts: dict[str, str]
     """Reason by id of each prompt from a vector file that cannot be asked."""
+    warnings: tuple[str, ...]
+    """What may be wrong, one sentence per cause."""
 
     @cached_property
     def block_set(self) -> frozenset[BlockKey]:
@@ -165,6 +169,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         tile_count=tile_count,
         prompts=prompts,
         refused_prompts=refused,
+        warnings=warnings_of(items, profiles),
     )
     object.__setattr__(result, "plan_id", _plan_id(identity(result, prompt_digest, aoi)))
     return result
@@ -174,7 +179,7 @@ def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any
     """Returns everything that changes a result, by part, so that plans can be compared."""
     return {
         "items": [
-            [item.collection_id, item.id, _hrefs(item, profile)]
+            [item.collection_id, item.id, _hrefs(item, profile), _values(item, profile)]
             for item, profile in zip(plan.items, plan.profiles, strict=True)
         ],
         "profiles": [profile.model_dump(mode="json") for profile in plan.profiles],
@@ -205,6 +210,11 @@ def _hrefs(item: pystac.Item, profile: CollectionProfile) -> list[str]:
             if key in item.assets
         }
     )
+
+
+def _values(item: pystac.Item, profile: CollectionProfile) -> list[list[float | None]]:
+    """Returns what an Item declares about the values of the bands that a profile reads."""
+    return [[each.scale, each.offset, each.nodata] for each in radiometries(item, profile)]
 
 
 def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:

@@ -1,4 +1,4 @@
-"""Scales stored values to 8 bit by a collection's profile."""
+"""Scales stored values to 8 bit: to physical values first, then between a band's low and high."""
 
 from __future__ import annotations
 
@@ -8,30 +8,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgptx.catalogs.collections import Band
+from earthgptx.catalogs.profiles import Band
+from earthgptx.catalogs.radiometry import Radiometry
+
+DIGITS = 6
+"""Decimals of a grey level that count: two encodings of one physical value, whose floats differ in
+the last bits, become one grey level."""
+_TABLED = (np.uint8, np.int8, np.uint16, np.int16)
 
 
-def to_8bit(values: NDArray[Any], band: Band) -> NDArray[np.uint8]:
+def to_8bit(values: NDArray[Any], band: Band, radiometry: Radiometry) -> NDArray[np.uint8]:
     """Scales stored values to 0..255 as the band defines; same shape. NaN becomes 0."""
-    if values.dtype in (np.uint8, np.uint16):
-        if values.dtype == np.uint8 and (band.low, band.high, band.scale) == (0, 255, "linear"):
-            return values
-        table: NDArray[np.uint8] = _table(band, values.dtype.str)[values]
-        return table
-    return _scale(values, band)
+    scale, offset = radiometry.scale, radiometry.offset
+    plain = (band.low, band.high, band.decibels, scale, offset) == (0, 255, "none", 1, 0)
+    if values.dtype == np.uint8 and plain:
+        return values
+    if values.dtype in _TABLED:
+        table = _table(band, scale, offset, values.dtype.str)
+        lowest = int(np.iinfo(values.dtype).min)
+        found: NDArray[np.uint8] = table[values if not lowest else values.astype(np.intp) - lowest]
+        return found
+    return _scale(values, band, scale, offset)
 
 
 @lru_cache(maxsize=32)
-def _table(band: Band, dtype: str) -> NDArray[np.uint8]:
-    """Returns the scaled value of every value of an unsigned dtype."""
-    return _scale(np.arange(np.iinfo(dtype).max + 1, dtype=np.float64), band)
+def _table(band: Band, scale: float, offset: float, dtype: str) -> NDArray[np.uint8]:
+    """Returns the scaled value of every value of a dtype, from the smallest."""
+    known = np.iinfo(dtype)
+    stored = np.arange(int(known.min), int(known.max) + 1, dtype=np.float64)
+    return _scale(stored, band, scale, offset)
 
 
-def _scale(values: NDArray[Any], band: Band) -> NDArray[np.uint8]:
+def _scale(values: NDArray[Any], band: Band, scale: float, offset: float) -> NDArray[np.uint8]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        if band.scale == "amplitude_db":
+        if (scale, offset) != (1, 0):
+            values = values * scale + offset
+        if band.decibels == "amplitude":
             values = 20 * np.log10(values)
-        elif band.scale == "power_db":
+        elif band.decibels == "power":
             values = 10 * np.log10(values)
-        scaled = (values - band.low) * (255 / (band.high - band.low)) + 0.5
-        return np.nan_to_num(np.clip(scaled, 0, 255), nan=0).astype(np.uint8)
+        grey = np.round((values - band.low) * (255 / (band.high - band.low)), DIGITS) + 0.5
+        return np.nan_to_num(np.clip(grey, 0, 255), nan=0).astype(np.uint8)

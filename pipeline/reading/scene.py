@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.collections import Band, CollectionProfile, Mask
+from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
+from earthgptx.catalogs.radiometry import radiometry_of
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.reading.assets import pick_asset
@@ -84,16 +85,18 @@ def read_scene(
     errors: list[str] = []
     unreachable = False
     for scene_item in items:
+        part = window & _pixel_bounds(grid, scene_item.footprint)
+        part = _unfilled(part, window, valid)
+        if part.empty:
+            continue
         try:
-            found = _read_item(grid, window, scene_item)
+            found = _read_item(grid, part, scene_item)
         except SourceError as error:
             if patient and error.passing:
                 raise
             errors.append(str(error))
             unreachable |= error.unreachable
             broken |= inside(scene_item.footprint, grid, window)
-            continue
-        if found is None:
             continue
         at = found.window.within(window)
         fresh = found.valid & ~found.hidden & ~valid[at]
@@ -128,18 +131,36 @@ def inside(geometry: BaseGeometry, grid: Grid, window: Window) -> NDArray[np.boo
     return drawn.astype(bool)
 
 
-def _read_item(grid: Grid, window: Window, source: SceneItem) -> _ItemPixels | None:
-    """Reads the part of a window that an Item covers; None if it covers no part."""
-    part = window & _pixel_bounds(grid, source.footprint)
+def _unfilled(part: Window, window: Window, valid: NDArray[np.bool_]) -> Window:
+    """Returns the smallest part of a window that holds all of its pixels without data.
+
+    Args:
+        part: part of the window that an Item covers.
+        window: whole window.
+        valid: (H, W), pixels of the whole window that have data.
+    """
     if part.empty:
-        return None
+        return part
+    missing = ~valid[part.within(window)]
+    rows, cols = np.flatnonzero(missing.any(axis=1)), np.flatnonzero(missing.any(axis=0))
+    if not rows.size:
+        return Window(0, 0, 0, 0)
+    y0, x0 = part.y0, part.x0
+    return Window(
+        y0 + int(rows[0]), x0 + int(cols[0]), y0 + int(rows[-1]) + 1, x0 + int(cols[-1]) + 1
+    )
+
+
+def _read_item(grid: Grid, part: Window, source: SceneItem) -> _ItemPixels:
+    """Reads a window inside the bounds of an Item."""
     item, profile = source.item, source.profile
     raw = _read_bands(grid, part, item, profile)
     channels = np.empty((3, *part.shape), np.uint8)
     valid = np.ones(part.shape, bool)
     for channel, band in enumerate(profile.bands):
-        values, present = raw[pick_asset(item, band.assets), band.index]
-        channels[channel] = to_8bit(values, band)
+        key = pick_asset(item, band.assets)
+        values, present = raw[key, band.index]
+        channels[channel] = to_8bit(values, band, radiometry_of(item, key, band, profile))
         valid &= present
     channels[:, ~valid] = 0
     hidden = np.zeros(part.shape, bool)
@@ -163,7 +184,8 @@ def _read_bands(
     raw = {}
     for key, bands in wanted.items():
         indexes = tuple(band.index for band in bands)
-        request = BandRequest(item, key, indexes, profile.resampling, profile.nodata)
+        nodata = radiometry_of(item, key, bands[0], profile).nodata
+        request = BandRequest(item, key, indexes, profile.resampling, nodata)
         values, nodata = read_window(grid, part, request)
         for number, index in enumerate(indexes):
             raw[key, index] = values[number], _is_data(values[number], nodata)

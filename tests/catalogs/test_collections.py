@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from earthgptx.catalogs.collections import KNOWN, CollectionProfile, modality_of, profile_of
+from earthgptx.catalogs.collections import KNOWN, modality_of, profile_of
 from earthgptx.catalogs.errors import UnknownCollection
+from earthgptx.catalogs.profiles import CollectionProfile
 
 
 def test_an_unknown_collection_is_refused_with_a_way_out() -> None:

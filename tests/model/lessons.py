@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from earthgptx.catalogs.collections import Modality
+from earthgptx.catalogs.profiles import Modality
 from earthgptx.model.interface.prompt import VisualPrompt
 from earthgptx.model.interface.region import Mask, Point
 from earthgptx.model.network.tokens import Vocabulary

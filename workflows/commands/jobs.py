@@ -19,6 +19,7 @@ from earthgptx.workflows.terminal import (
     print_json,
     print_report,
     print_table,
+    print_warnings,
     ray_log,
 )
 
@@ -171,6 +172,7 @@ def plan(job: JobFile, as_json: AsJson = False) -> None:
     if as_json:
         print_json(facts)
         return
+    print_warnings(made.warnings)
     table = Table(title=f"plan of {made.spec.name}", show_header=False)
     for name, value in _lines(made, facts, per_tile).items():
         table.add_row(name, value)
@@ -198,6 +200,7 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "tiles": made.tile_count,
         "prompts": prompts,
         "refused_prompts": made.refused_prompts,
+        "warnings": list(made.warnings),
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(per_tile, 4),
@@ -256,6 +259,7 @@ def run(
         spec = JobSpec.from_yaml(job, output=output)
         with err.status("searching and planning"):
             made = make_plan(spec)
+        print_warnings(made.warnings)
         _make_parent(spec.output)
         with ray_log(), job_bar() as update:
             report = run_plan(

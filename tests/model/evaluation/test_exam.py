@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from earthgptx.catalogs.collections import Modality
+from earthgptx.catalogs.profiles import Modality
 from earthgptx.model.checkpoint.weights import untrained
 from earthgptx.model.datasets.record import Record, Region
 from earthgptx.model.evaluation import metrics

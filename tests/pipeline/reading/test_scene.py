@@ -12,14 +12,18 @@ import pystac
 import pytest
 import rasterio
 import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from earthgptx import JobSpec, plan
-from earthgptx.catalogs.collections import Band, CollectionProfile
+from earthgptx.catalogs.profiles import Band, CollectionProfile
+from earthgptx.catalogs.radiometry import Radiometry
 from earthgptx.pipeline.errors import JobError, SourceError
 from earthgptx.pipeline.job.grid import Window
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scaling import to_8bit
 from earthgptx.pipeline.reading.scene import Scene, read_scene
+from earthgptx.pipeline.reading.window import read_window
 from tests.archive import GREY, Archive
 
 
@@ -79,10 +83,8 @@ def over(
     return plan(spec, items=[item])
 
 
-def bands(low: float, high: float, *indexes: int, scale: str = "linear") -> list[dict[str, Any]]:
-    return [
-        {"asset": "image", "index": i, "low": low, "high": high, "scale": scale} for i in indexes
-    ]
+def bands(low: float, high: float, *indexes: int) -> list[dict[str, Any]]:
+    return [{"asset": "image", "index": i, "low": low, "high": high} for i in indexes]
 
 
 def test_the_first_valid_pixel_wins_and_nodata_lets_the_next_item_through(archive: Archive) -> None:
@@ -114,20 +116,24 @@ def test_a_window_far_from_every_item_is_not_valid(archive: Archive) -> None:
 def test_scaling_is_the_same_for_every_type(dtype: str) -> None:
     values = np.array([[0, 10, 70, 110, 120]], dtype)
     band = Band(asset="a", low=10, high=110)
-    assert to_8bit(values, band).tolist() == [[0, 0, 153, 255, 255]]
+    assert to_8bit(values, band, Radiometry()).tolist() == [[0, 0, 153, 255, 255]]
 
 
 def test_decibels_and_what_is_no_number() -> None:
-    band = Band(asset="a", low=0, high=20, scale="power_db")
-    assert to_8bit(np.array([1.0, 10.0, 100.0, -5.0, np.nan, np.inf, 0.0]), band).tolist() == [
-        0,
-        128,
-        255,
-        0,
-        0,
-        255,
-        0,
-    ]
+    band = Band(asset="a", low=0, high=20, decibels="power")
+    values = np.array([1.0, 10.0, 100.0, -5.0, np.nan, np.inf, 0.0])
+    assert to_8bit(values, band, Radiometry()).tolist() == [0, 128, 255, 0, 0, 255, 0]
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "float64"])
+def test_two_encodings_of_one_reflectance_are_one_grey_level(dtype: str) -> None:
+    """Of every stored value, also where the grey level lies on the edge of two."""
+    band = Band(asset="a", low=0, high=0.35)
+    stored = np.arange(0, 16000, dtype=dtype)
+    before = to_8bit(stored, band, Radiometry(1e-4, 0.0))
+    since = to_8bit(stored + 1000, band, Radiometry(1e-4, -0.1))
+    assert np.array_equal(before, since)
+    assert len(np.unique(before)) == 256
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -301,7 +307,9 @@ def test_negative_northings_and_a_thermal_band(data: Path, tmp_path: Path) -> No
     with rasterio.open(path) as raster:
         truth = raster.read(1)
     assert scene.valid.all()
-    assert np.array_equal(scene.pixels[0], to_8bit(truth, Band(asset="image", low=100, high=180)))
+    assert np.array_equal(
+        scene.pixels[0], to_8bit(truth, Band(asset="image", low=100, high=180), Radiometry())
+    )
 
 
 def test_chips_of_degrees_in_decibels_and_one_that_is_all_nan(data: Path, tmp_path: Path) -> None:
@@ -388,3 +396,114 @@ def test_an_asset_with_an_absurd_size_is_refused(
     monkeypatch.setattr("earthgptx.pipeline.reading.assets.MAX_PIXELS", 100)
     assert "claims 40 x 40 px" in whole(made).errors[0]
     assert issubclass(SourceError, Exception)
+
+
+@pytest.mark.parametrize("resolution", ["native", 130.0], ids=["aligned", "warped"])
+def test_a_scene_is_one_radiometry_before_and_since_the_change_of_baseline(
+    data: Path, tmp_path: Path, resolution: float | str
+) -> None:
+    """A real Sentinel-2 scene as ESA encoded it until 2022, and as it has since."""
+    before = plan(real_job(data, "sentinel-2-l2a"))
+    [path] = {Path(item.assets["red"].href).parent for item in before.items[:1]}
+    scenes = []
+    for name, added, properties in (
+        ("before", 0, {"s2:processing_baseline": "03.01"}),
+        ("since", 1000, {"s2:processing_baseline": "05.10"}),
+        ("applied", 0, {"earthsearch:boa_offset_applied": True}),
+    ):
+        item = before.items[0].clone()
+        item.id = "scene"
+        item.properties = item.properties | properties
+        for key in ("red", "green", "blue"):
+            with rasterio.open(path / Path(item.assets[key].href).name) as raster:
+                profile, stored = raster.profile, raster.read()
+            shifted = np.where(stored == 0, 0, stored + added).astype(stored.dtype)
+            target = tmp_path / f"{name}-{key}.tif"
+            with rasterio.open(target, "w", **profile) as raster:
+                raster.write(shifted)
+            item.assets[key].href = str(target)
+        spec = real_job(data, "sentinel-2-l2a", grid={"resolution": resolution})
+        made = plan(spec, items=[item])
+        assert not made.warnings
+        scenes.append(whole(made).pixels)
+    assert scenes[0].any()
+    assert np.array_equal(scenes[0], scenes[2])
+    if resolution == "native":
+        assert np.array_equal(scenes[0], scenes[1])
+    else:  # GDAL blends in float32, whose last bits differ
+        assert np.abs(scenes[0].astype(int) - scenes[1]).max() <= 1
+
+
+def test_nodata_that_only_an_item_declares_is_no_data(archive: Archive) -> None:
+    pixels = np.full((40, 40), 50, np.uint8)
+    pixels[:10] = 7
+    archive.add("a", pixels, nodata=None)
+    for item in archive.catalog.get_items():
+        item.assets["image"].extra_fields["raster:bands"] = [{"nodata": 7}]
+    archive.save()
+    scene = whole(plan(archive.job("a.zarr")))
+    assert not scene.valid[:10].any()
+    assert scene.valid[10:].all()
+
+
+def test_a_window_that_is_full_reads_no_further_item(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six Items cover all of it, the second but for a strip; only the missing strip is read."""
+    full = np.full((300, 300), 50, np.uint8)
+    half = full.copy()
+    half[:, 200:] = 0
+    archive.add("a", half, when="2026-01-01T09:00:00Z")
+    for number in range(5):
+        archive.add(f"b{number}", full + number, when=f"2026-01-01T1{number}:00:00Z")
+    archive.save()
+    read: list[tuple[str, tuple[int, int]]] = []
+
+    def noted(grid: Any, part: Window, request: Any) -> Any:
+        read.append((request.item.id, part.shape))
+        return read_window(grid, part, request)
+
+    monkeypatch.setattr("earthgptx.pipeline.reading.scene.read_window", noted)
+    scene = whole(plan(archive.job("a.zarr", slices="all")))
+    assert scene.valid.all()
+    assert read == [("a", (300, 300)), ("b0", (300, 100))]
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 10_000))
+def test_a_mosaic_is_the_first_data_of_each_pixel(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    """However the Items lie, and whichever window is read."""
+    dice = np.random.default_rng(seed)
+    archive = Archive(tmp_path_factory.mktemp("mosaic"))
+    expected = np.zeros((90, 90), np.uint8)
+    for number in range(4):
+        row, col = dice.integers(0, 50, 2)
+        pixels = dice.integers(1, 255, (40, 40)).astype(np.uint8)
+        if number % 2:
+            pixels[dice.random((40, 40)) < 0.5] = 0
+        else:
+            top, left = dice.integers(0, 30, 2)
+            pixels[top : top + 10, left:] = 0
+        archive.add(f"i{number}", pixels, row=int(row), col=int(col), when=f"2026-01-0{number + 1}")
+        there = expected[row : row + 40, col : col + 40]
+        there[there == 0] = pixels[there == 0]
+    archive.save()
+    made = plan(archive.job("a.zarr", slices="all"))
+    [grid] = made.grids.values()
+    row0, col0 = (
+        round((archive.north - grid.transform[5]) / 10),
+        round((grid.transform[2] - archive.west) / 10),
+    )
+    expected = expected[row0 : row0 + grid.shape[0], col0 : col0 + grid.shape[1]]
+    y0, x0 = dice.integers(0, 30, 2)
+    for window in (grid.window, Window(int(y0), int(x0), int(y0) + 25, int(x0) + 31)):
+        window = window & grid.window
+        scene = read_scene(grid, window, made.scene_items(grid.name, 0, window))
+        assert np.array_equal(
+            scene.pixels[0], expected[window.y0 : window.y1, window.x0 : window.x1]
+        )
+        assert np.array_equal(scene.valid, scene.pixels[0] > 0)

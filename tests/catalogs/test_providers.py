@@ -1,0 +1,96 @@
+"""The table of providers in docs/imagery.md: what of their recorded Items is read, and how."""
+
+from pathlib import Path
+
+import pytest
+
+from earthgptx.catalogs.collections import profile_of
+from earthgptx.catalogs.errors import UnknownCollection
+from earthgptx.pipeline.errors import SourceError
+from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
+from earthgptx.pipeline.reading.assets import pick_asset
+from tests.catalogs.recorded import recorded_item
+
+Values = tuple[float, float, float | None]
+READ: list[tuple[str, list[str], Values, str]] = [
+    ("earth-search sentinel-2-l2a", ["red", "green", "blue"], (1e-4, 0.0, 0), ""),
+    ("earth-search sentinel-2-c1-l2a", ["red", "green", "blue"], (1e-4, -0.1, 0), ""),
+    (
+        "earth-search, another day sentinel-2-l2a",
+        ["red", "green", "blue"],
+        (1e-4, 0.0, 0),
+        "",
+    ),
+    (
+        "earth-search, another day landsat-c2-l2",
+        ["red", "green", "blue"],
+        (2.75e-5, -0.2, 0),
+        "",
+    ),
+    ("earth-search v0", ["B04", "B03", "B02"], (1e-4, 0.0, 0), "neither an offset nor"),
+    ("planetary-computer sentinel-2-l2a", ["B04", "B03", "B02"], (1e-4, -0.1, 0), ""),
+    ("planetary-computer before 04.00", ["B04", "B03", "B02"], (1e-4, 0.0, 0), ""),
+    ("planetary-computer landsat-c2-l2", ["red", "green", "blue"], (2.75e-5, -0.2, 0), ""),
+    ("planetary-computer sentinel-1-rtc", ["vv", "vh", "vv"], (1.0, 0.0, -32768), ""),
+    ("planetary-computer naip", ["image", "image", "image"], (1.0, 0.0, None), ""),
+    ("usgs landsat-c2l2-sr", ["red", "green", "blue"], (2.75e-5, -0.2, 0), ""),
+]
+
+
+@pytest.mark.parametrize(("name", "assets", "values", "doubt"), READ, ids=[row[0] for row in READ])
+def test_what_of_an_item_is_read_and_how(
+    data: Path, name: str, assets: list[str], values: Values, doubt: str
+) -> None:
+    item = recorded_item(data, name)
+    profile = profile_of(item.collection_id or "")
+    assert [pick_asset(item, band.assets) for band in profile.bands] == assets
+    first = radiometries(item, profile)[0]
+    assert (first.scale, first.offset, first.nodata) == values
+    warnings = warnings_of([item], [profile])
+    assert doubt in " ".join(warnings)
+    assert bool(doubt) == bool(warnings)
+
+
+def test_a_thermal_band_is_in_kelvin(data: Path) -> None:
+    item = recorded_item(data, "planetary-computer landsat-c2-l2")
+    thermal = profile_of("landsat-c2-l2", {"landsat-c2-l2": "landsat-c2-l2-thermal"})
+    assert pick_asset(item, thermal.bands[0].assets) == "lwir11"
+    assert (radiometries(item, thermal)[0].scale, thermal.bands[0].low) == (0.00341802, 260)
+
+
+def test_radar_of_one_polarisation_is_refused_with_what_it_has(data: Path) -> None:
+    item = recorded_item(data, "earth-search sentinel-1-grd")
+    profile = profile_of("sentinel-1-grd")
+    with pytest.raises(SourceError, match="no asset vv.*hh.*source.profiles"):
+        pick_asset(item, profile.bands[0].assets)
+    assert "not calibrated" in warnings_of([item], [profile])[0]
+
+
+@pytest.mark.parametrize("collection", ["cop-dem-glo-30", "cop-dem-glo-90", "nasadem-dem"])
+def test_heights_are_no_imagery(collection: str) -> None:
+    with pytest.raises(UnknownCollection, match="it holds heights"):
+        profile_of(collection)
+
+
+@pytest.mark.parametrize(
+    ("collection", "like"),
+    [
+        ("sentinel-2-pre-c1-l2a", "sentinel-2-l2a"),
+        ("SENTINEL-2-L2A", "sentinel-2-l2a"),
+        ("landsat-c2l2-st", "landsat-c2-l2-thermal"),
+        ("hls2-s30", "hls2"),
+        ("HLSL30_2.0", "hls2"),
+        ("HLSS30.v2.0", "hls2"),
+        ("ga_s2bm_ard_3", "dea-ard"),
+        ("ga_ls8c_ard_3", "dea-ard"),
+        ("ga_ls7e_ard_3", "dea-ard"),
+    ],
+)
+def test_a_collection_is_known_under_its_providers_names(collection: str, like: str) -> None:
+    assert profile_of(collection) == profile_of(like)
+
+
+@pytest.mark.parametrize("collection", ["sentinel-2-l1c", "ga_ls_fc_3", "sentinel-2-l2a-x"])
+def test_other_products_are_not_taken_for_known_ones(collection: str) -> None:
+    with pytest.raises(UnknownCollection, match="is not known"):
+        profile_of(collection)
