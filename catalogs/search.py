@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,9 +22,10 @@ from pystac.utils import str_to_datetime
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.publish import marked_parquet
-from earthgptx.catalogs.stac_io import api_io, read_json, read_static, without_query
+from earthgptx.catalogs.stac_io import read_json, read_static, without_query
 
 Interval = tuple[datetime | None, datetime | None]
 
@@ -36,6 +37,7 @@ def search(
     aoi: BaseGeometry,
     time: Interval,
     filter: str | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
 
@@ -48,17 +50,18 @@ def search(
         aoi: area of interest, lon/lat.
         time: closed interval, UTC; None for an open end.
         filter: CQL2 text. Always applied here, and also by servers that announce filtering.
+        warn: takes a sentence for each thing that may make the answer incomplete.
 
     Raises:
         CatalogDown: the catalog does not answer completely; no partial result is returned.
         NoItems: no Item matches.
-        CatalogError: the filter is not CQL2 text.
+        CatalogError: the filter is not CQL2 text, or the server refuses the search.
     """
     from pystac_client.exceptions import APIError
 
     expression = parse_filter(filter) if filter else None
     try:
-        found = list(_candidates(catalog, collections, aoi, time, filter))
+        found = list(_candidates(catalog, collections, aoi, time, expression, warn))
     except (RequestException, APIError, OSError) as error:
         raise CatalogDown(
             f"catalog {without_query(catalog)} did not answer to the end "
@@ -185,27 +188,23 @@ def _candidates(
     collections: tuple[str, ...],
     aoi: BaseGeometry,
     time: Interval,
-    filter: str | None,
+    expression: cql2.Expr | None,
+    warn: Callable[[str], None],
 ) -> Iterator[pystac.Item]:
     if catalog.endswith(".parquet"):
         yield from thaw(catalog)
         return
     document = read_json(catalog)
     if document.get("type") == "Catalog" and "conformsTo" in document:
-        from pystac_client import Client, ConformanceClasses
-
-        client = Client.open(catalog, stac_io=api_io())
-        # A server that does not announce filtering may return no Items for a filtered search.
-        filters = client.conforms_to(ConformanceClasses.FILTER)
-        answer = client.search(
-            collections=list(collections),
-            intersects=shapely.geometry.mapping(aoi),
-            datetime=[time[0], time[1]] if any(time) else None,
-            filter=filter if filters else None,
-            filter_lang="cql2-text" if filter and filters else None,
-            limit=100,
-        )
-        yield from answer.items()
+        for found in api_items(
+            catalog,
+            collections=collections,
+            aoi=aoi,
+            interval=time,
+            expression=expression,
+            warn=warn,
+        ):
+            yield pystac.Item.from_dict(found, preserve_dict=False)
     else:
         for item in read_static(catalog).get_items(recursive=True):
             item.make_asset_hrefs_absolute()

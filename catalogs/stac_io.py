@@ -14,7 +14,7 @@ from earthgptx.catalogs.errors import CatalogDown
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
 
-RETRIES = 4
+RETRIES = 2
 TIMEOUT_S = 30.0
 
 

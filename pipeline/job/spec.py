@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,6 +96,14 @@ class Source(_Section):
     """CQL2 text; None for no filter."""
     profiles: dict[str, Profile] = {}
     """By collection: its profile, or the name of a known profile to read it with."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _yaml_date(cls, value: object) -> object:
+        """YAML reads 2018-07-16 without quotes as a date, and 2018 as a number."""
+        if isinstance(value, datetime):
+            return value.isoformat()
+        return str(value) if isinstance(value, date | int) else value
 
     @field_validator("time")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -136,7 +137,8 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     _check_halo(spec, traits)
     for collection in spec.source.collections:
         profile_of(collection, spec.source.profiles)
-    items = _search(spec, aoi) if items is None else items
+    doubts: list[str] = []
+    items = _search(spec, aoi, doubts.append) if items is None else items
     profiles = tuple(profile_of(item.collection_id or "", spec.source.profiles) for item in items)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices)
@@ -169,7 +171,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         tile_count=tile_count,
         prompts=prompts,
         refused_prompts=refused,
-        warnings=warnings_of(items, profiles),
+        warnings=(*doubts, *warnings_of(items, profiles)),
     )
     object.__setattr__(result, "plan_id", _plan_id(identity(result, prompt_digest, aoi)))
     return result
@@ -226,13 +228,14 @@ def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:
         )
 
 
-def _search(spec: JobSpec, aoi: BaseGeometry) -> list[pystac.Item]:
+def _search(spec: JobSpec, aoi: BaseGeometry, warn: Callable[[str], None]) -> list[pystac.Item]:
     return search(
         spec.source.catalog,
         collections=tuple(spec.source.collections),
         aoi=aoi,
         time=parse_interval(spec.source.time),
         filter=spec.source.filter,
+        warn=warn,
     )
 
 

@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pystac
 import shapely
@@ -14,11 +15,25 @@ import yaml
 class Server(HTTPServer):
     """A STAC API whose answers to /search are a script: (status, number of items, whether there is
     a next page).
+
+    Attributes:
+        matched: `numberMatched` of every page, or None.
+        same_page: whether every page holds the Items of the first one.
+        reason: body of an answer that is an error.
     """
 
-    def __init__(self, script: list[tuple[int, int, bool]], *, filters: bool = False) -> None:
+    def __init__(
+        self,
+        script: list[tuple[int, int, bool]],
+        *,
+        classes: tuple[str, ...] = (),
+        by: str = "POST",
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.filters, self.asked = script, filters, 0
+        self.script, self.classes, self.by, self.asked = script, classes, by, 0
+        self.matched: int | None = None
+        self.same_page = False
+        self.reason: dict[str, Any] = {}
         self.bodies: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -41,10 +56,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path == "/search":
+            self._search(dict(parse_qsl(query)))
+            return
         core = "https://api.stacspec.org/v1.0.0"
-        classes = [f"{core}/core", f"{core}/item-search"]
-        if self.server.filters:
-            classes += [f"{core}-rc.2/item-search#filter"]
+        classes = [f"{core}/core", f"{core}/item-search", *self.server.classes]
         self._send(
             200,
             {
@@ -58,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
                     {
                         "rel": "search",
                         "href": f"{self.server.url}/search",
-                        "method": "POST",
+                        "method": self.server.by,
                         "type": "application/geo+json",
                     },
                 ],
@@ -66,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._search(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _search(self, body: dict[str, Any]) -> None:
         self.server.bodies.append(body)
         status, count, more = self.server.script[
             min(self.server.asked, len(self.server.script) - 1)
@@ -74,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         page, self.server.asked = self.server.asked, self.server.asked + 1
         items = [
             pystac.Item(
-                f"i-{page}-{n}",
+                f"i-{0 if self.server.same_page else page}-{n}",
                 shapely.geometry.mapping(shapely.box(0, 0, 1, 1)),
                 [0, 0, 1, 1],
                 pystac.utils.str_to_datetime("2026-01-01T00:00:00Z"),
@@ -88,13 +107,14 @@ class Handler(BaseHTTPRequestHandler):
                 "rel": "next",
                 "href": f"{self.server.url}/search",
                 "method": "POST",
-                "body": {"token": "2"},
+                "body": {"token": str(page + 2)},
                 "merge": True,
             }
         ]
-        self._send(
-            status, {"type": "FeatureCollection", "features": items, "links": links if more else []}
-        )
+        found = {"type": "FeatureCollection", "features": items, "links": links if more else []}
+        if self.server.matched is not None:
+            found["numberMatched"] = self.server.matched
+        self._send(status, found if status == 200 else self.server.reason)
 
 
 class Cassette(HTTPServer):

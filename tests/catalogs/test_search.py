@@ -175,6 +175,12 @@ def test_an_api_that_is_down_is_named() -> None:
         search("http://127.0.0.1:9", collections=("made",), aoi=WORLD, time=ALL)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between tries."""
+    monkeypatch.setattr("earthgptx.catalogs.api_search.PAUSE_S", 0.01)
+
+
 def ask(server: Server, **more: Any) -> list[str]:
     try:
         return ids(search(server.url, collections=("made",), aoi=WORLD, time=ALL, **more))
@@ -194,18 +200,77 @@ def test_pages_are_read_to_the_end_and_duplicates_removed() -> None:
     assert server.bodies[1]["token"] == "2"
 
 
-def test_a_second_page_that_fails_gives_no_partial_answer() -> None:
+def test_a_second_page_that_fails_gives_no_partial_answer(quick: None) -> None:
     with pytest.raises(CatalogDown, match="did not answer to the end.*nothing was kept"):
         ask(Server([(200, 2, True), (500, 0, False)]))
 
 
-def test_a_server_that_does_not_announce_filtering_is_not_sent_the_filter() -> None:
-    server = Server([(200, 2, False)])
+def test_a_page_that_fails_is_asked_for_again_and_for_less(quick: None) -> None:
+    """Not the pages before it; a server that is overloaded gets a smaller request."""
+    server = Server([(200, 2, True), *[(502, 0, False)] * 4, (200, 1, False)])
+    assert ask(server) == ["i-0-0", "i-0-1", "i-5-0"]
+    limits = [body["limit"] for body in server.bodies]
+    assert limits[0] == limits[1] > limits[-1]
+    assert all(body.get("token") == "2" for body in server.bodies[1:])
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "sentence"),
+    [
+        (400, {"code": "BadRequest", "description": "no queryable named cloud"}, "queryable named"),
+        (400, {"detail": [{"msg": "bad datetime"}]}, "bad datetime.*check source.collections"),
+        (401, {"detail": "Not authenticated"}, "Not authenticated.*source.access"),
+    ],
+)
+def test_a_search_that_is_refused_is_a_mistake_with_the_servers_reason(
+    quick: None, status: int, reason: dict[str, Any], sentence: str
+) -> None:
+    server = Server([(status, 0, False)])
+    server.reason = reason
+    with pytest.raises(
+        CatalogError, match=rf"refuses the search \(HTTP {status}: .*{sentence}"
+    ) as at:
+        ask(server)
+    assert not isinstance(at.value, CatalogDown), "another try would not help"
+    assert server.asked == 1
+
+
+FILTERS = "https://api.stacspec.org/v1.0.0-rc.2/item-search#filter"
+CQL2 = "http://www.opengis.net/spec/cql2/1.0/conf/cql2-"
+AS_JSON = {"op": "<", "args": [{"property": "eo:cloud_cover"}, 10.0]}
+
+
+@pytest.mark.parametrize(
+    ("classes", "by", "sent", "language"),
+    [
+        ((), "POST", None, None),
+        ((FILTERS,), "POST", AS_JSON, "cql2-json"),
+        ((FILTERS, f"{CQL2}json", f"{CQL2}text"), "POST", AS_JSON, "cql2-json"),
+        ((FILTERS, f"{CQL2}text"), "GET", "eo:cloud_cover < 10", "cql2-text"),
+        ((FILTERS, f"{CQL2}text"), "POST", None, None),
+        ((FILTERS, f"{CQL2}json"), "GET", None, None),
+    ],
+)
+def test_a_filter_is_sent_as_a_server_understands_it_and_always_applied_here(
+    classes: tuple[str, ...], by: str, sent: Any, language: str | None
+) -> None:
+    server = Server([(200, 2, False)], classes=classes, by=by)
     assert ask(server, filter="eo:cloud_cover < 10") == ["i-0-0"]
-    assert "filter" not in server.bodies[0]
-    server = Server([(200, 2, False)], filters=True)
-    assert ask(server, filter="eo:cloud_cover < 10") == ["i-0-0"]
-    assert server.bodies[0]["filter"] == "eo:cloud_cover < 10"
+    assert server.bodies[0].get("filter") == sent
+    assert server.bodies[0].get("filter-lang") == language
+
+
+def test_pages_that_repeat_or_drop_items_are_said() -> None:
+    warned: list[str] = []
+    server = Server([(200, 2, True), (200, 2, False)])
+    server.same_page, server.matched = True, 4
+    assert ask(server, warn=warned.append) == ["i-0-0", "i-0-1"]
+    assert "gave 2 items twice" in warned[0]
+    assert "counts 4 items and gave 2" in warned[1]
+    server = Server([(200, 2, True), (200, 2, False)])
+    server.matched = 4
+    assert len(ask(server, warn=warned.append)) == 4
+    assert len(warned) == 2
 
 
 RECORDED = [

@@ -130,13 +130,16 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
 
     spec = JobSpec.from_yaml(job)
     source = spec.source
+    doubts: list[str] = []
     items = find(
         source.catalog,
         collections=tuple(source.collections),
         aoi=read_aoi(source.aoi),
         time=parse_interval(source.time),
         filter=source.filter,
+        warn=doubts.append,
     )
+    print_warnings(doubts)
     path = items_beside(spec.output)
     _make_parent(path)
     refuse_foreign(path)

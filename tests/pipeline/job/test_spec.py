@@ -135,3 +135,22 @@ def test_the_examples_are_jobs() -> None:
     assert len(examples) >= 3
     for path in examples:
         JobSpec.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2018-07-16", "2018-07-16"),
+        ("2018", "2018"),
+        ("2018-07-16T10:00:00Z", "2018-07-16T10:00:00+00:00"),
+        ("2018-07-16/2018-07-18", "2018-07-16/2018-07-18"),
+        ('"2018-07"', "2018-07"),
+    ],
+)
+def test_a_time_needs_no_quotes(tmp_path: Path, written: str, meant: str) -> None:
+    """YAML reads some of them as dates or numbers."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        yaml.safe_dump(JOB | {"source": {**JOB["source"], "time": "WHEN"}}).replace("WHEN", written)
+    )
+    assert JobSpec.from_yaml(path).source.time == meant
