@@ -41,8 +41,9 @@ def search(
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
 
-    An Item matches the AOI if its footprint intersects it. Items are sorted by start time,
-    collection and id, without duplicates. The result does not depend on the kind of catalog.
+    An Item matches the AOI if its footprint intersects it, or if it has none. Items are sorted by
+    start time, collection and id, without duplicates. The result does not depend on the kind of
+    catalog.
 
     Args:
         catalog: address of a static catalog, a STAC API, or a stac-geoparquet file.
@@ -67,13 +68,11 @@ def search(
             f"catalog {without_query(catalog)} did not answer to the end "
             f"({type(error).__name__}: {error}); nothing was kept, try again later"
         ) from error
-    in_collections = [item for item in found if item.collection_id in collections]
-    in_time = [item for item in in_collections if _meets(item, time)]
-    in_aoi = [
-        item
-        for item in in_time
-        if item.geometry and shapely.intersects(shapely.geometry.shape(item.geometry), aoi)
+    in_collections = [
+        item for item in found if item.collection_id in collections and _has_time(item, warn)
     ]
+    in_time = [item for item in in_collections if _meets(item, time)]
+    in_aoi = [item for item in in_time if _may_meet(item, aoi)]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
@@ -204,11 +203,23 @@ def _candidates(
             expression=expression,
             warn=warn,
         ):
-            yield pystac.Item.from_dict(found, preserve_dict=False)
+            try:
+                yield pystac.Item.from_dict(found, preserve_dict=False)
+            except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
+                warn(f"item {found.get('id')} is left out, it is no STAC Item: {error!r}")
     else:
         for item in read_static(catalog).get_items(recursive=True):
             item.make_asset_hrefs_absolute()
             yield item
+
+
+def _has_time(item: pystac.Item, warn: Callable[[str], None]) -> bool:
+    try:
+        start_of(item)
+    except CatalogError as error:
+        warn(f"left out: {error}")
+        return False
+    return True
 
 
 def _meets(item: pystac.Item, time: Interval) -> bool:
@@ -217,6 +228,19 @@ def _meets(item: pystac.Item, time: Interval) -> bool:
     last = item.common_metadata.end_datetime or first
     last = last if last.tzinfo else last.replace(tzinfo=UTC)
     return (end is None or first <= end) and (start is None or last >= start)
+
+
+def _may_meet(item: pystac.Item, aoi: BaseGeometry) -> bool:
+    """Whether a footprint intersects the AOI; True if it is null or no geometry in degrees.
+
+    Whoever knows the assets decides about those.
+    """
+    try:
+        footprint = shapely.geometry.shape(item.geometry)
+        in_degrees = shapely.box(-180, -90, 180, 90).covers(footprint.envelope)
+        return not in_degrees or footprint.is_empty or bool(shapely.intersects(footprint, aoi))
+    except (AttributeError, KeyError, TypeError, ValueError, shapely.GEOSException):
+        return True
 
 
 def _passes(item: pystac.Item, expression: cql2.Expr) -> bool:

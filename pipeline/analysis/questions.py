@@ -16,6 +16,7 @@ from earthgptx.pipeline.analysis.prompts import tile_prompts, wide_prompts
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Tile, View
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.planning.projection import ground_metres
 from earthgptx.pipeline.reading.scene import Scene, inside, read_scene
 
 
@@ -61,7 +62,7 @@ def tile_questions(
         valid=scene.valid[at],
         wanted=search_area[at] & scene.valid[at],
         modality=plan.modality,
-        metres_per_pixel=abs(grid.transform[0]),
+        metres_per_pixel=ground_metres(grid, tile.core),
         phrases=phrases,
         prompts=tile_prompts(plan, grid, tile, scene, placed),
         names=phrases,
@@ -80,7 +81,7 @@ def tile_questions(
             pixels=wide.pixels,
             valid=wide.valid,
             wanted=searched & wide.valid,
-            metres_per_pixel=abs(coarse.transform[0]),
+            metres_per_pixel=ground_metres(coarse, coarse.window),
             phrases=(),
             prompts=(prompt,),
             describe=False,

@@ -96,6 +96,8 @@ class Source(_Section):
     """CQL2 text; None for no filter."""
     profiles: dict[str, Profile] = {}
     """By collection: its profile, or the name of a known profile to read it with."""
+    max_failed_items: int = Field(10, ge=0)
+    """Items that may be left out because they cannot be used, before the job stops."""
 
     @field_validator("time", mode="before")
     @classmethod

@@ -16,7 +16,6 @@ from typing import Any
 
 import pystac
 import shapely
-from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.collections import modality_of, profile_of
@@ -25,7 +24,7 @@ from earthgptx.catalogs.search import parse_interval, search
 from earthgptx.catalogs.stac_io import without_query
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.analyst import find_analyst
-from earthgptx.pipeline.errors import JobError, Outage, SourceError
+from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.job.vectors import read_aoi, read_prompts
@@ -36,9 +35,9 @@ from earthgptx.pipeline.planning.blocks import (
     place_prompts,
 )
 from earthgptx.pipeline.planning.grids import Footprints, make_grids
+from earthgptx.pipeline.planning.items import usable_items
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
 from earthgptx.pipeline.reading.scene import SceneItem
 
 ALGORITHM = "5"
@@ -67,6 +66,8 @@ class Plan:
     """Prompts from a vector file, by the block that holds their centre."""
     refused_prompts: dict[str, str]
     """Reason by id of each prompt from a vector file that cannot be asked."""
+    refused_items: dict[str, str]
+    """Reason by id of each Item of the search that cannot be used."""
     warnings: tuple[str, ...]
     """What may be wrong, one sentence per cause."""
 
@@ -139,11 +140,12 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         profile_of(collection, spec.source.profiles)
     doubts: list[str] = []
     items = _search(spec, aoi, doubts.append) if items is None else items
-    profiles = tuple(profile_of(item.collection_id or "", spec.source.profiles) for item in items)
+    read_by = [profile_of(item.collection_id or "", spec.source.profiles) for item in items]
+    usable = usable_items(items, read_by, aoi, spec.source.max_failed_items)
+    items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices)
-    natives = [_native(item, profile) for item, profile in zip(items, profiles, strict=True)]
-    grids, footprints = make_grids(spec.grid, aoi, natives, items)
+    grids, footprints = make_grids(spec.grid, aoi, usable.natives, items)
     blocks, tile_count = find_blocks(grids, footprints, slices)
     if not blocks:
         raise JobError(
@@ -171,7 +173,8 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         tile_count=tile_count,
         prompts=prompts,
         refused_prompts=refused,
-        warnings=(*doubts, *warnings_of(items, profiles)),
+        refused_items=usable.refused,
+        warnings=(*doubts, *warnings_of(usable)),
     )
     object.__setattr__(result, "plan_id", _plan_id(identity(result, prompt_digest, aoi)))
     return result
@@ -237,11 +240,3 @@ def _search(spec: JobSpec, aoi: BaseGeometry, warn: Callable[[str], None]) -> li
         filter=spec.source.filter,
         warn=warn,
     )
-
-
-def _native(item: pystac.Item, profile: CollectionProfile) -> NativeGrid:
-    try:
-        return native_grid(item, pick_asset(item, profile.bands[0].assets))
-    except (SourceError, CRSError) as error:
-        kind = Outage if isinstance(error, SourceError) and error.passing else JobError
-        raise kind(str(error)) from error

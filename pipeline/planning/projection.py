@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyproj
 import shapely
@@ -10,8 +12,10 @@ from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.vectors import LONLAT
 
+_GEOD = pyproj.Geod(ellps="WGS84")
 SEGMENTS = 16
 """Lowest number of segments along a geometry's longer side when it is projected."""
 
@@ -24,14 +28,12 @@ def project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometry
     Raises:
         JobError: a part of the geometry cannot be projected to the target CRS.
     """
-    transformer = pyproj.Transformer.from_crs(
-        source if isinstance(source, str) else source.to_wkt(), target.to_wkt(), always_xy=True
-    )
+    move = transformer(source if isinstance(source, str) else source.to_wkt(), target.to_wkt())
     west, south, east, north = shape.bounds
     longest = max(east - west, north - south) / SEGMENTS
     dense = shapely.segmentize(shape, longest) if shape.area else shape
     moved = shapely.transform(
-        dense, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+        dense, lambda points: np.column_stack(move.transform(points[:, 0], points[:, 1]))
     )
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise JobError(
@@ -39,6 +41,31 @@ def project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometry
             "choose another grid.crs"
         )
     return shapely.make_valid(moved)
+
+
+def ground_metres(grid: Grid, window: Window) -> float:
+    """Returns the side of a pixel on the ground, in metres, at the centre of a window.
+
+    It is the root of the pixel's width times its height on the WGS84 ellipsoid, with three
+    significant digits: in UTM the scale of the projection (0.9996 to 1.001) does not show.
+
+    Raises:
+        JobError: the centre has no lon/lat in the grid's CRS.
+    """
+    row, col = (window.y0 + window.y1) / 2, (window.x0 + window.x1) / 2
+    points = [grid.affine @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
+    x, y = np.array(points).T
+    lon, lat = transformer(grid.crs, LONLAT).transform(x, y)
+    if not np.isfinite([lon, lat]).all():
+        raise JobError(f"the imagery's ground lies outside {grid.crs}; choose another grid.crs")
+    width, height = _GEOD.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])[2]
+    return float(f"{(width * height) ** 0.5:.3g}")
+
+
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> pyproj.Transformer:
+    """Returns a transformer of x, y between two CRSs; cached, since making one takes long."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def to_lonlat(shape: BaseGeometry, crs: str) -> BaseGeometry:

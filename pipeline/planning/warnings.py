@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import pystac
 
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
+from earthgptx.pipeline.planning.items import UsableItems
 from earthgptx.pipeline.reading.assets import pick_asset
 
 
-def warnings_of(
-    items: Sequence[pystac.Item], profiles: Sequence[CollectionProfile]
-) -> tuple[str, ...]:
-    """Returns sentences about values that may be wrong, with the number of Items and the first."""
+def warnings_of(usable: UsableItems) -> tuple[str, ...]:
+    """Returns sentences about what may be wrong, with the number of Items and the first."""
     concerned: dict[str, list[str]] = defaultdict(list)
-    for item, profile in zip(items, profiles, strict=True):
+    for item_id, reason in usable.refused.items():
+        concerned[f"left out, since {reason}"].append(item_id)
+    if usable.mended:
+        why = "the footprint is null, invalid or elsewhere; the extent of the asset counts"
+        concerned[why] += usable.mended
+    for item, profile in zip(usable.items, usable.profiles, strict=True):
         if profile.uncalibrated:
             concerned["its values are not calibrated, the sensor's gain is in them"].append(item.id)
         doubts = {each.doubt for each in radiometries(item, profile) if each.doubt}
         for doubt in doubts:
             concerned[doubt].append(item.id)
+    count = len(usable.items) + len(usable.refused)
     return tuple(
-        f"{len(ids)} of {len(items)} items, such as {ids[0]}: {doubt}"
+        f"{len(ids)} of {count} items, such as {ids[0]}: {doubt}"
         for doubt, ids in sorted(concerned.items())
     )
 

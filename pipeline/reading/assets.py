@@ -156,9 +156,30 @@ def native_grid(item: pystac.Item, key: str) -> NativeGrid:
     code = properties.get("proj:code") or properties.get("proj:epsg") or properties.get("proj:wkt2")
     transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
     if code and transform and shape:
-        return NativeGrid(CRS.from_user_input(code), Affine(*transform[:6]), (shape[0], shape[1]))
+        return _declared_grid(item, key, code, transform, shape)
     with open_asset(item, key) as raster:
         return header_grid(raster, item, key)
+
+
+def _declared_grid(
+    item: pystac.Item, key: str, code: Any, transform: Any, shape: Any
+) -> NativeGrid:
+    """Returns the grid that an Item declares, if it can be one.
+
+    Raises:
+        SourceError: numbers are missing, not finite, zero, or larger than any file.
+    """
+    try:
+        affine, (rows, cols) = Affine(*transform[:6]), (int(side) for side in shape)
+        sane = np.isfinite(affine[:6]).all() and affine.determinant and rows > 0 and cols > 0
+    except (TypeError, ValueError):
+        sane = False
+    if not sane or rows * cols > MAX_PIXELS:
+        raise SourceError(
+            f"asset {key} of item {item.id} declares proj:transform {transform} and proj:shape "
+            f"{shape}, which no image has; mend the catalog"
+        )
+    return NativeGrid(CRS.from_user_input(code), affine, (rows, cols))
 
 
 def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGrid:

@@ -114,6 +114,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "modality": plan.modality,
         "items": [f"{item.collection_id}/{item.id}" for item in plan.items],
         "refused_prompts": plan.refused_prompts,
+        "refused_items": plan.refused_items,
         "warnings": list(plan.warnings),
         "software": {
             name: version(name) for name in ("earthgptx", "zarr", "rasterio", "odc-stac", "numpy")

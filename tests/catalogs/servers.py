@@ -111,7 +111,11 @@ class Handler(BaseHTTPRequestHandler):
                 "merge": True,
             }
         ]
-        found = {"type": "FeatureCollection", "features": items, "links": links if more else []}
+        found: dict[str, Any] = {
+            "type": "FeatureCollection",
+            "features": items,
+            "links": links if more else [],
+        }
         if self.server.matched is not None:
             found["numberMatched"] = self.server.matched
         self._send(status, found if status == 200 else self.server.reason)

@@ -7,6 +7,7 @@ import pytest
 from earthgptx.catalogs.collections import profile_of
 from earthgptx.catalogs.errors import UnknownCollection
 from earthgptx.pipeline.errors import SourceError
+from earthgptx.pipeline.planning.items import UsableItems
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
 from earthgptx.pipeline.reading.assets import pick_asset
 from tests.catalogs.recorded import recorded_item
@@ -46,7 +47,7 @@ def test_what_of_an_item_is_read_and_how(
     assert [pick_asset(item, band.assets) for band in profile.bands] == assets
     first = radiometries(item, profile)[0]
     assert (first.scale, first.offset, first.nodata) == values
-    warnings = warnings_of([item], [profile])
+    warnings = warnings_of(UsableItems([item], [profile]))
     assert doubt in " ".join(warnings)
     assert bool(doubt) == bool(warnings)
 
@@ -63,7 +64,7 @@ def test_radar_of_one_polarisation_is_refused_with_what_it_has(data: Path) -> No
     profile = profile_of("sentinel-1-grd")
     with pytest.raises(SourceError, match="no asset vv.*hh.*source.profiles"):
         pick_asset(item, profile.bands[0].assets)
-    assert "not calibrated" in warnings_of([item], [profile])[0]
+    assert "not calibrated" in warnings_of(UsableItems([item], [profile]))[0]
 
 
 @pytest.mark.parametrize("collection", ["cop-dem-glo-30", "cop-dem-glo-90", "nasadem-dem"])

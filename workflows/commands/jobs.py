@@ -203,6 +203,7 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "tiles": made.tile_count,
         "prompts": prompts,
         "refused_prompts": made.refused_prompts,
+        "refused_items": made.refused_items,
         "warnings": list(made.warnings),
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,

@@ -12,8 +12,10 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
+from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.spec import GridSpec
 from earthgptx.pipeline.planning.grids import make_grids, utm_zone
+from earthgptx.pipeline.planning.projection import ground_metres
 from earthgptx.pipeline.reading.assets import NativeGrid
 
 
@@ -59,3 +61,21 @@ def test_a_zone_takes_the_items_of_its_neighbour() -> None:
 
 def test_two_crses_of_one_zone_keep_their_own_items() -> None:
     assert grid_items(32632, 25832) == {"epsg32632": [True, False], "epsg25832": [False, True]}
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "metres"),
+    [
+        ("EPSG:32631", (10, 0, 500_000, 0, -10, 4_700_000), 10.0),
+        ("EPSG:4326", (1e-4, 0, 3, 0, -1e-4, 60), 7.89),  # 11.1 m to the north, 5.6 m to the east
+        ("EPSG:3857", (10, 0, 0, 0, -10, 8_399_738), 5.01),  # at 60 degrees north
+        ("EPSG:2263", (1, 0, 1_000_000, 0, -1, 200_000), 0.305),  # US survey feet
+        ("EPSG:3413", (100, 0, 0, 0, -100, -2_000_000), 100.0),
+    ],
+)
+def test_metres_per_pixel_are_metres_on_the_ground(
+    crs: str, transform: tuple[float, ...], metres: float
+) -> None:
+    area = shapely.box(0, 0, 1, 1)
+    grid = Grid("g", crs, transform, (100, 100), (0, 0), 64, 8, 48, area, area, None)  # type: ignore[arg-type]
+    assert ground_metres(grid, grid.window) == pytest.approx(metres, rel=0.01)

@@ -1,0 +1,120 @@
+"""Sets aside the Items of a search that cannot be used, and mends footprints that are odd.
+
+An Item that cannot be used breaks only its own ground: it is left out of the plan and listed with
+the reason, as long as a job allows so many (`source.max_failed_items`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pystac
+import shapely
+from rasterio.errors import CRSError
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.profiles import CollectionProfile
+from earthgptx.catalogs.search import start_of
+from earthgptx.pipeline.errors import JobError, Outage, SourceError
+from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.planning.projection import to_lonlat, transformer
+from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
+
+SHOWN = 3
+"""Refused Items that an error names."""
+
+
+@dataclass
+class UsableItems:
+    """Items of a plan with what is known of each."""
+
+    items: list[pystac.Item] = field(default_factory=list)
+    profiles: list[CollectionProfile] = field(default_factory=list)
+    natives: list[NativeGrid] = field(default_factory=list)
+    """Native grid of each Item's first band."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Reason by id of each Item that cannot be used."""
+    mended: list[str] = field(default_factory=list)
+    """Ids of the Items whose footprint was replaced by the extent of their asset."""
+
+
+def usable_items(
+    items: Sequence[pystac.Item],
+    profiles: Sequence[CollectionProfile],
+    aoi: BaseGeometry,
+    allowed: int,
+) -> UsableItems:
+    """Returns the Items that can be used.
+
+    Args:
+        items: Items of a search. Their geometry may be null.
+        profiles: profile of each Item.
+        aoi: area of interest, lon/lat; Items with a mended footprint outside it are dropped.
+        allowed: Items that may be refused.
+
+    Raises:
+        JobError: more Items are refused, or all of them.
+        Outage: the header of an asset, which an Item does not declare, cannot be read for now.
+    """
+    found = UsableItems()
+    for item, profile in zip(items, profiles, strict=True):
+        try:
+            start_of(item)
+            keys = [pick_asset(item, band.assets) for band in profile.bands]
+            if profile.mask:
+                pick_asset(item, profile.mask.assets)
+            native = native_grid(item, keys[0])
+            footprint = _footprint(item, native)
+        except (CatalogError, CRSError, JobError, SourceError) as error:
+            if isinstance(error, SourceError) and error.passing:
+                raise Outage(str(error)) from error
+            found.refused[item.id] = str(error)
+            continue
+        if footprint is not None:
+            if not footprint.intersects(aoi):
+                continue
+            item = item.clone()
+            item.geometry = shapely.geometry.mapping(footprint)
+            item.bbox = list(footprint.bounds)
+            found.mended.append(item.id)
+        found.items.append(item)
+        found.profiles.append(profile)
+        found.natives.append(native)
+    if len(found.refused) > allowed or not found.items:
+        raise JobError(_too_many(found.refused, len(items)))
+    return found
+
+
+def _footprint(item: pystac.Item, native: NativeGrid) -> BaseGeometry | None:
+    """Returns the extent of an Item's asset if the Item's own footprint is odd; None if it is not.
+
+    Odd is what is null, empty, no polygon, not in degrees, or apart from the asset.
+    """
+    try:
+        given = shapely.make_valid(shapely.geometry.shape(item.geometry))
+        west, south, east, north = given.bounds
+        sound = given.area > 0 and west >= -180 and east <= 180 and south >= -90 and north <= 90
+    except (AttributeError, KeyError, TypeError, ValueError, shapely.GEOSException):
+        sound = False
+    if sound and _middle(native).intersects(given.envelope):
+        return None
+    extent = to_lonlat(shapely.box(*native.bounds), native.crs.to_wkt())
+    return None if sound and extent.intersects(given) else extent
+
+
+def _middle(native: NativeGrid) -> BaseGeometry:
+    """Returns the centre of an asset, lon/lat."""
+    west, south, east, north = native.bounds
+    move = transformer(native.crs.to_wkt(), LONLAT)
+    return shapely.Point(*move.transform((west + east) / 2, (south + north) / 2))
+
+
+def _too_many(refused: Mapping[str, str], count: int) -> str:
+    reasons = "; ".join(list(refused.values())[:SHOWN])
+    more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+    return (
+        f"{len(refused)} of {count} items cannot be used, more than source.max_failed_items "
+        f"allows, or none is left: {reasons}{more}"
+    )
