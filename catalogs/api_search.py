@@ -15,8 +15,10 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
-from earthgptx.catalogs.stac_io import api_io, without_query
+from earthgptx.catalogs.redaction import redacted
+from earthgptx.catalogs.stac_io import api_io
 
 if TYPE_CHECKING:
     import cql2
@@ -43,6 +45,7 @@ def api_items(
     aoi: BaseGeometry,
     interval: tuple[Any, Any],
     expression: cql2.Expr | None,
+    reach: Reach,
     warn: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Yields the Items that a STAC API finds, as dicts; each once.
@@ -53,6 +56,7 @@ def api_items(
         aoi: area of interest, lon/lat.
         interval: closed interval, UTC; None for an open end.
         expression: filter; left out where the server does not announce that it can filter.
+        reach: where the API's links may lead.
         warn: takes a sentence if the server's count does not fit what came.
 
     Raises:
@@ -61,7 +65,7 @@ def api_items(
     """
     from pystac_client import Client
 
-    client = Client.open(catalog, stac_io=api_io())
+    client = Client.open(catalog, stac_io=api_io(reach))
     asked = _request(client, collections, aoi, interval, expression)
     seen: set[tuple[str, str]] = set()
     matched, repeated = None, 0
@@ -74,7 +78,7 @@ def api_items(
                 continue
             seen.add(key)
             yield item
-    place = without_query(catalog)
+    place = redacted(catalog)
     if repeated:
         warn(f"{place} gave {repeated} items twice: it changes, or its pages overlap")
     if matched is not None and len(seen) < matched:
@@ -145,13 +149,13 @@ def _pages(
         where = json.dumps(following, sort_keys=True)
         if where in followed:
             raise CatalogDown(
-                f"catalog {without_query(url)} gives the same next page again and again; "
+                f"catalog {redacted(url)} gives the same next page again and again; "
                 "nothing was kept, try again later"
             )
         followed.add(where)
         here = pystac.Link.from_dict(following)
         parameters = asked
-    raise CatalogDown(f"catalog {without_query(url)} gives more than {MOST_PAGES} pages")
+    raise CatalogDown(f"catalog {redacted(url)} gives more than {MOST_PAGES} pages")
 
 
 def _page(client: Client, here: Any, method: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +209,7 @@ def _refusal(place: str, status: int, error: APIError) -> CatalogError:
         else "check source.collections, source.aoi, source.time and source.filter"
     )
     return CatalogError(
-        f"catalog {without_query(place)} refuses the search (HTTP {status}: {text[:300]}); {hint}"
+        f"catalog {redacted(place)} refuses the search (HTTP {status}: {text[:300]}); {hint}"
     )
 
 

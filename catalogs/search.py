@@ -22,10 +22,12 @@ from pystac.utils import str_to_datetime
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.publish import marked_parquet
-from earthgptx.catalogs.stac_io import read_json, read_static, without_query
+from earthgptx.catalogs.redaction import redact_all, redacted
+from earthgptx.catalogs.stac_io import read_json, read_static
 
 Interval = tuple[datetime | None, datetime | None]
 
@@ -37,6 +39,7 @@ def search(
     aoi: BaseGeometry,
     time: Interval,
     filter: str | None = None,
+    reach: Reach | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
@@ -51,6 +54,7 @@ def search(
         aoi: area of interest, lon/lat.
         time: closed interval, UTC; None for an open end.
         filter: CQL2 text. Always applied here, and also by servers that announce filtering.
+        reach: where links of the catalog may lead; None for the catalog's own place.
         warn: takes a sentence for each thing that may make the answer incomplete.
 
     Raises:
@@ -62,10 +66,15 @@ def search(
 
     expression = parse_filter(filter) if filter else None
     try:
-        found = list(_candidates(catalog, collections, aoi, time, expression, warn))
+        reach = reach or Reach(catalog)
+        found = list(_candidates(catalog, collections, aoi, time, expression, reach, warn))
+    except pystac.STACError as error:
+        if isinstance(error.__cause__, CatalogError):
+            raise error.__cause__ from error
+        raise CatalogDown(f"catalog {catalog} holds a broken link: {error}") from error
     except (RequestException, APIError, OSError) as error:
         raise CatalogDown(
-            f"catalog {without_query(catalog)} did not answer to the end "
+            f"catalog {redacted(catalog)} did not answer to the end "
             f"({type(error).__name__}: {error}); nothing was kept, try again later"
         ) from error
     in_collections = [
@@ -83,7 +92,7 @@ def search(
 
 
 def frozen(items: Iterable[pystac.Item]) -> bytes:
-    """Returns Items as a stac-geoparquet file, with unsigned hrefs and without links."""
+    """Returns Items as a stac-geoparquet file, with redacted texts and without links."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
@@ -125,8 +134,7 @@ def thaw(url: str) -> list[pystac.Item]:
         return [pystac.Item.from_dict(row) for row in rows]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CatalogDown(
-            f"{without_query(url)} cannot be read as stac-geoparquet "
-            f"({type(error).__name__}: {error})"
+            f"{redacted(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -188,6 +196,7 @@ def _candidates(
     aoi: BaseGeometry,
     time: Interval,
     expression: cql2.Expr | None,
+    reach: Reach,
     warn: Callable[[str], None],
 ) -> Iterator[pystac.Item]:
     if catalog.endswith(".parquet"):
@@ -201,6 +210,7 @@ def _candidates(
             aoi=aoi,
             interval=time,
             expression=expression,
+            reach=reach,
             warn=warn,
         ):
             try:
@@ -208,7 +218,7 @@ def _candidates(
             except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
                 warn(f"item {found.get('id')} is left out, it is no STAC Item: {error!r}")
     else:
-        for item in read_static(catalog).get_items(recursive=True):
+        for item in read_static(catalog, reach).get_items(recursive=True):
             item.make_asset_hrefs_absolute()
             yield item
 
@@ -260,7 +270,7 @@ def _why_nothing(
     in_time: list[pystac.Item],
     in_aoi: list[pystac.Item],
 ) -> str:
-    place = without_query(catalog)
+    place = redacted(catalog)
     if not found:
         return (
             f"{place} holds no items that match; "
@@ -312,7 +322,8 @@ def _moment_end(text: str) -> datetime:
 
 def _unsigned(document: dict[str, Any]) -> dict[str, Any]:
     for asset in document["assets"].values():
-        asset["href"] = without_query(asset["href"])
+        asset["href"] = redacted(asset["href"])
+    document = redact_all(document)
     # A parquet column has one type, but links differ between catalogs. A plan does not need them.
     document["links"] = []
     return document

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import fsspec
 import pystac
 from pystac.stac_io import DefaultStacIO
 
+from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import CatalogDown
+from earthgptx.catalogs.redaction import redacted
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
+    from requests import Request, Response
 
+MOST_BYTES = 64 * 2**20
+"""Characters of a STAC document that are read."""
+MOST_REDIRECTS = 5
 RETRIES = 2
 TIMEOUT_S = 30.0
 
@@ -21,20 +28,29 @@ TIMEOUT_S = 30.0
 class FsspecIO(DefaultStacIO):
     """pystac I/O for every URL that fsspec supports."""
 
+    def __init__(self, reach: Reach | None = None) -> None:
+        """Takes what may be opened; None for any address, which a user gave."""
+        super().__init__()
+        self._reach = reach
+
     def read_text_from_href(self, href: str) -> str:
         """Returns the text of the document at `href`.
 
         Raises:
-            CatalogDown: the document cannot be read.
+            AddressRefused: the job may not open it.
+            CatalogDown: the document cannot be read, or is larger than any STAC document.
         """
+        if self._reach:
+            self._reach.check(href)
         try:
             with fsspec.open(href, "r", encoding="utf-8") as file:
-                text: str = file.read()
+                text: str = file.read(MOST_BYTES)
         except Exception as error:  # fsspec's backends have no common error type
             raise CatalogDown(
-                f"cannot read {without_query(href)} ({type(error).__name__}: {error}); "
-                "check the address"
+                f"cannot read {redacted(href)} ({type(error).__name__}: {error}); check the address"
             ) from error
+        if len(text) == MOST_BYTES:
+            raise CatalogDown(f"{redacted(href)} is larger than {MOST_BYTES / 2**20:.0f} MiB")
         return text
 
     def write_text_to_href(self, href: str, txt: str) -> None:
@@ -43,8 +59,12 @@ class FsspecIO(DefaultStacIO):
             file.write(txt)
 
 
-def api_io() -> StacApiIO:
-    """Returns pystac-client I/O that retries 429 and 5xx with back-off and has a timeout."""
+def api_io(reach: Reach) -> StacApiIO:
+    """Returns pystac-client I/O that retries 429 and 5xx with back-off and has a timeout.
+
+    Args:
+        reach: what may be opened; the links of an API may point anywhere.
+    """
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
 
@@ -55,7 +75,18 @@ def api_io() -> StacApiIO:
         allowed_methods=None,
         respect_retry_after_header=True,
     )
-    return StacApiIO(max_retries=retry, timeout=TIMEOUT_S)
+
+    def checked(request: Request) -> None:
+        reach.check(str(request.url))
+
+    def redirected(response: Response, **_: object) -> None:
+        if response.is_redirect:
+            reach.check(urljoin(response.url, response.headers["location"]))
+
+    io = StacApiIO(max_retries=retry, timeout=TIMEOUT_S, request_modifier=checked)
+    io.session.hooks["response"].append(redirected)
+    io.session.max_redirects = MOST_REDIRECTS
+    return io
 
 
 def read_json(href: str) -> dict[str, Any]:
@@ -69,34 +100,29 @@ def read_json(href: str) -> dict[str, Any]:
         document = json.loads(text)
     except ValueError as error:
         raise CatalogDown(
-            f"{without_query(href)} is not JSON ({error}); is it a STAC catalog?"
+            f"{redacted(href)} is not JSON ({error}); is it a STAC catalog?"
         ) from error
     if not isinstance(document, dict) or "type" not in document:
         raise CatalogDown(
-            f"{without_query(href)} is no STAC document; give a catalog.json or an API's address"
+            f"{redacted(href)} is no STAC document; give a catalog.json or an API's address"
         )
     return document
 
 
-def without_query(href: str) -> str:
-    """Returns an address without its query, which may hold a signature."""
-    return href.split("?", 1)[0]
-
-
-def read_static(href: str) -> pystac.Catalog:
-    """Reads a static catalog or collection.
+def read_static(href: str, reach: Reach) -> pystac.Catalog:
+    """Reads a static catalog or collection; its links are followed within `reach`.
 
     Raises:
         CatalogDown: the document cannot be read, or is neither a Catalog nor a Collection.
     """
     try:
-        found = pystac.read_file(href, stac_io=FsspecIO())
+        found = pystac.read_file(href, stac_io=FsspecIO(reach))
     except pystac.STACTypeError as error:
         raise CatalogDown(
-            f"{without_query(href)} is no STAC document; give a Catalog or Collection"
+            f"{redacted(href)} is no STAC document; give a Catalog or Collection"
         ) from error
     if not isinstance(found, pystac.Catalog):
         raise CatalogDown(
-            f"{without_query(href)} is a {type(found).__name__}; give a Catalog or Collection"
+            f"{redacted(href)} is a {type(found).__name__}; give a Catalog or Collection"
         )
     return found

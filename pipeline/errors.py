@@ -16,11 +16,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from earthgptx.catalogs.redaction import redact
+
 
 class PipelineError(Exception):
     """Base of the pipeline's errors; the message says what failed, where, and what to do."""
 
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str = "") -> None:
+        """Sets the message; addresses in it are redacted."""
+        super().__init__(redact(message))
 
 
 class JobError(PipelineError, ValueError):

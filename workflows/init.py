@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -99,7 +100,12 @@ def _drone_job(name: str, job: Path, image: Path) -> tuple[str, Path]:
     catalog.save(pystac.CatalogType.SELF_CONTAINED)
     bbox = ", ".join(f"{edge:.6f}" for edge in item.bbox or ())
     text = _template("drone").substitute(
-        name=name, image=image.name, collection=COLLECTION, bbox=bbox, bands=bands
+        name=name,
+        image=image.name,
+        collection=COLLECTION,
+        folder=json.dumps(str(image.absolute().parent)),
+        bbox=bbox,
+        bands=bands,
     )
     return text, folder / "catalog.json"
 

@@ -11,6 +11,7 @@ from typing import Any
 import shapely
 
 from earthgptx.catalogs.publish import Published, is_ours, item_bytes, result_item
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.scratch import Scratch
@@ -92,7 +93,7 @@ def refuse_foreign(url: str) -> None:
 
 def _difference(there: dict[str, Any], plan: Plan) -> str:
     """Returns a short text that names what differs between a store's job and a plan."""
-    job = plan.spec.model_dump(mode="json", by_alias=True)
+    job = plan.spec.redacted()
     keys = [
         key
         for key in ("slices", "grid", "prompts", "tasks", "model")
@@ -143,7 +144,8 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
             *(["image-captioning"] if tasks.describe else []),
         ),
         sources=tuple(
-            item.get_self_href() or f"{item.collection_id}/{item.id}" for item in plan.items
+            redacted(item.get_self_href() or "") or f"{item.collection_id}/{item.id}"
+            for item in plan.items
         ),
     )
     item = result_item(

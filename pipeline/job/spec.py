@@ -20,8 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
+from earthgptx.catalogs.redaction import redact_all, redacted
 from earthgptx.catalogs.search import parse_filter, parse_interval
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
@@ -83,6 +85,15 @@ Side = Annotated[
 ]
 
 
+class Access(_Section):
+    """What a job may open beside the catalog's own place and a known provider's."""
+
+    hosts: list[str] = []
+    """Hosts and buckets, `*` for any characters."""
+    folders: list[str] = []
+    """Local folders."""
+
+
 class Source(_Section):
     """The imagery of a job."""
 
@@ -96,6 +107,7 @@ class Source(_Section):
     """CQL2 text; None for no filter."""
     profiles: dict[str, Profile] = {}
     """By collection: its profile, or the name of a known profile to read it with."""
+    access: Access = Access()
     max_failed_items: int = Field(10, ge=0)
     """Items that may be left out because they cannot be used, before the job stops."""
 
@@ -270,6 +282,11 @@ class JobSpec(_Section):
     @field_validator("output")
     @classmethod
     def _zarr(cls, url: str) -> str:
+        if url != redacted(url):
+            raise ValueError(
+                f"'{redacted(url)}' has user info, a query or a fragment; "
+                "credentials of an output come from the environment"
+            )
         if not url.rstrip("/").endswith(".zarr"):
             raise ValueError(f"'{url}' does not end in .zarr")
         return url.rstrip("/")
@@ -329,9 +346,25 @@ class JobSpec(_Section):
             raise JobError("\n".join(f"{where}: {line}" for line in lines)) from error
         return spec._placed(folder) if folder else spec
 
+    @property
+    def reach(self) -> Reach:
+        """Where the job may open files."""
+        access = self.source.access
+        return Reach(self.source.catalog, tuple(access.hosts), tuple(access.folders))
+
+    def redacted(self) -> dict[str, Any]:
+        """Returns the job as a JSON document without passwords, tokens and signatures."""
+        document: dict[str, Any] = redact_all(self.model_dump(mode="json", by_alias=True))
+        return document
+
     def _placed(self, folder: Path) -> JobSpec:
         source = self.source.model_copy(
             update={
+                "access": self.source.access.model_copy(
+                    update={
+                        "folders": [_place(each, folder) for each in self.source.access.folders]
+                    }
+                ),
                 "catalog": _place(self.source.catalog, folder),
                 "aoi": _place(self.source.aoi, folder)
                 if isinstance(self.source.aoi, str)

@@ -14,6 +14,7 @@ import shapely
 from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.search import start_of
@@ -44,6 +45,8 @@ def usable_items(
     items: Sequence[pystac.Item],
     profiles: Sequence[CollectionProfile],
     aoi: BaseGeometry,
+    reach: Reach,
+    *,
     allowed: int,
 ) -> UsableItems:
     """Returns the Items that can be used.
@@ -52,6 +55,7 @@ def usable_items(
         items: Items of a search. Their geometry may be null.
         profiles: profile of each Item.
         aoi: area of interest, lon/lat; Items with a mended footprint outside it are dropped.
+        reach: where the job may open files.
         allowed: Items that may be refused.
 
     Raises:
@@ -64,7 +68,9 @@ def usable_items(
             start_of(item)
             keys = [pick_asset(item, band.assets) for band in profile.bands]
             if profile.mask:
-                pick_asset(item, profile.mask.assets)
+                keys.append(pick_asset(item, profile.mask.assets))
+            for key in keys:
+                reach.check(item.assets[key].href)
             native = native_grid(item, keys[0])
             footprint = _footprint(item, native)
         except (CatalogError, CRSError, JobError, SourceError) as error:

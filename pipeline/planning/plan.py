@@ -20,8 +20,8 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.collections import modality_of, profile_of
 from earthgptx.catalogs.profiles import CollectionProfile, Modality
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.search import parse_interval, search
-from earthgptx.catalogs.stac_io import without_query
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.analyst import find_analyst
 from earthgptx.pipeline.errors import JobError
@@ -141,7 +141,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     doubts: list[str] = []
     items = _search(spec, aoi, doubts.append) if items is None else items
     read_by = [profile_of(item.collection_id or "", spec.source.profiles) for item in items]
-    usable = usable_items(items, read_by, aoi, spec.source.max_failed_items)
+    usable = usable_items(items, read_by, aoi, spec.reach, allowed=spec.source.max_failed_items)
     items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices)
@@ -208,12 +208,7 @@ def _hrefs(item: pystac.Item, profile: CollectionProfile) -> list[str]:
         [profile.mask.assets] if profile.mask else []
     )
     return sorted(
-        {
-            without_query(item.assets[key].href)
-            for keys in assets
-            for key in keys
-            if key in item.assets
-        }
+        {redacted(item.assets[key].href) for keys in assets for key in keys if key in item.assets}
     )
 
 
@@ -238,5 +233,6 @@ def _search(spec: JobSpec, aoi: BaseGeometry, warn: Callable[[str], None]) -> li
         aoi=aoi,
         time=parse_interval(spec.source.time),
         filter=spec.source.filter,
+        reach=spec.reach,
         warn=warn,
     )

@@ -22,7 +22,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 from rasterio.warp import calculate_default_transform
 
-from earthgptx.catalogs.stac_io import without_query
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import SourceError
 
 MAX_PIXELS = 2**36
@@ -98,10 +98,10 @@ def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
             GeoTIFF or JPEG 2000, too large, or has another number of bands than its Item declares.
     """
     href = item.assets[key].href
-    where = f"asset {key} of item {item.id} ({without_query(href)})"
+    where = f"asset {key} of item {item.id} ({redacted(href)})"
     _refuse_odd(href, where)
     # The driver is named because a VRT with the suffix .tif could read any local file.
-    driver = "JP2OpenJPEG" if without_query(href).lower().endswith(".jp2") else "GTiff"
+    driver = "JP2OpenJPEG" if redacted(href).lower().endswith(".jp2") else "GTiff"
     try:
         with rasterio.Env(**gdal_options()), rasterio.open(href, driver=driver) as raster:
             if raster.width * raster.height > MAX_PIXELS:
@@ -136,7 +136,7 @@ def unreadable(href: str, where: str, error: Exception) -> SourceError:
     refused = any(f"code: {code}" in said for code in (400, 401, 403, 404, 410))
     spoken = any(word in said for word in ("HTTP", "CURL", "curl", "timed out", "onnect"))
     return SourceError(
-        f"{where} cannot be read: {without_query(reason)}",
+        f"{where} cannot be read: {reason}",
         unreachable=remote and (refused or spoken),
         passing=remote and not refused,
     )
@@ -193,7 +193,7 @@ def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGri
     points, crs = raster.gcps
     if not points or crs is None:
         raise SourceError(
-            f"asset {key} of item {item.id} ({without_query(raster.name)}) has neither a CRS nor "
+            f"asset {key} of item {item.id} ({redacted(raster.name)}) has neither a CRS nor "
             "ground control points; it cannot be placed on the Earth"
         )
     west, east = min(p.x for p in points), max(p.x for p in points)

@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.warp import reproject
 
-from earthgptx.catalogs.stac_io import without_query
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.reading.assets import gdal_options, header_grid, unreadable
 
@@ -110,7 +110,7 @@ def warp_by_odc(grid: Grid, part: Window, request: BandRequest) -> NDArray[np.fl
     try:
         loaded = _odc_graph(grid, whole, request).compute(scheduler="synchronous")
     except (RasterioError, OSError, ValueError) as error:
-        address = without_query(request.asset.href)
+        address = redacted(request.asset.href)
         where = f"asset {request.key} of item {request.item.id} ({address})"
         raise unreadable(request.asset.href, where, error) from error
     at = part.within(whole)

@@ -5,7 +5,6 @@ Takes a plan, gives an empty store: rasters, overviews, tiles and blocks per gri
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "state": "created",
         "layout": LAYOUT,
         "plan_id": plan.plan_id,
-        "job": json.loads(plan.spec.model_dump_json(by_alias=True)),
+        "job": plan.spec.redacted(),
         "model": {"name": plan.traits.name, "digest": plan.traits.digest},
         "modality": plan.modality,
         "items": [f"{item.collection_id}/{item.id}" for item in plan.items],

@@ -48,7 +48,15 @@ def unknown_crs(item: pystac.Item) -> None:
 
 def no_file(item: pystac.Item) -> None:
     item.properties.pop("proj:code")
-    item.assets["image"].href = "/nowhere/missing.tif"
+    item.assets["image"].href += ".missing"
+
+
+def local_file(item: pystac.Item) -> None:
+    item.assets["image"].href = "/etc/hostname.tif"
+
+
+def private_host(item: pystac.Item) -> None:
+    item.assets["image"].href = "http://169.254.169.254/latest/meta-data"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,8 @@ def no_file(item: pystac.Item) -> None:
         (flat_pixels, "which no image has"),
         (unknown_crs, "999999"),
         (no_file, "cannot be read"),
+        (local_file, "local file outside the catalog's folder"),
+        (private_host, "private address"),
     ],
 )
 def test_an_item_that_cannot_be_used_is_left_out_and_listed(

@@ -1,0 +1,149 @@
+"""Addresses: what of them may be shown, and which of them a job may open.
+
+An address may hold a password, a token or a signature: in its user info, query, fragment or path
+parameters. Only whoever opens it sees them. Errors, results, hashes and logs get the redacted form;
+the errors of this package and of the pipeline redact their messages themselves.
+
+A catalog is somebody else's document. What its links and assets point to is opened only where the
+catalog itself lives, where a known provider keeps its imagery, or where the job says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from earthgptx.catalogs.errors import AddressRefused
+from earthgptx.catalogs.redaction import redacted
+
+SCHEMES = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Schemes of remote addresses that are opened."""
+PROVIDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "earth-search.aws.element84.com",
+        (
+            "*.amazonaws.com",
+            "sentinel-cogs",
+            "sentinel-s1-*",
+            "sentinel-s2-*",
+            "usgs-landsat",
+            "e84-earth-search-*",
+            "naip-*",
+            "copernicus-dem-*",
+        ),
+    ),
+    ("planetarycomputer.microsoft.com", ("*.blob.core.windows.net",)),
+    ("*.dataspace.copernicus.eu", ("*.dataspace.copernicus.eu", "eodata")),
+    ("landsatlook.usgs.gov", ("landsatlook.usgs.gov", "usgs-landsat")),
+    ("explorer.dea.ga.gov.au", ("data.dea.ga.gov.au", "dea-public-data*", "*.amazonaws.com")),
+    ("explorer.sandbox.dea.ga.gov.au", ("data.dea.ga.gov.au", "dea-public-data*")),
+)
+"""Hosts of catalogs, and the hosts and buckets where they keep their imagery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a job may open files."""
+
+    catalog: str
+    """Address of the catalog; what lives beside it may be opened."""
+    hosts: tuple[str, ...] = ()
+    """Further hosts and buckets, with `*` for any characters."""
+    folders: tuple[str, ...] = ()
+    """Further local folders."""
+
+    def check(self, address: str) -> None:
+        """Lets an address pass that may be opened.
+
+        Raises:
+            AddressRefused: it may not.
+        """
+        why = self._why_not(address)
+        if why:
+            raise AddressRefused(f"{redacted(address)} is not opened: {why}")
+
+    def _why_not(self, address: str) -> str:
+        if address != address.strip() or not address.isprintable():
+            return "it holds blanks or control characters at its ends, or unprintable ones"
+        if "::" in address or "/vsi" in unquote(address).lower():
+            return "chained and virtual addresses are never opened"
+        scheme = scheme_of(address)
+        if scheme in ("", "file"):
+            return self._why_not_local(address)
+        if scheme not in SCHEMES:
+            return f"only {', '.join(SCHEMES)} and local paths are opened"
+        host = host_of(address)
+        if self._is_own(scheme, host) or _matches(host, self.hosts):
+            return ""
+        if any(
+            fnmatchcase(host_of(self.catalog), own) and _matches(host, kept)
+            for own, kept in PROVIDERS
+        ):
+            return ""
+        if _is_private(host):
+            return f"{host} is a private address; name it under source.access.hosts if you trust it"
+        if self._is_local:
+            return ""  # the user's own file, which may point to any public place
+        return f"the catalog lives elsewhere; name {host} under source.access.hosts if you trust it"
+
+    @property
+    def _is_local(self) -> bool:
+        return scheme_of(self.catalog) in ("", "file")
+
+    def _is_own(self, scheme: str, host: str) -> bool:
+        return host == host_of(self.catalog) and scheme in (scheme_of(self.catalog), "https")
+
+    def _why_not_local(self, address: str) -> str:
+        path = Path(local_path(address)).resolve()
+        own = [Path(local_path(self.catalog)).resolve().parent] if self._is_local else []
+        if any(path.is_relative_to(folder) for folder in own):
+            return ""
+        if any(path.is_relative_to(Path(folder).resolve()) for folder in self.folders):
+            return ""
+        if not own:
+            return "a remote catalog does not open local files"
+        return (
+            f"it is a local file outside the catalog's folder {own[0]}; name its folder under "
+            "source.access.folders if you trust it"
+        )
+
+
+def scheme_of(address: str) -> str:
+    """Returns the scheme in lower case; empty for a local path."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+._-]*):", address)
+    return found[1].lower() if found else ""
+
+
+def host_of(address: str) -> str:
+    """Returns host and port, or the bucket, in lower case."""
+    try:
+        return urlsplit(address).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
+
+
+def local_path(address: str) -> str:
+    """Returns the path of a local address."""
+    return unquote(urlsplit(address).path) if scheme_of(address) == "file" else address
+
+
+def _matches(host: str, patterns: Iterable[str]) -> bool:
+    """Whether a host fits a pattern; a pattern without a port fits every port."""
+    return any(
+        fnmatchcase(host, each.lower()) or fnmatchcase(host.partition(":")[0], each.lower())
+        for each in patterns
+    )
+
+
+def _is_private(host: str) -> bool:
+    name = host.partition(":")[0]
+    try:
+        address = ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost" or name.endswith((".internal", ".local", ".localhost"))
+    return not address.is_global
