@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.publish import Published, is_ours, item_bytes, result_item
 from earthgptx.catalogs.redaction import redacted
@@ -127,9 +128,7 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
     tasks = plan.spec.tasks
     published = Published(
         id=name,
-        geometry=shapely.union_all(
-            [to_lonlat(grid.answer_area, grid.crs) for grid in plan.grids.values()]
-        ),
+        geometry=_covered(plan),
         start=min(start_of(item) for item in plan.items),
         end=max(start_of(item) for item in plan.items),
         crs=tuple(grid.crs for grid in plan.grids.values()),
@@ -157,3 +156,12 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
         },
     )
     return item_bytes(item)
+
+
+def _covered(plan: Plan) -> BaseGeometry:
+    """Returns the part of the AOI that Items show, lon/lat."""
+    pieces = []
+    for name, grid in plan.grids.items():
+        shown = shapely.union_all([each for each in plan.footprints[name] if not each.is_empty])
+        pieces.append(to_lonlat(shown.intersection(grid.answer_area), grid.crs))
+    return shapely.union_all(pieces)

@@ -167,6 +167,8 @@ def test_the_tables_beside_it_open_with_geopandas_and_pystac(result: Path) -> No
     west = gpd.read_parquet(f"{base}.objects.parquet", bbox=(2.9, 42, 3.05, 42.6))
     assert 0 < len(west) < len(objects)
     item = pystac.Item.from_file(f"{base}.item.json")
+    assert item.bbox is not None
+    assert item.bbox[2] - item.bbox[0] < 1, "the ground that the imagery shows, not the AOI's box"
     assert item.properties["proj:code"] == "EPSG:32631"
     assert item.properties["processing:lineage"].startswith("plan ")
     assert [c["name"] for c in item.assets["raster"].extra_fields["classification:classes"]] == [
