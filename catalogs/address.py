@@ -67,6 +67,11 @@ class Reach:
         if why:
             raise AddressRefused(f"{redacted(address)} is not opened: {why}")
 
+    def knows(self, address: str) -> bool:
+        """Whether an address is of the catalog's own host, or of one that the job names."""
+        host = host_of(address)
+        return self._is_own(scheme_of(address), host) or _matches(host, self.hosts)
+
     def _why_not(self, address: str) -> str:
         if address != address.strip() or not address.isprintable():
             return "it holds blanks or control characters at its ends, or unprintable ones"
@@ -78,7 +83,7 @@ class Reach:
         if scheme not in SCHEMES:
             return f"only {', '.join(SCHEMES)} and local paths are opened"
         host = host_of(address)
-        if self._is_own(scheme, host) or _matches(host, self.hosts):
+        if self.knows(address):
             return ""
         if any(
             fnmatchcase(host_of(self.catalog), own) and _matches(host, kept)

@@ -15,7 +15,7 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.address import Reach
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import api_io
@@ -45,7 +45,7 @@ def api_items(
     aoi: BaseGeometry,
     interval: tuple[Any, Any],
     expression: cql2.Expr | None,
-    reach: Reach,
+    opening: Opening,
     warn: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """Yields the Items that a STAC API finds, as dicts; each once.
@@ -56,7 +56,7 @@ def api_items(
         aoi: area of interest, lon/lat.
         interval: closed interval, UTC; None for an open end.
         expression: filter; left out where the server does not announce that it can filter.
-        reach: where the API's links may lead.
+        opening: how the API is opened, and where its links may lead.
         warn: takes a sentence if the server's count does not fit what came.
 
     Raises:
@@ -65,7 +65,7 @@ def api_items(
     """
     from pystac_client import Client
 
-    client = Client.open(catalog, stac_io=api_io(reach))
+    client = Client.open(catalog, stac_io=api_io(opening))
     asked = _request(client, collections, aoi, interval, expression)
     seen: set[tuple[str, str]] = set()
     matched, repeated = None, 0

@@ -22,7 +22,7 @@ from pystac.utils import str_to_datetime
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.address import Reach
+from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.publish import marked_parquet
@@ -39,7 +39,7 @@ def search(
     aoi: BaseGeometry,
     time: Interval,
     filter: str | None = None,
-    reach: Reach | None = None,
+    opening: Opening | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
@@ -54,7 +54,7 @@ def search(
         aoi: area of interest, lon/lat.
         time: closed interval, UTC; None for an open end.
         filter: CQL2 text. Always applied here, and also by servers that announce filtering.
-        reach: where links of the catalog may lead; None for the catalog's own place.
+        opening: how the catalog is opened, and where its links may lead; None for its usual way.
         warn: takes a sentence for each thing that may make the answer incomplete.
 
     Raises:
@@ -66,8 +66,8 @@ def search(
 
     expression = parse_filter(filter) if filter else None
     try:
-        reach = reach or Reach(catalog)
-        found = list(_candidates(catalog, collections, aoi, time, expression, reach, warn))
+        opening = opening or Opening.of(catalog, Access())
+        found = list(_candidates(catalog, collections, aoi, time, expression, opening, warn))
     except pystac.STACError as error:
         if isinstance(error.__cause__, CatalogError):
             raise error.__cause__ from error
@@ -196,7 +196,7 @@ def _candidates(
     aoi: BaseGeometry,
     time: Interval,
     expression: cql2.Expr | None,
-    reach: Reach,
+    opening: Opening,
     warn: Callable[[str], None],
 ) -> Iterator[pystac.Item]:
     if catalog.endswith(".parquet"):
@@ -210,7 +210,7 @@ def _candidates(
             aoi=aoi,
             interval=time,
             expression=expression,
-            reach=reach,
+            opening=opening,
             warn=warn,
         ):
             try:
@@ -218,7 +218,7 @@ def _candidates(
             except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
                 warn(f"item {found.get('id')} is left out, it is no STAC Item: {error!r}")
     else:
-        for item in read_static(catalog, reach).get_items(recursive=True):
+        for item in read_static(catalog, opening.reach).get_items(recursive=True):
             item.make_asset_hrefs_absolute()
             yield item
 

@@ -10,6 +10,7 @@ import fsspec
 import pystac
 from pystac.stac_io import DefaultStacIO
 
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import CatalogDown
 from earthgptx.catalogs.redaction import redacted
@@ -59,11 +60,11 @@ class FsspecIO(DefaultStacIO):
             file.write(txt)
 
 
-def api_io(reach: Reach) -> StacApiIO:
+def api_io(opening: Opening) -> StacApiIO:
     """Returns pystac-client I/O that retries 429 and 5xx with back-off and has a timeout.
 
     Args:
-        reach: what may be opened; the links of an API may point anywhere.
+        opening: what may be opened, as the links of an API may point anywhere; and its headers.
     """
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
@@ -77,11 +78,13 @@ def api_io(reach: Reach) -> StacApiIO:
     )
 
     def checked(request: Request) -> None:
-        reach.check(str(request.url))
+        opening.reach.check(str(request.url))
+        if opening.reach.knows(str(request.url)):
+            request.headers = {**request.headers, **opening.headers}
 
     def redirected(response: Response, **_: object) -> None:
         if response.is_redirect:
-            reach.check(urljoin(response.url, response.headers["location"]))
+            opening.reach.check(urljoin(response.url, response.headers["location"]))
 
     io = StacApiIO(max_retries=retry, timeout=TIMEOUT_S, request_modifier=checked)
     io.session.hooks["response"].append(redirected)

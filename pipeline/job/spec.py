@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from earthgptx.catalogs.address import Reach
+from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.redaction import redact_all, redacted
@@ -83,15 +83,6 @@ Side = Annotated[
     Annotated[Literal["native"], Tag("Native")] | Annotated[float, Field(gt=0), Tag("Number")],
     Discriminator(lambda value: "Native" if isinstance(value, str) else "Number"),
 ]
-
-
-class Access(_Section):
-    """What a job may open beside the catalog's own place and a known provider's."""
-
-    hosts: list[str] = []
-    """Hosts and buckets, `*` for any characters."""
-    folders: list[str] = []
-    """Local folders."""
 
 
 class Source(_Section):
@@ -346,11 +337,13 @@ class JobSpec(_Section):
             raise JobError("\n".join(f"{where}: {line}" for line in lines)) from error
         return spec._placed(folder) if folder else spec
 
-    @property
-    def reach(self) -> Reach:
-        """Where the job may open files."""
-        access = self.source.access
-        return Reach(self.source.catalog, tuple(access.hosts), tuple(access.folders))
+    def opening(self) -> Opening:
+        """Returns what is needed to open the imagery.
+
+        Raises:
+            CatalogError: the environment lacks a variable that `source.access` names.
+        """
+        return Opening.of(self.source.catalog, self.source.access)
 
     def redacted(self) -> dict[str, Any]:
         """Returns the job as a JSON document without passwords, tokens and signatures."""

@@ -14,7 +14,7 @@ import shapely
 from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.address import Reach
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.search import start_of
@@ -45,7 +45,7 @@ def usable_items(
     items: Sequence[pystac.Item],
     profiles: Sequence[CollectionProfile],
     aoi: BaseGeometry,
-    reach: Reach,
+    opening: Opening,
     *,
     allowed: int,
 ) -> UsableItems:
@@ -55,7 +55,7 @@ def usable_items(
         items: Items of a search. Their geometry may be null.
         profiles: profile of each Item.
         aoi: area of interest, lon/lat; Items with a mended footprint outside it are dropped.
-        reach: where the job may open files.
+        opening: what is needed to open the imagery.
         allowed: Items that may be refused.
 
     Raises:
@@ -70,8 +70,8 @@ def usable_items(
             if profile.mask:
                 keys.append(pick_asset(item, profile.mask.assets))
             for key in keys:
-                reach.check(item.assets[key].href)
-            native = native_grid(item, keys[0])
+                opening.reach.check(opening.address(item.assets[key]))
+            native = native_grid(item, keys[0], opening)
             footprint = _footprint(item, native)
         except (CatalogError, CRSError, JobError, SourceError) as error:
             if isinstance(error, SourceError) and error.passing:

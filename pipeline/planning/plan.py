@@ -18,6 +18,7 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.collections import modality_of, profile_of
 from earthgptx.catalogs.profiles import CollectionProfile, Modality
 from earthgptx.catalogs.redaction import redacted
@@ -51,6 +52,8 @@ class Plan:
     spec: JobSpec
     plan_id: str
     items: tuple[pystac.Item, ...]
+    opening: Opening
+    """What is needed to open the Items; no part of `plan_id`."""
     profiles: tuple[CollectionProfile, ...]
     """Profile of each Item."""
     modality: Modality
@@ -92,7 +95,12 @@ class Plan:
         box = self.grids[name].geobox(window).extent.geom
         footprints = self.footprints[name]
         return [
-            SceneItem(item=self.items[at], profile=self.profiles[at], footprint=footprints[at])
+            SceneItem(
+                item=self.items[at],
+                opening=self.opening,
+                profile=self.profiles[at],
+                footprint=footprints[at],
+            )
             for at in self.slices[time].items
             if footprints[at].intersects(box)
         ]
@@ -139,9 +147,10 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     for collection in spec.source.collections:
         profile_of(collection, spec.source.profiles)
     doubts: list[str] = []
-    items = _search(spec, aoi, doubts.append) if items is None else items
+    opening = spec.opening()
+    items = _search(spec, aoi, opening, doubts.append) if items is None else items
     read_by = [profile_of(item.collection_id or "", spec.source.profiles) for item in items]
-    usable = usable_items(items, read_by, aoi, spec.reach, allowed=spec.source.max_failed_items)
+    usable = usable_items(items, read_by, aoi, opening, allowed=spec.source.max_failed_items)
     items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices)
@@ -163,6 +172,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         spec=spec,
         plan_id="",
         items=tuple(items),
+        opening=opening,
         profiles=profiles,
         modality=modality,
         traits=traits,
@@ -226,13 +236,15 @@ def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:
         )
 
 
-def _search(spec: JobSpec, aoi: BaseGeometry, warn: Callable[[str], None]) -> list[pystac.Item]:
+def _search(
+    spec: JobSpec, aoi: BaseGeometry, opening: Opening, warn: Callable[[str], None]
+) -> list[pystac.Item]:
     return search(
         spec.source.catalog,
         collections=tuple(spec.source.collections),
         aoi=aoi,
         time=parse_interval(spec.source.time),
         filter=spec.source.filter,
-        reach=spec.reach,
+        opening=opening,
         warn=warn,
     )

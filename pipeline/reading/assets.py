@@ -5,7 +5,6 @@ Names the GDAL driver, refuses GDAL's virtual file systems, and raises errors th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 from rasterio.warp import calculate_default_transform
 
+from earthgptx.catalogs.access import Opening
+from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import SourceError
 
@@ -35,7 +36,7 @@ def gdal_options() -> dict[str, Any]:
     What a server answered is not kept between two openings of a file: GDAL would otherwise repeat
     an error from its memory after the server has recovered.
     """
-    options: dict[str, Any] = {
+    return {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         "GDAL_HTTP_MAX_RETRY": 2,
         "GDAL_HTTP_RETRY_DELAY": 1,
@@ -46,15 +47,6 @@ def gdal_options() -> dict[str, Any]:
         "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/vsi{each}/" for each in ("curl", "s3", "gs", "az")),
         "GDAL_CACHEMAX": 32 * 2**20,
     }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        parsed = urlparse(endpoint)
-        options |= {
-            "AWS_S3_ENDPOINT": parsed.netloc,
-            "AWS_HTTPS": "YES" if parsed.scheme == "https" else "NO",
-            "AWS_VIRTUAL_HOSTING": "FALSE",
-        }
-    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +82,29 @@ def pick_asset(item: pystac.Item, keys: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
-    """Opens the raster of an asset.
+def open_asset(
+    item: pystac.Item, key: str, opening: Opening, overview_level: int | None = None
+) -> Iterator[DatasetReader]:
+    """Opens the raster of an asset, or one of its overviews (0 is the finest).
 
     Raises:
         SourceError: the address is of a refused kind, or the file is missing, damaged, not a
             GeoTIFF or JPEG 2000, too large, or has another number of bands than its Item declares.
     """
-    href = item.assets[key].href
+    href = opening.address(item.assets[key])
     where = f"asset {key} of item {item.id} ({redacted(href)})"
-    _refuse_odd(href, where)
+    try:
+        opening.reach.check(href)
+        address = opening.signed(href)
+    except CatalogError as error:
+        down = isinstance(error, CatalogDown)
+        raise SourceError(f"{where}: {error}", unreachable=down, passing=down) from error
     # The driver is named because a VRT with the suffix .tif could read any local file.
     driver = "JP2OpenJPEG" if redacted(href).lower().endswith(".jp2") else "GTiff"
     try:
-        with rasterio.Env(**gdal_options()), rasterio.open(href, driver=driver) as raster:
+        level = {} if overview_level is None else {"overview_level": overview_level}
+        options = gdal_options() | opening.gdal(href)
+        with rasterio.Env(**options), rasterio.open(address, driver=driver, **level) as raster:
             if raster.width * raster.height > MAX_PIXELS:
                 raise SourceError(
                     f"{where} claims {raster.height} x {raster.width} px; "
@@ -116,10 +117,10 @@ def open_asset(item: pystac.Item, key: str) -> Iterator[DatasetReader]:
                 )
             yield raster
     except RasterioError as error:
-        raise unreadable(href, where, error) from error
+        raise unreadable(href, where, error, opening) from error
 
 
-def unreadable(href: str, where: str, error: Exception) -> SourceError:
+def unreadable(href: str, where: str, error: Exception, opening: Opening) -> SourceError:
     """Returns the error to raise for an asset that GDAL cannot read.
 
     A file of a server may be read well the next time, whatever GDAL says of it: an answer that
@@ -129,12 +130,15 @@ def unreadable(href: str, where: str, error: Exception) -> SourceError:
         href: address of the asset.
         where: asset and Item, for the message.
         error: error of rasterio or of a library above it.
+        opening: what the asset was opened with.
     """
     reason = " ".join(str(error.__cause__ or error).split())
     said = " ".join(str(each) for each in (error, error.__cause__))
     remote = urlparse(href).scheme.lower() not in ("", "file")
     refused = any(f"code: {code}" in said for code in (400, 401, 403, 404, 410))
     spoken = any(word in said for word in ("HTTP", "CURL", "curl", "timed out", "onnect"))
+    if any(f"code: {code}" in said for code in (401, 403)) or "AccessDenied" in said:
+        reason = f"{reason}; {opening.hint(href)}"
     return SourceError(
         f"{where} cannot be read: {reason}",
         unreachable=remote and (refused or spoken),
@@ -142,7 +146,7 @@ def unreadable(href: str, where: str, error: Exception) -> SourceError:
     )
 
 
-def native_grid(item: pystac.Item, key: str) -> NativeGrid:
+def native_grid(item: pystac.Item, key: str, opening: Opening) -> NativeGrid:
     """Returns the grid of an asset, from its Item if that declares it, else from the file's header.
 
     A raster in radar geometry (with ground control points) gets the grid that GDAL would warp it
@@ -157,7 +161,7 @@ def native_grid(item: pystac.Item, key: str) -> NativeGrid:
     transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
     if code and transform and shape:
         return _declared_grid(item, key, code, transform, shape)
-    with open_asset(item, key) as raster:
+    with open_asset(item, key, opening) as raster:
         return header_grid(raster, item, key)
 
 
@@ -231,14 +235,3 @@ def _declared_bands(asset: pystac.Asset) -> int:
     """Returns the number of bands that an Item declares for an asset; 0 if it declares none."""
     lists = (asset.extra_fields.get(key) for key in ("raster:bands", "eo:bands", "bands"))
     return max((len(bands) for bands in lists if bands), default=0)
-
-
-def _refuse_odd(href: str, where: str) -> None:
-    scheme = urlparse(href).scheme.lower()
-    if "/vsi" in href.lower() or (
-        scheme and scheme not in ("http", "https", "s3", "gs", "az", "abfs", "file")
-    ):
-        raise SourceError(
-            f"{where}: addresses of this kind are not opened; "
-            "use http(s), s3, gs, az or a local path"
-        )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
 from earthgptx.catalogs.radiometry import radiometry_of
 from earthgptx.pipeline.errors import SourceError
@@ -24,9 +25,10 @@ from earthgptx.pipeline.reading.window import ALIGNED_PX, read_window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneItem:
-    """An Item, with its profile and footprint."""
+    """An Item, with its profile and footprint, and what is needed to open it."""
 
     item: pystac.Item
+    opening: Opening
     profile: CollectionProfile
     footprint: BaseGeometry
     """Footprint in the CRS of the grid."""
@@ -41,6 +43,8 @@ class Scene:
     """(3, H, W), 0 where not valid."""
     valid: NDArray[np.bool_]
     """(H, W). True where an Item has unmasked data."""
+    source: NDArray[np.int16]
+    """(H, W). Number of the Item that each valid pixel shows, among those read; -1 elsewhere."""
     masked: NDArray[np.bool_]
     """(H, W). True where Items have data, but all of it is masked as cloud or shadow."""
     broken: NDArray[np.bool_]
@@ -82,9 +86,10 @@ def read_scene(
     """
     pixels = np.zeros((3, *window.shape), np.uint8)
     valid, clouded, broken = (np.zeros(window.shape, bool) for _ in range(3))
+    source = np.full(window.shape, -1, np.int16)
     errors: list[str] = []
     unreachable = False
-    for scene_item in items:
+    for number, scene_item in enumerate(items):
         part = window & _pixel_bounds(grid, scene_item.footprint)
         part = _unfilled(part, window, valid)
         if part.empty:
@@ -105,11 +110,13 @@ def read_scene(
         else:
             np.copyto(pixels[(slice(None), *at)], found.channels, where=fresh)
         valid[at] |= fresh
+        source[at][fresh] = number
         clouded[at] |= found.valid & found.hidden
     return Scene(
         window=window,
         pixels=pixels,
         valid=valid,
+        source=source,
         masked=clouded & ~valid,
         broken=broken & ~valid,
         errors=tuple(errors),
@@ -154,7 +161,7 @@ def _unfilled(part: Window, window: Window, valid: NDArray[np.bool_]) -> Window:
 def _read_item(grid: Grid, part: Window, source: SceneItem) -> _ItemPixels:
     """Reads a window inside the bounds of an Item."""
     item, profile = source.item, source.profile
-    raw = _read_bands(grid, part, item, profile)
+    raw = _read_bands(grid, part, source)
     channels = np.empty((3, *part.shape), np.uint8)
     valid = np.ones(part.shape, bool)
     for channel, band in enumerate(profile.bands):
@@ -165,17 +172,18 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> _ItemPixels:
     channels[:, ~valid] = 0
     hidden = np.zeros(part.shape, bool)
     if profile.mask:
-        hidden = _hidden(grid, part, item, profile.mask)
+        hidden = _hidden(grid, part, source, profile.mask)
     return _ItemPixels(part, channels, valid, hidden)
 
 
 def _read_bands(
-    grid: Grid, part: Window, item: pystac.Item, profile: CollectionProfile
+    grid: Grid, part: Window, source: SceneItem
 ) -> dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_]]]:
     """Returns stored values (h, w) and their data mask (h, w), by asset key and band index.
 
     Reads the bands of one asset together, and a band that serves several channels only once.
     """
+    item, profile = source.item, source.profile
     wanted: dict[str, list[Band]] = {}
     for band in profile.bands:
         bands = wanted.setdefault(pick_asset(item, band.assets), [])
@@ -185,7 +193,7 @@ def _read_bands(
     for key, bands in wanted.items():
         indexes = tuple(band.index for band in bands)
         nodata = radiometry_of(item, key, bands[0], profile).nodata
-        request = BandRequest(item, key, indexes, profile.resampling, nodata)
+        request = BandRequest(item, key, indexes, source.opening, profile.resampling, nodata)
         values, nodata = read_window(grid, part, request)
         for number, index in enumerate(indexes):
             raw[key, index] = values[number], _is_data(values[number], nodata)
@@ -197,9 +205,10 @@ def _is_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     return known if nodata is None or np.isnan(nodata) else known & (values != nodata)
 
 
-def _hidden(grid: Grid, part: Window, item: pystac.Item, mask: Mask) -> NDArray[np.bool_]:
+def _hidden(grid: Grid, part: Window, source: SceneItem, mask: Mask) -> NDArray[np.bool_]:
     """Returns where an Item's mask flags cloud or shadow, (h, w) bool."""
-    request = BandRequest(item, pick_asset(item, mask.assets), (1,), "nearest")
+    key = pick_asset(source.item, mask.assets)
+    request = BandRequest(source.item, key, (1,), source.opening, "nearest")
     values, _ = read_window(grid, part, request)
     flags = np.nan_to_num(values[0], nan=0).astype(np.int64)
     hidden = np.isin(flags, mask.values)

@@ -1,4 +1,4 @@
-"""Warps bands of an asset to a grid: by GDAL with ground control points, or by odc-stac.
+"""Warps bands of a raster to a grid, by its CRS or by its ground control points.
 
 Pixels are warped in square cells of `CELL_PX` that start at the grid's corner. GDAL's warped pixels
 depend on the requested window, but a result must not depend on where a block starts.
@@ -9,30 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pystac
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform
+from rasterio.windows import Window as RasterWindow
 
-from earthgptx.catalogs.redaction import redacted
+from earthgptx.catalogs.access import Opening
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import gdal_options, header_grid, unreadable
-
-if TYPE_CHECKING:
-    import xarray as xr
+from earthgptx.pipeline.reading.assets import header_grid
 
 CELL_PX = 512
-_EXTENSIONS = [
-    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
-    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
-]
+TOLERANCE_PX = 0.02
+"""Largest error of a pixel's place, at which GDAL interpolates places instead of projecting each.
+Its default of 0.125 is visible where two cells meet."""
+KERNEL_PX = 2
+"""Radius of the widest resampling kernel, cubic, in pixels of the source."""
+OUTLINE_PX = 32
+"""Distance between the points of a cell's border that are projected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class BandRequest:
     """Of the asset."""
     indexes: tuple[int, ...]
     """Numbers of the bands, from 1."""
+    opening: Opening
     resampling: str
     """rasterio's name of the method, used if pixels are warped."""
     nodata: float | None = None
@@ -61,113 +63,131 @@ def cached_crs(text: str) -> CRS:
     return CRS.from_user_input(text)
 
 
-def warp_by_points(
+def warp(
     grid: Grid, part: Window, request: BandRequest, raster: DatasetReader
-) -> NDArray[np.float32]:
-    """Warps bands of a raster in radar geometry by its ground control points.
+) -> tuple[NDArray[Any], float | None]:
+    """Warps bands of a raster, by its CRS if it has one, else by its ground control points.
+
+    A cell that lies inside the raster and meets no nodata stays in the raster's dtype, which GDAL
+    warps three times as fast.
 
     Returns:
-        (B, h, w) float32; NaN means no data.
-    """
-    native = header_grid(raster, request.item, request.key)
-    indexes = list(request.indexes)
-    points, crs = raster.gcps
-    scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
-    values = np.full((len(indexes), *part.shape), np.nan, np.float32)
-    for cell in _cells(part):
-        warped = np.full((len(indexes), CELL_PX, CELL_PX), np.nan, np.float32)
-        # A WarpedVRT with a target grid ignores the points. The tolerance is 0, since GDAL's
-        # default approximation of 0.125 px is visible where two cells meet.
-        reproject(
-            rasterio.band(raster, indexes),
-            warped,
-            gcps=points,
-            src_crs=crs,
-            src_nodata=request.nodata,
-            dst_crs=cached_crs(grid.crs),
-            dst_transform=grid.geobox(cell).affine,
-            dst_nodata=float("nan"),
-            resampling=Resampling[request.resampling],
-            tolerance=0,
-            XSCALE=scale,
-            YSCALE=scale,
-        )
-        here = cell & part
-        values[(slice(None), *here.within(part))] = warped[(slice(None), *here.within(cell))]
-    return values
-
-
-def warp_by_odc(grid: Grid, part: Window, request: BandRequest) -> NDArray[np.float32]:
-    """Warps bands of an asset that has a CRS, by odc-stac.
-
-    Returns:
-        (B, h, w) float32; NaN means no data.
+        Bands (B, h, w) and the value that means no data: float32 and NaN, or the raster's dtype and
+        None if all cells are whole.
 
     Raises:
-        SourceError: the asset cannot be read.
+        SourceError: the raster has neither a CRS nor ground control points.
     """
-    whole = _cells_around(part)
-    try:
-        loaded = _odc_graph(grid, whole, request).compute(scheduler="synchronous")
-    except (RasterioError, OSError, ValueError) as error:
-        address = redacted(request.asset.href)
-        where = f"asset {request.key} of item {request.item.id} ({address})"
-        raise unreadable(request.asset.href, where, error) from error
-    at = part.within(whole)
-    return np.stack([loaded[_band_name(index)].values[at] for index in request.indexes])
+    cells = {}
+    if raster.crs is None:
+        native = header_grid(raster, request.item, request.key)
+        points, crs = raster.gcps
+        scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
+        source = _Source(rasterio.band(raster, list(request.indexes)), crs, points, None)
+        for cell in _cells(part):
+            cells[cell] = _warp_cell(grid, cell, request, source, scale, 0.0)
+    else:
+        scale = min(step_ratio(grid, raster), 1.0)
+        for cell in _cells(part):
+            source = _whole(grid, cell, request, raster, scale) or _Source(
+                rasterio.band(raster, list(request.indexes)), raster.crs, None, None
+            )
+            cells[cell] = _warp_cell(grid, cell, request, source, scale, TOLERANCE_PX)
+    whole = all(values.dtype != np.float32 for values in cells.values())
+    dtype = next(iter(cells.values())).dtype if whole else np.dtype(np.float32)
+    merged = np.empty((len(request.indexes), *part.shape), dtype)
+    for cell, values in cells.items():
+        here = cell & part
+        merged[(slice(None), *here.within(part))] = values[(slice(None), *here.within(cell))]
+    return merged, None if whole else float("nan")
 
 
-def _odc_graph(grid: Grid, window: Window, request: BandRequest) -> xr.Dataset:
-    """Returns a lazy dataset of the bands, with one Dask chunk per cell."""
-    import odc.stac
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a cell is warped from: bands of a file, or a piece of them in memory."""
 
-    odc.stac.configure_rio(**gdal_options())
-    declared = _declared(request.nodata)
-    lazy: xr.Dataset = odc.stac.load(
-        [_declared_item(request)],
-        bands=[_band_name(index) for index in request.indexes],
-        geobox=grid.geobox(window),
-        chunks={"x": CELL_PX, "y": CELL_PX},
-        resampling=request.resampling,
-        dtype="float32",
-        nodata=float("nan"),
-        stac_cfg={"*": {"assets": {"*": declared}}},
+    bands: Any
+    crs: CRS
+    points: Any
+    """Ground control points, or None."""
+    transform: Affine | None
+    """Of a piece in memory, which has no nodata; None for bands of a file."""
+
+
+def _warp_cell(
+    grid: Grid, cell: Window, request: BandRequest, source: _Source, scale: float, tolerance: float
+) -> NDArray[Any]:
+    shape = (len(request.indexes), CELL_PX, CELL_PX)
+    nodata: dict[str, Any] = {}
+    if source.transform is not None:
+        warped: NDArray[Any] = np.zeros(shape, source.bands.dtype)
+        placed: dict[str, Any] = {"src_crs": source.crs, "src_transform": source.transform}
+    else:
+        warped = np.full(shape, np.nan, np.float32)
+        nodata = {"src_nodata": request.nodata, "dst_nodata": float("nan")}
+        placed = {"gcps": source.points, "src_crs": source.crs} if source.points else {}
+    reproject(  # a WarpedVRT with a target grid ignores the points
+        source.bands,
+        warped,
+        **placed,
+        **nodata,
+        dst_crs=cached_crs(grid.crs),
+        dst_transform=grid.geobox(cell).affine,
+        resampling=Resampling[request.resampling],
+        tolerance=tolerance,
+        XSCALE=scale,
+        YSCALE=scale,
     )
-    return lazy.isel(time=0)
+    return warped
 
 
-def _declared_item(request: BandRequest) -> pystac.Item:
-    """Returns a copy of an Item with one asset and its bands; odc-stac skips undeclared bands."""
-    item = request.item
-    copy = pystac.Item(
-        item.id,
-        item.geometry,
-        item.bbox,
-        item.datetime or item.common_metadata.start_datetime,
-        {},
-        stac_extensions=list(_EXTENSIONS),
-    )
-    bands = range(1, max(request.indexes) + 1)
-    fields = {
-        "eo:bands": [{"name": _band_name(index)} for index in bands],
-        "raster:bands": [_declared(request.nodata)] * len(bands),
-    }
-    asset = pystac.Asset(
-        request.asset.href,
-        media_type=pystac.MediaType.COG,
-        roles=["data"],
-        extra_fields=fields,
-    )
-    copy.add_asset(request.key, asset)
-    return copy
+def _whole(
+    grid: Grid, cell: Window, request: BandRequest, raster: DatasetReader, scale: float
+) -> _Source | None:
+    """Returns the piece of a raster that a cell needs, if all of it is there and is data."""
+    if np.dtype(raster.dtypes[0]).kind == "f":
+        return None
+    margin = int(np.ceil(KERNEL_PX / scale)) + 1
+    x, y = np.array([grid.affine @ at for at in _outline(cell)]).T
+    there = transform(cached_crs(grid.crs), raster.crs, x.tolist(), y.tolist())
+    inverse: Affine = ~raster.transform
+    cols, rows = np.array([inverse @ at for at in zip(*there, strict=True)]).T
+    if not np.isfinite([cols, rows]).all():
+        return None
+    row0, row1 = int(rows.min()) - margin, int(rows.max()) + 1 + margin
+    col0, col1 = int(cols.min()) - margin, int(cols.max()) + 1 + margin
+    if min(row0, col0) < 0 or row1 > raster.height or col1 > raster.width:
+        return None
+    at = RasterWindow(col0, row0, col1 - col0, row1 - row0)
+    values = raster.read(list(request.indexes), window=at)
+    if request.nodata is not None and (values == request.nodata).any():
+        return None
+    return _Source(values, raster.crs, None, raster.window_transform(at))
 
 
-def _declared(nodata: float | None) -> dict[str, Any]:
-    return {"data_type": "float32"} | ({} if nodata is None else {"nodata": nodata})
+def _outline(cell: Window) -> Iterator[tuple[int, int]]:
+    """Yields points (column, row) along the border of a cell."""
+    for step in range(0, CELL_PX + 1, OUTLINE_PX):
+        yield cell.x0 + step, cell.y0
+        yield cell.x0 + step, cell.y1
+        yield cell.x0, cell.y0 + step
+        yield cell.x1, cell.y0 + step
 
 
-def _band_name(index: int) -> str:
-    return f"b{index}"
+def step_ratio(grid: Grid, raster: DatasetReader) -> float:
+    """Returns the side of a raster's pixel in pixels of the grid, at the raster's centre.
+
+    One number for the whole raster, with two significant digits: whatever window is read, it is
+    smoothed alike.
+    """
+    row, col = raster.height / 2, raster.width / 2
+    corners = [raster.transform @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
+    x, y = zip(*corners, strict=True)
+    there = transform(raster.crs, cached_crs(grid.crs), x, y)
+    inverse: Affine = ~grid.affine
+    (c0, r0), (c1, r1), (c2, r2) = (inverse @ at for at in zip(there[0], there[1], strict=True))
+    area = abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))
+    return float(f"{area**0.5:.2g}") if np.isfinite(area) and area > 0 else 1.0
 
 
 def _cells(part: Window) -> Iterator[Window]:

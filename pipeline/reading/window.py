@@ -13,7 +13,7 @@ from rasterio.windows import Window as RasterWindow
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.reading.assets import NativeGrid, open_asset
-from earthgptx.pipeline.reading.warping import BandRequest, cached_crs, warp_by_odc, warp_by_points
+from earthgptx.pipeline.reading.warping import BandRequest, cached_crs, step_ratio, warp
 
 ALIGNED_PX = 0.01
 """Largest offset between the pixels of an asset and a grid, over the whole asset, at which they
@@ -37,7 +37,7 @@ def read_window(
     Raises:
         SourceError: the asset cannot be read, or lacks one of the bands.
     """
-    with open_asset(request.item, request.key) as raster:
+    with open_asset(request.item, request.key, request.opening) as raster:
         if max(request.indexes) > raster.count:
             raise SourceError(
                 f"asset {request.key} of item {request.item.id} has {raster.count} bands, its "
@@ -45,12 +45,30 @@ def read_window(
             )
         if request.nodata is None and raster.nodata is not None:
             request = replace(request, nodata=float(raster.nodata))
-        if raster.crs is None:
-            return warp_by_points(grid, part, request, raster), float("nan")
-        offset = _offset(NativeGrid(raster.crs, raster.transform, raster.shape), grid)
-        if offset is not None:
-            return _read_aligned(part, raster, offset, request)
-    return warp_by_odc(grid, part, request), float("nan")
+        if raster.crs is not None:
+            offset = _offset(NativeGrid(raster.crs, raster.transform, raster.shape), grid)
+            if offset is not None:
+                return _read_aligned(part, raster, offset, request)
+            level = _overview(grid, raster, request)
+        else:
+            level = None
+        if level is None:
+            return warp(grid, part, request, raster)
+    with open_asset(request.item, request.key, request.opening, level) as raster:
+        return warp(grid, part, request, raster)
+
+
+def _overview(grid: Grid, raster: DatasetReader, request: BandRequest) -> int | None:
+    """Returns the coarsest overview that is still finer than the grid; None for full resolution.
+
+    Classes, which are read by `nearest`, are never read from overviews: those may be averages.
+    """
+    coarser = 1 / step_ratio(grid, raster)
+    if request.resampling == "nearest":
+        return None
+    factors = raster.overviews(request.indexes[0])
+    fitting = [level for level, factor in enumerate(factors) if factor <= coarser * 1.01]
+    return fitting[-1] if fitting else None
 
 
 def _offset(native: NativeGrid, grid: Grid) -> tuple[int, int] | None:

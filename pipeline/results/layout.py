@@ -116,7 +116,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "refused_items": plan.refused_items,
         "warnings": list(plan.warnings),
         "software": {
-            name: version(name) for name in ("earthgptx", "zarr", "rasterio", "odc-stac", "numpy")
+            name: version(name) for name in ("earthgptx", "zarr", "rasterio", "odc-geo", "numpy")
         },
     }
 

@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from earthgptx.pipeline.engine.run import run
     from earthgptx.pipeline.job.spec import JobSpec
     from earthgptx.pipeline.planning.plan import plan
+    from earthgptx.pipeline.planning.scenes import open_scene
     from earthgptx.pipeline.results.query import open_result
 
     __version__: str
 
-__all__ = ["JobSpec", "__version__", "open_model", "open_result", "plan", "run"]
+__all__ = ["JobSpec", "__version__", "open_model", "open_result", "open_scene", "plan", "run"]
 
 _HOMES = {
     "JobSpec": "pipeline.job.spec",
     "plan": "pipeline.planning.plan",
     "run": "pipeline.engine.run",
     "open_result": "pipeline.results.query",
+    "open_scene": "pipeline.planning.scenes",
     "open_model": "pipeline.analyst",
 }
 

@@ -137,7 +137,7 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
         aoi=read_aoi(source.aoi),
         time=parse_interval(source.time),
         filter=source.filter,
-        reach=spec.reach,
+        opening=spec.opening(),
         warn=doubts.append,
     )
     print_warnings(doubts)

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earthgptx import JobSpec, plan
+from earthgptx.catalogs.access import Access
 from earthgptx.catalogs.profiles import Band, CollectionProfile
 from earthgptx.catalogs.radiometry import Radiometry
 from earthgptx.pipeline.errors import JobError, SourceError
 from earthgptx.pipeline.job.grid import Window
-from earthgptx.pipeline.job.spec import Access
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scaling import to_8bit
 from earthgptx.pipeline.reading.scene import Scene, read_scene
@@ -425,7 +425,7 @@ def test_a_scene_is_one_radiometry_before_and_since_the_change_of_baseline(
                 raster.write(shifted)
             item.assets[key].href = str(target)
         spec = real_job(data, "sentinel-2-l2a", grid={"resolution": resolution})
-        access = Access(folders=[str(tmp_path)])
+        access = Access(folders=(str(tmp_path),))
         source = spec.source.model_copy(update={"access": access})
         spec = spec.model_copy(update={"source": source})
         made = plan(spec, items=[item])
