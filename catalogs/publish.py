@@ -34,7 +34,9 @@ class Published:
 
     id: str
     geometry: BaseGeometry
-    """Answer area, lon/lat."""
+    """Ground that the imagery shows, lon/lat, cut at the antimeridian."""
+    bbox: tuple[float, ...]
+    """West, south, east, north; west exceeds east across the antimeridian."""
     start: datetime
     end: datetime
     crs: tuple[str, ...]
@@ -76,7 +78,7 @@ def result_item(result: Published, assets: dict[str, tuple[str, str]]) -> pystac
     item = pystac.Item(
         id=result.id,
         geometry=shapely.geometry.mapping(result.geometry),
-        bbox=list(result.geometry.bounds),
+        bbox=list(result.bbox),
         datetime=None,
         start_datetime=result.start,
         end_datetime=result.end,

@@ -17,6 +17,7 @@ from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.scratch import Scratch
 from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.job.lonlat import bbox
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
@@ -126,9 +127,11 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
     """
     name = plan.spec.output.removesuffix(".zarr").rsplit("/", 1)[-1]
     tasks = plan.spec.tasks
+    covered = _covered(plan)
     published = Published(
         id=name,
-        geometry=_covered(plan),
+        geometry=covered,
+        bbox=tuple(bbox(covered)),
         start=min(start_of(item) for item in plan.items),
         end=max(start_of(item) for item in plan.items),
         crs=tuple(grid.crs for grid in plan.grids.values()),

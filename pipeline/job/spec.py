@@ -40,16 +40,17 @@ class BboxAoi(_Section):
     """An AOI as lon/lat bounds."""
 
     bbox: tuple[float, float, float, float]
-    """West, south, east, north in degrees. Bounds across the antimeridian are refused."""
+    """West, south, east, north in degrees; west exceeds east across the antimeridian."""
 
     @field_validator("bbox")
     @classmethod
     def _ordered(cls, bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
         west, south, east, north = bbox
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        narrow = west < east or (west > east and east + 360 - west < 180)
+        if not (max(abs(west), abs(east)) <= 180 and narrow and -90 <= south < north <= 90):
             raise ValueError(
-                f"{list(bbox)} is not [west, south, east, north] in degrees "
-                "with west < east, south < north"
+                f"{list(bbox)} is not [west, south, east, north] in degrees with west < east, "
+                "south < north (west > east crosses the antimeridian: less than 180 degrees)"
             )
         return bbox
 

@@ -11,6 +11,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.job.lonlat import cut
 from earthgptx.pipeline.job.spec import BboxAoi, WktAoi
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def read_aoi(aoi: str | BboxAoi | WktAoi) -> BaseGeometry:
         JobError: the AOI cannot be read, has no area, or is not in lon/lat.
     """
     if isinstance(aoi, BboxAoi):
-        return shapely.box(*aoi.bbox)
+        west, south, east, north = aoi.bbox
+        return cut(shapely.box(west, south, east + 360 * (east < west), north))
     if isinstance(aoi, WktAoi):
         try:
             area = shapely.from_wkt(aoi.wkt)

@@ -20,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid
+from earthgptx.pipeline.job.lonlat import cut, unwrapped
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.objects.parts import Part
 
@@ -70,6 +71,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
     geometries = shapely.transform(
         outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1]))
     )
+    geometries = unwrapped(geometries)
     metres = _local_metres(geometries)
     return [
         GroundedObject(
@@ -77,7 +79,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
             grid=grid.name,
             time=time,
             part=part,
-            geometry=geometry,
+            geometry=cut(geometry),
             area_m2=area,
             length_m=length,
             width_m=width,

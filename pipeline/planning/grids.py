@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.job.grid import Grid
+from earthgptx.pipeline.job.lonlat import boxes, middle
 from earthgptx.pipeline.job.spec import GridSpec
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import parse_crs, project
@@ -111,8 +112,8 @@ def _chosen_crs(spec: GridSpec, natives: list[NativeGrid], items: list[pystac.It
     chosen = []
     for native, item in zip(natives, items, strict=True):
         rotated = native.transform.b or native.transform.d
-        middle = _bbox(item).centroid
-        utm = CRS.from_epsg(utm_epsg(middle.x, middle.y))
+        centre = middle(shapely.geometry.shape(item.geometry))
+        utm = CRS.from_epsg(utm_epsg(centre.x, centre.y))
         chosen.append(utm if native.crs.is_geographic or rotated else native.crs)
     return chosen
 
@@ -238,4 +239,4 @@ def _name(crs: CRS) -> str:
 
 
 def _bbox(item: pystac.Item) -> BaseGeometry:
-    return shapely.box(*shapely.geometry.shape(item.geometry).bounds)
+    return boxes(shapely.geometry.shape(item.geometry))

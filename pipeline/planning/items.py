@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pystac
 import shapely
 from rasterio.errors import CRSError
@@ -19,6 +20,7 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.errors import JobError, Outage, SourceError
+from earthgptx.pipeline.job.lonlat import bbox, crosses
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
 from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
@@ -83,7 +85,7 @@ def usable_items(
                 continue
             item = item.clone()
             item.geometry = shapely.geometry.mapping(footprint)
-            item.bbox = list(footprint.bounds)
+            item.bbox = bbox(footprint)
             found.mended.append(item.id)
         found.items.append(item)
         found.profiles.append(profile)
@@ -96,12 +98,21 @@ def usable_items(
 def _footprint(item: pystac.Item, native: NativeGrid) -> BaseGeometry | None:
     """Returns the extent of an Item's asset if the Item's own footprint is odd; None if it is not.
 
-    Odd is what is null, empty, no polygon, not in degrees, or apart from the asset.
+    Odd is what is null, empty, no polygon, not in degrees, apart from the asset, or crosses the
+    antimeridian without being cut there.
     """
     try:
         given = shapely.make_valid(shapely.geometry.shape(item.geometry))
         west, south, east, north = given.bounds
-        sound = given.area > 0 and west >= -180 and east <= 180 and south >= -90 and north <= 90
+        whole = not crosses(np.array([given], object))[0]
+        sound = (
+            whole
+            and given.area > 0
+            and west >= -180
+            and east <= 180
+            and south >= -90
+            and north <= 90
+        )
     except (AttributeError, KeyError, TypeError, ValueError, shapely.GEOSException):
         sound = False
     if sound and _middle(native).intersects(given.envelope):

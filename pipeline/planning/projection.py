@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.job.lonlat import cut, unwrapped
 from earthgptx.pipeline.job.vectors import LONLAT
 
 _GEOD = pyproj.Geod(ellps="WGS84")
@@ -29,6 +30,10 @@ def project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometry
         JobError: a part of the geometry cannot be projected to the target CRS.
     """
     move = transformer(source if isinstance(source, str) else source.to_wkt(), target.to_wkt())
+    return shapely.make_valid(_projected(shape, move, target.to_string()))
+
+
+def _projected(shape: BaseGeometry, move: pyproj.Transformer, target: str) -> BaseGeometry:
     west, south, east, north = shape.bounds
     longest = max(east - west, north - south) / SEGMENTS
     dense = shapely.segmentize(shape, longest) if shape.area else shape
@@ -37,10 +42,9 @@ def project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometry
     )
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise JobError(
-            f"the AOI or an item's footprint cannot be drawn in {target.to_string()}; "
-            "choose another grid.crs"
+            f"the AOI or an item's footprint cannot be drawn in {target}; choose another grid.crs"
         )
-    return shapely.make_valid(moved)
+    return moved
 
 
 def ground_metres(grid: Grid, window: Window) -> float:
@@ -69,8 +73,14 @@ def transformer(source: str, target: str) -> pyproj.Transformer:
 
 
 def to_lonlat(shape: BaseGeometry, crs: str) -> BaseGeometry:
-    """Projects a geometry from a CRS to lon/lat."""
-    return project(shape, parse_crs(crs), CRS.from_user_input(LONLAT))
+    """Projects a geometry from a CRS to lon/lat, cut at the antimeridian.
+
+    Raises:
+        JobError: a part of the geometry has no lon/lat.
+    """
+    moved = _projected(shape, transformer(crs, LONLAT), LONLAT)
+    [continuous] = unwrapped(np.array([moved], object))
+    return cut(shapely.make_valid(continuous))
 
 
 def parse_crs(text: str) -> CRS:

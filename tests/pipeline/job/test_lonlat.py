@@ -1,0 +1,50 @@
+"""Geometries at the antimeridian."""
+
+import numpy as np
+import pytest
+import shapely
+
+from earthgptx.pipeline.job.lonlat import bbox, boxes, crosses, cut, middle, unwrapped
+
+EAST = shapely.box(179, 10, 180, 11)
+BEYOND = shapely.box(179, 10, 181, 11)
+JUMPS = shapely.Polygon([(179, 10), (-179, 10), (-179, 11), (179, 11)])
+WORLD = shapely.box(-180, -90, 180, 90)
+
+
+@pytest.mark.parametrize("geometry", [BEYOND, JUMPS], ids=["beyond", "jumps"])
+def test_a_polygon_is_cut_in_two(geometry: shapely.Polygon) -> None:
+    found = cut(geometry)
+    assert found.geom_type == "MultiPolygon"
+    assert sorted(part.bounds for part in found.geoms) == [
+        (-180, 10, -179, 11),
+        (179, 10, 180, 11),
+    ]
+    assert found.area == pytest.approx(2)
+    assert bbox(found) == [179, 10, -179, 11]
+    assert cut(found).equals(found)
+
+
+def test_a_multipolygon_is_cut_too() -> None:
+    both = shapely.MultiPolygon([BEYOND, shapely.box(170, 10, 171, 11)])
+    assert cut(both).area == pytest.approx(3)
+    assert cut(both).bounds[2] == 180
+
+
+@pytest.mark.parametrize("geometry", [EAST, WORLD, shapely.Polygon()])
+def test_what_does_not_cross_stays(geometry: shapely.Polygon) -> None:
+    assert cut(geometry) is geometry
+    assert not crosses(np.array([geometry], object))[0]
+
+
+def test_unwrapped_longitudes_go_on() -> None:
+    one, other = unwrapped(np.array([JUMPS, EAST], object))
+    assert one.bounds == (179, 10, 181, 11)
+    assert other is EAST
+
+
+def test_boxes_and_middles_are_those_of_the_parts() -> None:
+    halves = cut(shapely.box(178, 10, 181, 11))
+    assert boxes(halves).area == pytest.approx(3)
+    assert middle(halves).x == pytest.approx(179)
+    assert boxes(shapely.box(1, 2, 3, 4).boundary.convex_hull).bounds == (1, 2, 3, 4)
