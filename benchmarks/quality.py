@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from benchmarks.report import arguments, report
 from earthgptx import JobSpec, open_result, plan, run
-from earthgptx.catalogs.search import thaw
+from earthgptx.catalogs.geoparquet import thaw
 from earthgptx.model.interface.tile import TileInput
 from earthgptx.pipeline.analysis.cfar import RING_PX, Cfar
 from earthgptx.pipeline.job.spec import items_beside

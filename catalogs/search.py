@@ -1,21 +1,15 @@
 """One search for all kinds of catalogs: a STAC API, a static catalog, a stac-geoparquet file.
 
-Takes collections, an AOI, a time range and a filter, and returns pystac Items. `frozen` gives them
-as stac-geoparquet, so that a plan can be repeated without the catalog. Every worker loads this
-module, so slow imports are inside the functions that need them.
+Takes collections, an AOI, a time range and a filter, and returns pystac Items. Every worker loads
+this module, so slow imports are inside the functions that need them.
 """
 
 from __future__ import annotations
 
-import io
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import cql2
-import fsspec
-import numpy as np
 import pystac
 import shapely
 from pystac.utils import str_to_datetime
@@ -25,8 +19,8 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
-from earthgptx.catalogs.publish import marked_parquet
-from earthgptx.catalogs.redaction import redact_all, redacted
+from earthgptx.catalogs.geoparquet import item_of, thaw
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
 Interval = tuple[datetime | None, datetime | None]
@@ -40,6 +34,7 @@ def search(
     time: Interval,
     filter: str | None = None,
     opening: Opening | None = None,
+    assets: Collection[str] = (),
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
@@ -55,6 +50,8 @@ def search(
         time: closed interval, UTC; None for an open end.
         filter: CQL2 text. Always applied here, and also by servers that announce filtering.
         opening: how the catalog is opened, and where its links may lead; None for its usual way.
+        assets: keys of the assets that are needed, where leaving others out saves memory; empty for
+            all.
         warn: takes a sentence for each thing that may make the answer incomplete.
 
     Raises:
@@ -67,7 +64,9 @@ def search(
     expression = parse_filter(filter) if filter else None
     try:
         opening = opening or Opening.of(catalog, Access())
-        found = list(_candidates(catalog, collections, aoi, time, expression, opening, warn))
+        found = list(
+            _candidates(catalog, collections, aoi, time, expression, opening, assets, warn)
+        )
     except pystac.STACError as error:
         if isinstance(error.__cause__, CatalogError):
             raise error.__cause__ from error
@@ -84,58 +83,15 @@ def search(
     in_aoi = [item for item in in_time if _may_meet(item, aoi)]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
+        if catalog.endswith(".parquet"):  # to say what is there, all of it
+            found = thaw(catalog)
+            in_collections = [item for item in found if item.collection_id in collections]
+            in_time = [item for item in in_collections if _meets(item, time)]
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
     return sorted(
         unique.values(), key=lambda item: (start_of(item), item.collection_id or "", item.id)
     )
-
-
-def frozen(items: Iterable[pystac.Item]) -> bytes:
-    """Returns Items as a stac-geoparquet file, with redacted texts and without links."""
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
-
-    bare = [
-        _unsigned(item.to_dict(include_self_link=False, transform_hrefs=False)) for item in items
-    ]
-    table = parse_stac_items_to_arrow(bare)
-    memory = fsspec.filesystem("memory")
-    name = f"/{uuid.uuid4().hex}.parquet"
-    try:
-        to_parquet(table, name, filesystem=PyFileSystem(FSSpecHandler(memory)))
-        return marked_parquet(io.BytesIO(memory.cat_file(name)))
-    finally:
-        memory.rm(name)
-
-
-def thaw(url: str) -> list[pystac.Item]:
-    """Reads Items from stac-geoparquet, made by `frozen` or by any other tool.
-
-    Raises:
-        CatalogDown: the file cannot be read as stac-geoparquet.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    try:
-        with fsspec.open(url, "rb") as file:
-            table = pq.read_table(file)
-        at = table.schema.get_field_index("bbox")
-        # GeoParquet before 1.1 and Planetary Computer store bbox as a list of four numbers.
-        if pa.types.is_list(table.schema.types[at]):
-            edges = np.stack(table.column(at).to_numpy()).T
-            boxes = pa.StructArray.from_arrays(
-                [pa.array(edge) for edge in edges], ["xmin", "ymin", "xmax", "ymax"]
-            )
-            table = table.set_column(at, "bbox", boxes)
-        rows = [_without_nulls(row) for row in stac_table_to_items(table)]
-        return [pystac.Item.from_dict(row) for row in rows]
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise CatalogDown(
-            f"{redacted(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
-        ) from error
 
 
 def parse_filter(text: str) -> cql2.Expr:
@@ -197,10 +153,11 @@ def _candidates(
     time: Interval,
     expression: cql2.Expr | None,
     opening: Opening,
+    assets: Collection[str],
     warn: Callable[[str], None],
 ) -> Iterator[pystac.Item]:
     if catalog.endswith(".parquet"):
-        yield from thaw(catalog)
+        yield from thaw(catalog, collections=collections, aoi=aoi, time=time, assets=assets)
         return
     document = read_json(catalog)
     if document.get("type") == "Catalog" and "conformsTo" in document:
@@ -214,7 +171,7 @@ def _candidates(
             warn=warn,
         ):
             try:
-                yield pystac.Item.from_dict(found, preserve_dict=False)
+                yield item_of(found)
             except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
                 warn(f"item {found.get('id')} is left out, it is no STAC Item: {error!r}")
     else:
@@ -318,23 +275,3 @@ def _moment_end(text: str) -> datetime:
     if len(text) == 7:
         return (start + timedelta(days=32)).replace(day=1) - just_before
     return start + timedelta(days=1) - just_before if len(text) == 10 else start
-
-
-def _unsigned(document: dict[str, Any]) -> dict[str, Any]:
-    for asset in document["assets"].values():
-        asset["href"] = redacted(asset["href"])
-    document = redact_all(document)
-    # A parquet column has one type, but links differ between catalogs. A plan does not need them.
-    document["links"] = []
-    return document
-
-
-def _without_nulls(value: Any) -> Any:
-    """Drops keys that are null because parquet adds them when other Items have them."""
-    if isinstance(value, dict):
-        return {
-            key: _without_nulls(inner)
-            for key, inner in value.items()
-            if inner is not None or key == "datetime"
-        }
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 import zarr
 
-from earthgptx.catalogs.search import frozen
+from earthgptx.catalogs.geoparquet import frozen
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine import ledger
 from earthgptx.pipeline.engine.drive import drive

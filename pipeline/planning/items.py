@@ -87,12 +87,33 @@ def usable_items(
             item.geometry = shapely.geometry.mapping(footprint)
             item.bbox = bbox(footprint)
             found.mended.append(item.id)
-        found.items.append(item)
+        found.items.append(_lean(item, keys))
         found.profiles.append(profile)
         found.natives.append(native)
     if len(found.refused) > allowed or not found.items:
         raise JobError(_too_many(found.refused, len(items)))
     return found
+
+
+def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
+    """Returns an Item with only the assets that are read, and without links but its own.
+
+    Plans are sent to replicas and written beside results.
+    """
+    lean = pystac.Item(
+        item.id,
+        item.geometry,
+        item.bbox,
+        item.datetime,
+        item.properties,
+        stac_extensions=item.stac_extensions,
+        collection=item.collection_id,
+        assets={key: item.assets[key] for key in dict.fromkeys(keys)},
+    )
+    own = item.get_self_href()
+    if own:
+        lean.set_self_href(own)
+    return lean
 
 
 def _footprint(item: pystac.Item, native: NativeGrid) -> BaseGeometry | None:

@@ -227,6 +227,13 @@ def _values(item: pystac.Item, profile: CollectionProfile) -> list[list[float | 
     return [[each.scale, each.offset, each.nodata] for each in radiometries(item, profile)]
 
 
+def _read_assets(spec: JobSpec) -> set[str]:
+    """Returns the keys of all assets that the job's profiles may read."""
+    profiles = [profile_of(each, spec.source.profiles) for each in spec.source.collections]
+    keys = {key for profile in profiles for band in profile.bands for key in band.assets}
+    return keys | {key for profile in profiles if profile.mask for key in profile.mask.assets}
+
+
 def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:
     if spec.grid.halo_px <= traits.context_px:
         raise JobError(
@@ -246,5 +253,6 @@ def _search(
         time=parse_interval(spec.source.time),
         filter=spec.source.filter,
         opening=opening,
+        assets=_read_assets(spec),
         warn=warn,
     )

@@ -20,7 +20,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from earthgptx.catalogs.search import thaw
+from earthgptx.catalogs.geoparquet import thaw
 from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.spec import JobSpec, items_beside

@@ -14,8 +14,9 @@ import pytest
 import shapely
 
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
+from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.catalogs.redaction import redacted
-from earthgptx.catalogs.search import frozen, parse_interval, search, thaw
+from earthgptx.catalogs.search import parse_interval, search
 from tests.archive import Archive
 from tests.catalogs.servers import Cassette, Server
 

@@ -121,7 +121,8 @@ def demo(
 @app.command(epilog="Example: earthgptx search examples/harbour.yaml")
 def search(job: JobFile, as_json: AsJson = False) -> None:
     """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
-    from earthgptx.catalogs.search import frozen, parse_interval, start_of
+    from earthgptx.catalogs.geoparquet import frozen
+    from earthgptx.catalogs.search import parse_interval, start_of
     from earthgptx.catalogs.search import search as find
     from earthgptx.pipeline.engine.output import refuse_foreign
     from earthgptx.pipeline.job.spec import JobSpec, items_beside

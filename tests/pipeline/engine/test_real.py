@@ -15,7 +15,8 @@ import xarray as xr
 
 from earthgptx import JobSpec, open_result, plan, run
 from earthgptx.catalogs.errors import CatalogError
-from earthgptx.catalogs.search import frozen, parse_interval, search
+from earthgptx.catalogs.geoparquet import frozen
+from earthgptx.catalogs.search import parse_interval, search
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.results.picture import draw

@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from earthgptx import plan
-from earthgptx.catalogs.search import frozen, thaw
+from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.planning.plan import Plan
 from tests.archive import Archive

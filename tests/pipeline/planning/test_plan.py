@@ -9,7 +9,7 @@ import shapely
 
 from earthgptx import JobSpec, plan
 from earthgptx.catalogs.errors import NoItems, UnknownCollection
-from earthgptx.catalogs.search import frozen, thaw
+from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.pipeline.errors import JobError
 from tests.archive import Archive
 
