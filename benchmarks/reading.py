@@ -128,7 +128,7 @@ def bytes_read(archive: Archive) -> float:
         total += values.nbytes
         return values, nodata
 
-    with patch("earthgptx.pipeline.reading.scene.read_window", counted):
+    with patch("earthgptx.pipeline.reading.item.read_window", counted):
         ours(made, Window(0, 0, BLOCK_PX, BLOCK_PX))
     return total
 

@@ -39,11 +39,14 @@ class Archive:
         col: int = 0,
         when: str = "2026-01-01T10:00:00Z",
         nodata: float | None = 0,
+        step: float = 10,
         properties: dict[str, object] | None = None,
     ) -> Path:
-        """Pixels (H, W) or (B, H, W) at a row and column of the lattice; returns the file."""
+        """Pixels (H, W) or (B, H, W) of `step` metres at a row and column of the lattice; returns
+        the file.
+        """
         bands = pixels.reshape(-1, *pixels.shape[-2:])
-        transform = rasterio.Affine(10, 0, self.west + col * 10, 0, -10, self.north - row * 10)
+        transform = rasterio.Affine(step, 0, self.west + col * 10, 0, -step, self.north - row * 10)
         path = self.folder / f"{name}.tif"
         count, height, width = bands.shape
         with rasterio.open(

@@ -72,7 +72,7 @@ def tile_questions(
     for view, prompt in wide_prompts(plan, grid, tile, placed):
         coarse = grid.for_view(view)
         items = plan.scene_items(key.grid, key.time, view.window)
-        wide = read_scene(coarse, coarse.window, items, patient=patient)
+        wide = read_scene(coarse, coarse.window, items, compose=plan.spec.compose, patient=patient)
         searched = inside(grid.search_area, coarse, coarse.window)
         if (wide.broken & searched).any():
             raise SourceError(" ".join(wide.errors), unreachable=wide.unreachable)

@@ -132,7 +132,13 @@ def _read(
     patient: bool,
 ) -> ReadBlock:
     grid = plan.grids[key.grid]
-    scene = read_scene(grid, window, plan.scene_items(key.grid, key.time, window), patient=patient)
+    scene = read_scene(
+        grid,
+        window,
+        plan.scene_items(key.grid, key.time, window),
+        compose=plan.spec.compose,
+        patient=patient,
+    )
     search_area = inside(grid.search_area, grid, window)
     answerable = search_area & scene.valid & ~scene.broken
     block = ReadBlock(key, grid, scene, search_area, [], {}, tiles)

@@ -98,7 +98,7 @@ def _difference(there: dict[str, Any], plan: Plan) -> str:
     job = plan.spec.redacted()
     keys = [
         key
-        for key in ("slices", "grid", "prompts", "tasks", "model")
+        for key in ("slices", "compose", "grid", "prompts", "tasks", "model")
         if there["job"].get(key) != job[key]
     ]
     keys += [

@@ -29,6 +29,7 @@ from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
 
 Slicing = Literal["item", "day", "month", "all"]
+Compose = Literal["first", "latest", "least_cloud", "median"]
 WHERE_EXPLAINED = "see the README for a job file explained line by line"
 
 
@@ -81,7 +82,8 @@ Profile = Annotated[
     Discriminator(lambda value: "Named" if isinstance(value, str) else "Described"),
 ]
 Side = Annotated[
-    Annotated[Literal["native"], Tag("Native")] | Annotated[float, Field(gt=0), Tag("Number")],
+    Annotated[Literal["native", "finest", "coarsest"], Tag("Native")]
+    | Annotated[float, Field(gt=0), Tag("Number")],
     Discriminator(lambda value: "Native" if isinstance(value, str) else "Number"),
 ]
 
@@ -128,7 +130,8 @@ class GridSpec(_Section):
     crs: str = "auto"
     """A CRS, or `auto`: a grid per native CRS of the Items (UTM for geographic or rotated ones)."""
     resolution: Side = "native"
-    """Side of a pixel in units of the CRS, or `native`."""
+    """Side of a pixel in units of the CRS; or that of the first Item (`native`), of the finest, or
+    of the coarsest Item."""
     tile_px: int = Field(512, ge=32)
     halo_px: int = Field(64, ge=1)
     block_px: int = Field(3072, ge=32)
@@ -263,6 +266,9 @@ class JobSpec(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     source: Source
     slices: Slicing = "day"
+    compose: Compose = "first"
+    """Which Item of a time slice a pixel shows: the first or latest with data, the one of the least
+    cloudy Item, or the median of all."""
     grid: GridSpec = GridSpec()
     prompts: Prompts = Prompts()
     tasks: Tasks

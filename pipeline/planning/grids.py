@@ -82,7 +82,8 @@ def make_grids(
     for crs in dict.fromkeys(chosen):
         own = [item for item, other in zip(items, chosen, strict=True) if other == crs]
         reach = shapely.union_all([_bbox(item).buffer(REACH_DEG) for item in own])
-        lattice = _lattice(crs, natives[chosen.index(crs)], spec)
+        of_crs = [native for native, other in zip(natives, chosen, strict=True) if other == crs]
+        lattice = _chosen_lattice(crs, of_crs, spec)
         areas = _areas(crs, zones.get(crs), aoi, reach, spec.halo_px * abs(lattice.step_x))
         if areas is None:
             continue
@@ -168,10 +169,26 @@ def _areas(
     return all_of_it.intersection(answer_area.buffer(margin)), answer_area
 
 
-def _lattice(crs: CRS, native: NativeGrid, spec: GridSpec) -> Lattice:
-    """Returns the lattice of the job's resolution, else the asset's or one of equal pixel area."""
-    if spec.resolution != "native":
+def _chosen_lattice(crs: CRS, natives: list[NativeGrid], spec: GridSpec) -> Lattice:
+    """Returns the lattice of the job's resolution, or that of one of the Items."""
+    if isinstance(spec.resolution, float):
         return Lattice(spec.resolution, -spec.resolution, 0.0, 0.0)
+    if spec.resolution == "native":
+        return _lattice(crs, natives[0])
+    # Items of one pixel size have one lattice, but for the phase: the first of them counts.
+    different = list({pixel_side(each): each for each in reversed(natives)}.values())
+    lattices = [_lattice(crs, each) for each in different]
+    pick = min if spec.resolution == "finest" else max
+    return pick(lattices, key=lambda each: abs(each.step_x * each.step_y))
+
+
+def pixel_side(native: NativeGrid) -> tuple[str, float]:
+    """Returns the CRS and the side of a pixel of equal area, four significant digits."""
+    return native.crs.to_string(), float(f"{abs(native.transform.determinant) ** 0.5:.4g}")
+
+
+def _lattice(crs: CRS, native: NativeGrid) -> Lattice:
+    """Returns the lattice of an asset in its CRS, else one of equal pixel area."""
     step_x, step_y = native.transform.a, native.transform.e
     rotated = native.transform.b or native.transform.d
     if native.crs == crs and step_x > 0 > step_y and not rotated:

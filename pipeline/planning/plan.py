@@ -39,7 +39,7 @@ from earthgptx.pipeline.planning.grids import Footprints, make_grids
 from earthgptx.pipeline.planning.items import usable_items
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.scene import SceneItem
+from earthgptx.pipeline.reading.item import SceneItem
 
 ALGORITHM = "5"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
@@ -153,7 +153,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     usable = usable_items(items, read_by, aoi, opening, allowed=spec.source.max_failed_items)
     items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
-    slices = time_slices(items, spec.slices)
+    slices = time_slices(items, spec.slices, spec.compose)
     grids, footprints = make_grids(spec.grid, aoi, usable.natives, items)
     blocks, tile_count = find_blocks(grids, footprints, slices)
     if not blocks:
@@ -201,6 +201,7 @@ def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any
         "aoi": shapely.to_wkb(shapely.normalize(aoi), hex=True),
         "grid": plan.spec.grid.model_dump(mode="json"),
         "slices": plan.spec.slices,
+        "compose": plan.spec.compose,
         "tasks": plan.spec.tasks.model_dump(mode="json"),
         "prompts": prompt_digest or plan.spec.prompts.model_dump(mode="json"),
         "model": asdict(plan.traits),

@@ -92,7 +92,12 @@ def open_scene(job: JobSpec | Plan, slice: int = 0, *, grid: str | None = None) 
 
 def _read(made: Plan, name: str, time: int, window: Window) -> dict[str, np.ndarray]:
     """Reads a block; the Items are numbered as in the time slice."""
-    scene: Scene = read_scene(made.grids[name], window, made.scene_items(name, time, window))
+    scene: Scene = read_scene(
+        made.grids[name],
+        window,
+        made.scene_items(name, time, window),
+        compose=made.spec.compose,
+    )
     if scene.errors:
         raise SourceError(" ".join(scene.errors), unreachable=scene.unreachable)
     return {

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pystac
 
 from earthgptx.catalogs.search import start_of
-from earthgptx.pipeline.job.spec import Slicing
+from earthgptx.pipeline.job.spec import Compose, Slicing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +21,41 @@ class TimeSlice:
     """Indices into the plan's Items, in mosaic order."""
 
 
-def time_slices(items: list[pystac.Item], slicing: Slicing) -> tuple[TimeSlice, ...]:
+def time_slices(
+    items: list[pystac.Item], slicing: Slicing, compose: Compose = "first"
+) -> tuple[TimeSlice, ...]:
     """Groups Items into slices, in the order of time.
 
     Args:
         items: Items of the plan, sorted by time.
         slicing: one slice per Item, day or month (UTC), or one for all.
+        compose: order of the Items of a slice.
     """
     moments = [start_of(item).astimezone(UTC) for item in items]
     groups: dict[str, list[int]] = defaultdict(list)
     for position, (item, moment) in enumerate(zip(items, moments, strict=True)):
         groups[_name(slicing, item, moment)].append(position)
     return tuple(
-        TimeSlice(_start(slicing, min(moments[at] for at in members)), tuple(members))
+        TimeSlice(
+            _start(slicing, min(moments[at] for at in members)), _ordered(members, items, compose)
+        )
         for _, members in sorted(groups.items())
     )
+
+
+def _ordered(members: list[int], items: list[pystac.Item], compose: Compose) -> tuple[int, ...]:
+    """Returns the Items of a slice in mosaic order; equal ones stay in the order of time."""
+    if compose == "latest":
+        return tuple(reversed(members))
+    if compose == "least_cloud":
+        return tuple(sorted(members, key=lambda at: _cloud_cover(items[at])))
+    return tuple(members)
+
+
+def _cloud_cover(item: pystac.Item) -> float:
+    """Returns an Item's cloud cover in percent; more than all others if it says none."""
+    value = item.properties.get("eo:cloud_cover")
+    return float(value) if isinstance(value, int | float) else 101.0
 
 
 def _name(slicing: Slicing, item: pystac.Item, moment: datetime) -> str:

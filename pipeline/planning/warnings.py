@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pystac
 
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
+from earthgptx.pipeline.planning.grids import pixel_side
 from earthgptx.pipeline.planning.items import UsableItems
 from earthgptx.pipeline.reading.assets import pick_asset
 
@@ -20,6 +21,12 @@ def warnings_of(usable: UsableItems) -> tuple[str, ...]:
     if usable.mended:
         why = "the footprint is null, invalid or elsewhere; the extent of the asset counts"
         concerned[why] += usable.mended
+    sides = Counter(pixel_side(native) for native in usable.natives)
+    if len({side for _, side in sides}) > 1:
+        said = ", ".join(f"{n} of {side:g} in {crs}" for (crs, side), n in sorted(sides.items()))
+        concerned[f"pixels of several sizes ({said}); grid.resolution chooses one"] += [
+            item.id for item in usable.items
+        ]
     for item, profile in zip(usable.items, usable.profiles, strict=True):
         if profile.uncalibrated:
             concerned["its values are not calibrated, the sensor's gain is in them"].append(item.id)

@@ -167,7 +167,9 @@ def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint
     strips = []
     for y0 in range(window.y0, window.y1, 512 * step):
         strip = Window(y0, window.x0, min(y0 + 512 * step, window.y1), window.x1)
-        scene = read_scene(grid, strip, job.scene_items(grid.name, time, strip))
+        scene = read_scene(
+            grid, strip, job.scene_items(grid.name, time, strip), compose=job.spec.compose
+        )
         if scene.errors and not scene.valid.any():
             raise OutputError(f"the imagery cannot be read any more: {scene.errors[0]}")
         strips.append(scene.pixels[:, ::step, ::step])

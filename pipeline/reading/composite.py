@@ -1,0 +1,98 @@
+"""Median of the Items of a window, as a Dask graph of strips that is computed in this process.
+
+A strip has whole rows of cells, so that no cell is warped twice, and all Items of it are in memory
+at once: 5 MB each for a block of 3072 px. Dask's threads would hold several strips; its synchronous
+scheduler holds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.reading.item import ItemPixels, SceneItem, pixel_bounds
+from earthgptx.pipeline.reading.warping import CELL_PX
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """Median of a window of H x W."""
+
+    pixels: NDArray[np.uint8]
+    """(3, H, W), 0 where no Item has unmasked data."""
+    count: NDArray[np.uint16]
+    """(H, W). Number of Items with unmasked data."""
+    hidden: NDArray[np.bool_]
+    """(H, W). True where an Item has data that is masked."""
+
+
+def median(
+    grid: Grid,
+    window: Window,
+    items: list[SceneItem],
+    read: Callable[[Window, SceneItem], ItemPixels | None],
+) -> Median:
+    """Returns the median of each channel over all Items with unmasked data.
+
+    Of an even number of values it is the lower middle one: a value that was observed.
+
+    Args:
+        grid: target grid.
+        window: window of the grid.
+        items: Items of the time slice.
+        read: reads a part of an Item; None if it cannot be read.
+    """
+    import dask.array as da
+    from dask.delayed import delayed
+
+    first, last = window.y0 // CELL_PX, -(-window.y1 // CELL_PX)
+    strips = [
+        window & Window(row * CELL_PX, window.x0, (row + 1) * CELL_PX, window.x1)
+        for row in range(first, last)
+    ]
+    work = delayed(_strip, pure=False)
+    rows = [
+        da.from_delayed(work(grid, strip, items, read), (5, *strip.shape), np.uint16)
+        for strip in strips
+    ]
+    planes = da.concatenate(rows, axis=1).compute(scheduler="synchronous")
+    return Median(planes[:3].astype(np.uint8), planes[3], planes[4] > 0)
+
+
+def _strip(
+    grid: Grid,
+    strip: Window,
+    items: list[SceneItem],
+    read: Callable[[Window, SceneItem], ItemPixels | None],
+) -> NDArray[np.uint16]:
+    """Returns the median of a strip, the number of values, and whether one is masked: (5, h, w)."""
+    values: list[NDArray[np.uint8]] = []
+    valids: list[NDArray[np.bool_]] = []
+    result = np.zeros((5, *strip.shape), np.uint16)
+    for item in items:
+        part = strip & pixel_bounds(grid, item.footprint)
+        found = None if part.empty else read(part, item)
+        if found is None:
+            continue
+        at = part.within(strip)
+        # No data sorts behind every value.
+        layer = np.full((3, *strip.shape), 255, np.uint8)
+        valid = np.zeros(strip.shape, bool)
+        valid[at] = found.valid & ~found.hidden
+        layer[(slice(None), *at)] = np.where(valid[at], found.channels, 255)
+        result[4][at] |= found.valid & found.hidden
+        values.append(layer)
+        valids.append(valid)
+    if not values:
+        return result
+    count = np.sum(valids, axis=0, dtype=np.uint16)
+    ordered = np.sort(np.stack(values), axis=0)
+    middle = np.maximum(count.astype(np.intp) - 1, 0) // 2
+    picked = np.take_along_axis(ordered, middle[None, None], axis=0)[0]
+    result[:3] = np.where(count > 0, picked, 0)
+    result[3] = count
+    return result

@@ -1,0 +1,119 @@
+"""Reads one Item of a scene: its bands scaled to 8 bit, its no-data pixels and its mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pystac
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.catalogs.access import Opening
+from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
+from earthgptx.catalogs.radiometry import radiometry_of
+from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.reading.assets import pick_asset
+from earthgptx.pipeline.reading.scaling import to_8bit
+from earthgptx.pipeline.reading.warping import BandRequest
+from earthgptx.pipeline.reading.window import ALIGNED_PX, read_window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneItem:
+    """An Item, with its profile and footprint, and what is needed to open it."""
+
+    item: pystac.Item
+    opening: Opening
+    profile: CollectionProfile
+    footprint: BaseGeometry
+    """Footprint in the CRS of the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPixels:
+    """The part of a window that one Item covers, h x w."""
+
+    window: Window
+    channels: NDArray[np.uint8]
+    """(3, h, w)."""
+    valid: NDArray[np.bool_]
+    """(h, w). True where all bands have data."""
+    hidden: NDArray[np.bool_]
+    """(h, w). True where the Item's mask flags cloud or shadow."""
+
+
+def read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
+    """Reads a window inside the bounds of an Item."""
+    item, profile = source.item, source.profile
+    raw = _read_bands(grid, part, source)
+    channels = np.empty((3, *part.shape), np.uint8)
+    valid = np.ones(part.shape, bool)
+    for channel, band in enumerate(profile.bands):
+        key = pick_asset(item, band.assets)
+        values, present = raw[key, band.index]
+        channels[channel] = to_8bit(values, band, radiometry_of(item, key, band, profile))
+        valid &= present
+    channels[:, ~valid] = 0
+    hidden = np.zeros(part.shape, bool)
+    if profile.mask:
+        hidden = _hidden(grid, part, source, profile.mask)
+    return ItemPixels(part, channels, valid, hidden)
+
+
+def _read_bands(
+    grid: Grid, part: Window, source: SceneItem
+) -> dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Returns stored values (h, w) and their data mask (h, w), by asset key and band index.
+
+    Reads the bands of one asset together, and a band that serves several channels only once.
+    """
+    item, profile = source.item, source.profile
+    wanted: dict[str, list[Band]] = {}
+    for band in profile.bands:
+        bands = wanted.setdefault(pick_asset(item, band.assets), [])
+        if band.index not in [other.index for other in bands]:
+            bands.append(band)
+    raw = {}
+    for key, bands in wanted.items():
+        indexes = tuple(band.index for band in bands)
+        nodata = radiometry_of(item, key, bands[0], profile).nodata
+        request = BandRequest(item, key, indexes, source.opening, profile.resampling, nodata)
+        values, nodata = read_window(grid, part, request)
+        for number, index in enumerate(indexes):
+            raw[key, index] = values[number], _is_data(values[number], nodata)
+    return raw
+
+
+def _is_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    return known if nodata is None or np.isnan(nodata) else known & (values != nodata)
+
+
+def _hidden(grid: Grid, part: Window, source: SceneItem, mask: Mask) -> NDArray[np.bool_]:
+    """Returns where an Item's mask flags cloud or shadow, (h, w) bool."""
+    key = pick_asset(source.item, mask.assets)
+    request = BandRequest(source.item, key, (1,), source.opening, "nearest")
+    values, _ = read_window(grid, part, request)
+    flags = np.nan_to_num(values[0], nan=0).astype(np.int64)
+    hidden = np.isin(flags, mask.values)
+    for bit in mask.bits:
+        hidden |= (flags >> bit) & 1 == 1
+    return hidden
+
+
+def pixel_bounds(grid: Grid, geometry: BaseGeometry) -> Window:
+    """Returns the window of the grid that covers the bounds of a geometry in its CRS."""
+    if geometry.is_empty:
+        return Window(0, 0, 0, 0)
+    west, south, east, north = geometry.bounds
+    points = ((west, south), (west, north), (east, south), (east, north))
+    corners = [~grid.affine @ point for point in points]
+    cols, rows = [corner[0] for corner in corners], [corner[1] for corner in corners]
+    return Window(
+        int(np.floor(min(rows) + ALIGNED_PX)),
+        int(np.floor(min(cols) + ALIGNED_PX)),
+        int(np.ceil(max(rows) - ALIGNED_PX)),
+        int(np.ceil(max(cols) - ALIGNED_PX)),
+    )
