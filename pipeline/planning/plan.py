@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ from earthgptx.pipeline.planning.grids import Footprints, make_grids
 from earthgptx.pipeline.planning.items import usable_items
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
+from earthgptx.pipeline.reading.assets import pick_asset
 from earthgptx.pipeline.reading.item import SceneItem
 
 ALGORITHM = "5"
@@ -105,16 +107,23 @@ class Plan:
             if footprints[at].intersects(box)
         ]
 
-    @property
+    @cached_property
     def bytes_to_read(self) -> int:
-        """Estimated uncompressed bytes of bands and mask on the result's pixels, with halos."""
-        bands = max(
-            len({(band.assets, band.index) for band in profile.bands}) for profile in self.profiles
-        )
-        first = self.profiles[0]
-        per_pixel = bands * (2 if first.bands[0].high > 255 else 1) + (first.mask is not None)
-        side = self.spec.grid.block_px + 2 * self.spec.grid.halo_px
-        return len(self.blocks) * side**2 * per_pixel
+        """Estimated uncompressed bytes of bands and masks that blocks and their halos read.
+
+        A block is read once, however many Items show it; of a median, all of them are.
+        """
+        total = 0.0
+        for key in self.blocks:
+            grid = self.grids[key.grid]
+            window = grid.read_window(key) & grid.window
+            near = self.scene_items(key.grid, key.time, window)
+            if not near:
+                continue
+            each = [_bytes_per_pixel(one) for one in near]
+            share = sum(each) if self.spec.compose == "median" else max(each)
+            total += window.shape[0] * window.shape[1] * share
+        return int(total)
 
     @property
     def replica_bytes(self) -> int:
@@ -207,6 +216,32 @@ def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any
         "model": asdict(plan.traits),
         "algorithm": ALGORITHM,
     }
+
+
+SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
+"""Bytes of a value by the digits at the end of its data type."""
+
+
+def _bytes_per_pixel(source: SceneItem) -> int:
+    """Returns the bytes that the bands and the mask of an Item take for a pixel of the grid."""
+    item, profile = source.item, source.profile
+    keys = {(pick_asset(item, band.assets), band.index) for band in profile.bands}
+    total = sum(_size(item.assets[key], index, profile) for key, index in keys)
+    return total + (profile.mask is not None)
+
+
+def _size(asset: pystac.Asset, index: int, profile: CollectionProfile) -> int:
+    """Returns the bytes of a value: as declared, else a guess by the profile."""
+    for name in ("bands", "raster:bands"):
+        listed = asset.extra_fields.get(name)
+        if isinstance(listed, list) and len(listed) >= index:
+            digits = re.search(r"(\d+)$", str(listed[index - 1].get("data_type", "")))
+            if digits and digits[1] in SIZES:
+                return SIZES[digits[1]]
+    band = profile.bands[0]
+    if band.decibels == "power":
+        return 4
+    return 1 if (band.low, band.high, band.scale) == (0, 255, 1) else 2
 
 
 def _plan_id(parts: dict[str, Any]) -> str:

@@ -196,6 +196,7 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "grids": {
             name: {
                 "crs": grid.crs if len(grid.crs) < 20 else name,
+                "pixel": abs(grid.transform[0]),
                 "rows": grid.shape[0],
                 "cols": grid.shape[1],
             }
@@ -210,13 +211,20 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(per_tile, 4),
-        "seconds": round(per_tile * made.tile_count / made.spec.engine.most + START_S, 1),
+        "seconds": round(
+            per_tile * made.tile_count / min(made.spec.engine.most, len(made.blocks)) + START_S, 1
+        ),
     }
 
 
 def _lines(made: Plan, facts: dict[str, Any], per_tile: float) -> dict[str, str]:
     """Returns the rows of a plan's table: text by heading."""
-    grids = (f"{g['crs']} {g['rows']} x {g['cols']} px" for g in facts["grids"].values())
+    size = made.spec.grid.resolution
+    how = "" if isinstance(size, float) else f" ({size})"
+    grids = (
+        f"{g['crs']} {g['rows']} x {g['cols']} px of {g['pixel']:g}{how}"
+        for g in facts["grids"].values()
+    )
     refused = f", {len(made.refused_prompts)} refused" if made.refused_prompts else ""
     memory = f"{made.replica_bytes / 1e6:,.0f} MB a replica"
     measured = (
