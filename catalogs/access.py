@@ -8,6 +8,7 @@ shows them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pystac
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from earthgptx.catalogs.address import Reach, host_of, scheme_of
 from earthgptx.catalogs.errors import CatalogError
@@ -49,10 +50,23 @@ class Access(BaseModel):
     """Address of the S3 server; None for the environment's, else AWS."""
     profile: str | None = None
     """Profile of the AWS configuration."""
-    anonymous: bool = False
+    anonymous: bool | None = None
     """Whether S3 is asked without credentials."""
     requester_pays: bool = False
     """Whether to read buckets whose reader pays."""
+
+    @field_validator("headers")
+    @classmethod
+    def _names(cls, headers: dict[str, str]) -> dict[str, str]:
+        # Not shown: whoever writes the secret itself should not find it in an error.
+        wrong = [
+            name for name, value in headers.items() if not re.fullmatch(r"[A-Za-z_]\w*", value)
+        ]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: write the name of an environment variable, not the value"
+            )
+        return headers
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class Opening:
             if fnmatchcase(host_of(catalog), host):
                 usual |= settings
         access = access.model_copy(
-            update={name: value for name, value in usual.items() if not getattr(access, name)}
+            update={name: value for name, value in usual.items() if getattr(access, name) is None}
         )
         missing = sorted(name for name in access.headers.values() if name not in os.environ)
         if missing:
@@ -92,9 +106,11 @@ class Opening:
 
     def address(self, asset: pystac.Asset) -> str:
         """Returns the address of an asset that is opened; not signed yet."""
-        alternate = (asset.extra_fields.get("alternate") or {}).get("s3") or {}
-        if host_of(asset.href) in BEHIND_A_LOGIN and alternate.get("href"):
-            return str(alternate["href"])
+        if host_of(asset.href) in BEHIND_A_LOGIN:
+            try:
+                return str(asset.extra_fields["alternate"]["s3"]["href"])
+            except (KeyError, TypeError):
+                pass
         return asset.href
 
     def signed(self, address: str) -> str:

@@ -11,8 +11,10 @@ catalog itself lives, where a known provider keeps its imagery, or where the job
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
@@ -50,7 +52,7 @@ PROVIDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 class Reach:
     """Where a job may open files."""
 
-    catalog: str
+    catalog: str = field(repr=False)
     """Address of the catalog; what lives beside it may be opened."""
     hosts: tuple[str, ...] = ()
     """Further hosts and buckets, with `*` for any characters."""
@@ -75,6 +77,8 @@ class Reach:
     def _why_not(self, address: str) -> str:
         if address != address.strip() or not address.isprintable():
             return "it holds blanks or control characters at its ends, or unprintable ones"
+        if "\\" in address:
+            return "parsers do not agree on what a backslash means"
         if "::" in address or "/vsi" in unquote(address).lower():
             return "chained and virtual addresses are never opened"
         scheme = scheme_of(address)
@@ -83,6 +87,8 @@ class Reach:
         if scheme not in SCHEMES:
             return f"only {', '.join(SCHEMES)} and local paths are opened"
         host = host_of(address)
+        if not host:
+            return "it names no host"
         if self.knows(address):
             return ""
         if any(
@@ -90,7 +96,7 @@ class Reach:
             for own, kept in PROVIDERS
         ):
             return ""
-        if _is_private(host):
+        if scheme in ("http", "https") and _is_private(host):
             return f"{host} is a private address; name it under source.access.hosts if you trust it"
         if self._is_local:
             return ""  # the user's own file, which may point to any public place
@@ -101,7 +107,11 @@ class Reach:
         return scheme_of(self.catalog) in ("", "file")
 
     def _is_own(self, scheme: str, host: str) -> bool:
-        return host == host_of(self.catalog) and scheme in (scheme_of(self.catalog), "https")
+        return (
+            not self._is_local
+            and host == host_of(self.catalog)
+            and scheme in (scheme_of(self.catalog), "https")
+        )
 
     def _why_not_local(self, address: str) -> str:
         path = Path(local_path(address)).resolve()
@@ -146,9 +156,17 @@ def _matches(host: str, patterns: Iterable[str]) -> bool:
 
 
 def _is_private(host: str) -> bool:
-    name = host.partition(":")[0]
+    """Whether a host is a private, local or link-local address, or a name without a domain.
+
+    A public name may still resolve to a private address: that is not looked up.
+    """
+    name = (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).rstrip(
+        "."
+    )
+    with suppress(OSError):
+        # As resolvers read them: 127.1, 2130706433 and 0x7f.1 are addresses too.
+        name = socket.inet_ntoa(socket.inet_aton(name))
     try:
-        address = ip_address(name.strip("[]"))
+        return not ip_address(name).is_global
     except ValueError:
-        return name == "localhost" or name.endswith((".internal", ".local", ".localhost"))
-    return not address.is_global
+        return "." not in name or name.endswith((".internal", ".local", ".localhost"))

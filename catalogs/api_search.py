@@ -71,7 +71,10 @@ def api_items(
     matched, repeated = None, 0
     for page in _pages(client, *asked):
         matched = _matched(page) if matched is None else matched
-        for item in page.get("features", ()):
+        for item in page.get("features") or ():
+            if not isinstance(item, dict):
+                warn(f"{redacted(catalog)} gave something that is no item")
+                continue
             key = (str(item.get("collection")), str(item.get("id")))
             if key in seen:
                 repeated += 1
@@ -141,9 +144,8 @@ def _pages(
     for _ in range(MOST_PAGES):
         page = _page(client, here, method, parameters)
         yield page
-        following = next(
-            (each for each in page.get("links", ()) if each.get("rel") == "next"), None
-        )
+        links = [each for each in page.get("links") or () if isinstance(each, dict)]
+        following = next((each for each in links if each.get("rel") == "next"), None)
         if following is None or not page.get("features"):
             return
         where = json.dumps(following, sort_keys=True)
@@ -153,6 +155,8 @@ def _pages(
                 "nothing was kept, try again later"
             )
         followed.add(where)
+        if not following.get("href"):
+            raise CatalogDown(f"catalog {redacted(url)} gives a next page without an address")
         here = pystac.Link.from_dict(following)
         parameters = asked
     raise CatalogDown(f"catalog {redacted(url)} gives more than {MOST_PAGES} pages")
@@ -168,8 +172,14 @@ def _page(client: Client, here: Any, method: str, asked: dict[str, Any]) -> dict
     for number in range(TRIES):
         try:
             more: dict[str, Any] = {} if isinstance(here, pystac.Link) else {"method": method}
-            found: dict[str, Any] = io.read_json(here, parameters=asked, **more)
+            found = io.read_json(here, parameters=asked, **more)
+            if not isinstance(found, dict):
+                raise CatalogDown(f"catalog {client.self_href} answers with no JSON object")
             return found
+        except ValueError as error:
+            raise CatalogDown(
+                f"catalog {client.self_href} answers with no JSON: {error}"
+            ) from error
         except APIError as error:
             status = getattr(error, "status_code", None)
             if status is not None and 400 <= status < 500 and status not in (408, 413, 429):

@@ -70,6 +70,7 @@ KNOWN: Mapping[str, CollectionProfile] = {
         modality="sar",
         bands=_radar((20, 65), (15, 60), "amplitude"),
         nodata=0,
+        radar_geometry=True,
         uncalibrated=True,
     ),
     "sentinel-1-rtc": CollectionProfile(
@@ -126,7 +127,7 @@ NAMES: tuple[tuple[str, str], ...] = (
 )
 """Names that providers give a collection, as whole-word patterns, and the profile that reads it."""
 REFUSED: tuple[tuple[str, str], ...] = (
-    (r"cop-dem.*|.*(-|_)dem(-|_)?.*", "it holds heights, and the model reads imagery"),
+    (r"(.*[-_])?dem([-_].*)?", "it holds heights, and the model reads imagery"),
 )
 """Names of collections that no profile can read, and why."""
 

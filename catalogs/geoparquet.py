@@ -17,7 +17,7 @@ import numpy as np
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.catalogs.errors import CatalogDown
+from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.publish import marked_parquet
 from earthgptx.catalogs.redaction import redact_all, redacted
 
@@ -66,7 +66,8 @@ def thaw(
         assets: keys of the assets to keep; empty for all.
 
     Raises:
-        CatalogDown: the file cannot be read as stac-geoparquet.
+        CatalogDown: the storage does not answer.
+        CatalogError: the file is not there, or cannot be read as stac-geoparquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -82,8 +83,12 @@ def thaw(
             rows = stac_table_to_items(pa.Table.from_batches([batch], table.schema))
             found += [item_of(_without_nulls(row)) for row in rows]
         return found
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise CatalogDown(
+    except FileNotFoundError as error:
+        raise CatalogError(f"{url} does not exist; check the address") from error
+    except OSError as error:
+        raise CatalogDown(f"cannot read {url} ({type(error).__name__}: {error})") from error
+    except (pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CatalogError(
             f"{redacted(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
         ) from error
 
@@ -104,11 +109,19 @@ def _with_boxes(table: pa.Table) -> pa.Table:
     at = table.schema.get_field_index("bbox")
     if at < 0 or not pa.types.is_list(table.schema.types[at]):
         return table
-    edges = np.stack(table.column(at).to_numpy()).T
+    edges = np.array([_flat(box) for box in table.column(at).to_pylist()], float).T
     boxes = pa.StructArray.from_arrays(
         [pa.array(edge) for edge in edges], ["xmin", "ymin", "xmax", "ymax"]
     )
     return table.set_column(at, "bbox", boxes)
+
+
+def _flat(box: list[float] | None) -> list[float]:
+    """Returns west, south, east, north of a box of four or six numbers; NaN if there is none."""
+    if box is None or len(box) not in (4, 6):
+        return [np.nan] * 4
+    half = len(box) // 2
+    return [box[0], box[1], box[half], box[half + 1]]
 
 
 def _may_match(
@@ -137,7 +150,13 @@ def _may_match(
                 pc.greater(box["xmin"], box["xmax"]),  # across the antimeridian
             ),
         )
-        keep = pc.and_(keep, pc.fill_null(meets, True))
+        # A box of no numbers decides nothing.
+        known = pc.is_finite(
+            pc.add(pc.add(box["xmin"], box["xmax"]), pc.add(box["ymin"], box["ymax"]))
+        )
+        keep = pc.and_(
+            keep, pc.or_(pc.fill_null(meets, True), pc.invert(pc.fill_null(known, False)))
+        )
     first, last = time
     begins = [table[name] for name in ("start_datetime", "datetime") if name in names]
     ends = [table[name] for name in ("end_datetime", "datetime") if name in names]
@@ -157,6 +176,8 @@ def _with_assets(table: pa.Table, assets: Collection[str]) -> pa.Table:
     if not assets or at < 0:
         return table
     kept = [each.name for each in table.schema.types[at] if each.name in assets]
+    if not kept:
+        return table  # the plan says what the Items lack
     column = table.column(at)
     chunks = [
         pa.StructArray.from_arrays([pc.struct_field(chunk, name) for name in kept], kept)

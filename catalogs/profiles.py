@@ -74,7 +74,7 @@ class CollectionProfile(_Strict):
     bands: tuple[Band, Band, Band]
     """Bands of the model's three channels."""
     nodata: float | None = None
-    """Stored value that means no data; None to use the one that the Item or the file declares."""
+    """Stored value that means no data, for Items that declare none; None to use the file's."""
     mask: Mask | None = None
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = "bilinear"
     """Resampling method for assets that are not aligned with the target grid."""
@@ -84,5 +84,8 @@ class CollectionProfile(_Strict):
     baseline_offset: float | None = None
     """Offset of Sentinel-2 since processing baseline 04.00, for Items that declare none; None for
     other collections."""
+    radar_geometry: bool = False
+    """Whether pixels lie as the sensor saw them, so that the grid that an Item declares is not that
+    of its pixels."""
     uncalibrated: bool = False
     """Whether values are the sensor's numbers and no physical quantity."""

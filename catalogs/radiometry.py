@@ -53,12 +53,16 @@ def radiometry_of(
         profile: profile of the Item's collection.
     """
     scale, offset, nodata = _declared(item.assets[key].extra_fields, band.index)
-    nodata = profile.nodata if profile.nodata is not None else nodata
     if profile.radiometry == "bands":
+        nodata = nodata if profile.nodata is None else profile.nodata
         return Radiometry(band.scale, band.offset, nodata)
+    nodata = profile.nodata if nodata is None else nodata
     doubt = ""
+    if scale == 0:
+        scale, doubt = None, "it declares the scale 0; that of the profile counts"
     if profile.baseline_offset is not None:
-        offset, doubt = _boa_offset(item, offset, profile.baseline_offset)
+        offset, unsure = _boa_offset(item, offset, profile.baseline_offset)
+        doubt = doubt or unsure
     elif offset is None:
         # A scale without an offset declares the offset 0.
         offset = band.offset if scale is None else 0.0

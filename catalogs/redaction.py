@@ -6,8 +6,9 @@ import re
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)\]},]+")
-_QUERY = re.compile(r"(?<=[\w/])\?[\w.~%$-]+=[^\s'\"<>)\]}]*")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"<>]+")
+"""Greedy: a secret may hold any character that is not blank; what follows it is lost with it."""
+_QUERY = re.compile(r"(?<=[\w/.-])\?[^\s\"<>=?]*=[^\s\"<>]*")
 """A query whose address has lost its scheme, as in `Max retries exceeded with url: /a?sig=...`."""
 
 

@@ -67,10 +67,6 @@ def search(
         found = list(
             _candidates(catalog, collections, aoi, time, expression, opening, assets, warn)
         )
-    except pystac.STACError as error:
-        if isinstance(error.__cause__, CatalogError):
-            raise error.__cause__ from error
-        raise CatalogDown(f"catalog {catalog} holds a broken link: {error}") from error
     except (RequestException, APIError, OSError) as error:
         raise CatalogDown(
             f"catalog {redacted(catalog)} did not answer to the end "
@@ -83,9 +79,13 @@ def search(
     in_aoi = [item for item in in_time if _may_meet(item, aoi)]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
-        if catalog.endswith(".parquet"):  # to say what is there, all of it
+        if redacted(catalog).endswith(".parquet"):  # to say what is there, all of it
             found = thaw(catalog)
-            in_collections = [item for item in found if item.collection_id in collections]
+            in_collections = [
+                each
+                for each in found
+                if each.collection_id in collections and _has_time(each, warn)
+            ]
             in_time = [item for item in in_collections if _meets(item, time)]
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
@@ -156,10 +156,10 @@ def _candidates(
     assets: Collection[str],
     warn: Callable[[str], None],
 ) -> Iterator[pystac.Item]:
-    if catalog.endswith(".parquet"):
+    if redacted(catalog).endswith(".parquet"):
         yield from thaw(catalog, collections=collections, aoi=aoi, time=time, assets=assets)
         return
-    document = read_json(catalog)
+    document = read_json(catalog, opening)
     if document.get("type") == "Catalog" and "conformsTo" in document:
         for found in api_items(
             catalog,
@@ -172,28 +172,63 @@ def _candidates(
         ):
             try:
                 yield item_of(found)
-            except (pystac.STACError, AttributeError, KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # pystac's errors have no common type
                 warn(f"item {found.get('id')} is left out, it is no STAC Item: {error!r}")
     else:
-        for item in read_static(catalog, opening.reach).get_items(recursive=True):
-            item.make_asset_hrefs_absolute()
-            yield item
+        yield from _walk(read_static(catalog, opening), warn, set())
+
+
+def _walk(
+    catalog: pystac.Catalog, warn: Callable[[str], None], seen: set[str]
+) -> Iterator[pystac.Item]:
+    """Yields the Items of a static catalog and of those below it; says which cannot be read."""
+    place = catalog.get_self_href() or str(id(catalog))
+    if place in seen:
+        return
+    seen.add(place)
+    for link in [*catalog.get_item_links(), *catalog.get_child_links()]:
+        try:
+            link.resolve_stac_object(root=catalog.get_root())
+            found = link.target
+            if isinstance(found, pystac.Item):
+                found.make_asset_hrefs_absolute()
+                yield found
+        except (
+            pystac.STACError,
+            CatalogError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as e:
+            cause = e.__cause__ or e
+            if isinstance(cause, CatalogDown):
+                raise cause from e
+            warn(f"left out, as it is no STAC document: {link.get_href()} ({cause})")
+            continue
+        if isinstance(found, pystac.Catalog):
+            yield from _walk(found, warn, seen)
 
 
 def _has_time(item: pystac.Item, warn: Callable[[str], None]) -> bool:
     try:
-        start_of(item)
-    except CatalogError as error:
-        warn(f"left out: {error}")
+        _span(item)
+    except (CatalogError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        warn(f"left out: item {item.id}: {error}")
         return False
     return True
 
 
-def _meets(item: pystac.Item, time: Interval) -> bool:
-    start, end = time
+def _span(item: pystac.Item) -> tuple[datetime, datetime]:
+    """Returns when an Item begins and ends, UTC."""
     first = start_of(item)
     last = item.common_metadata.end_datetime or first
-    last = last if last.tzinfo else last.replace(tzinfo=UTC)
+    return first, last if last.tzinfo else last.replace(tzinfo=UTC)
+
+
+def _meets(item: pystac.Item, time: Interval) -> bool:
+    start, end = time
+    first, last = _span(item)
     return (end is None or first <= end) and (start is None or last >= start)
 
 
@@ -204,8 +239,11 @@ def _may_meet(item: pystac.Item, aoi: BaseGeometry) -> bool:
     """
     try:
         footprint = shapely.geometry.shape(item.geometry)
-        in_degrees = shapely.box(-180, -90, 180, 90).covers(footprint.envelope)
-        return not in_degrees or footprint.is_empty or bool(shapely.intersects(footprint, aoi))
+        west, south, east, north = footprint.bounds
+        in_degrees = west >= -180 and east <= 180 and south >= -90 and north <= 90
+        # One that spans more than half the Earth may cross the antimeridian without being cut.
+        sound = in_degrees and not footprint.is_empty and east - west <= 180
+        return not sound or bool(shapely.intersects(footprint, aoi))
     except (AttributeError, KeyError, TypeError, ValueError, shapely.GEOSException):
         return True
 

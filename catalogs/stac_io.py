@@ -11,13 +11,13 @@ import pystac
 from pystac.stac_io import DefaultStacIO
 
 from earthgptx.catalogs.access import Opening
-from earthgptx.catalogs.address import Reach
-from earthgptx.catalogs.errors import CatalogDown
+from earthgptx.catalogs.address import scheme_of
+from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.redaction import redacted
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
-    from requests import Request, Response
+    from requests import Response
 
 MOST_BYTES = 64 * 2**20
 """Characters of a STAC document that are read."""
@@ -27,37 +27,73 @@ TIMEOUT_S = 30.0
 
 
 class FsspecIO(DefaultStacIO):
-    """pystac I/O for every URL that fsspec supports."""
+    """pystac I/O for every URL that fsspec supports; HTTP by requests, which shows redirects."""
 
-    def __init__(self, reach: Reach | None = None) -> None:
-        """Takes what may be opened; None for any address, which a user gave."""
+    def __init__(self, opening: Opening | None = None) -> None:
+        """Takes how files are opened and which may be; None for any address, which a user gave."""
         super().__init__()
-        self._reach = reach
+        self._opening = opening
 
     def read_text_from_href(self, href: str) -> str:
         """Returns the text of the document at `href`.
 
         Raises:
             AddressRefused: the job may not open it.
-            CatalogDown: the document cannot be read, or is larger than any STAC document.
+            CatalogDown: the server does not answer.
+            CatalogError: the document does not exist, is refused, or is larger than any of STAC.
         """
-        if self._reach:
-            self._reach.check(href)
+        if self._opening:
+            self._opening.reach.check(href)
         try:
+            if scheme_of(href) in ("http", "https"):
+                return _get(href, self._opening)
             with fsspec.open(href, "r", encoding="utf-8") as file:
                 text: str = file.read(MOST_BYTES)
+        except CatalogError:
+            raise
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise CatalogError(f"{href} does not exist; check the address") from error
         except Exception as error:  # fsspec's backends have no common error type
             raise CatalogDown(
                 f"cannot read {redacted(href)} ({type(error).__name__}: {error}); check the address"
             ) from error
-        if len(text) == MOST_BYTES:
-            raise CatalogDown(f"{redacted(href)} is larger than {MOST_BYTES / 2**20:.0f} MiB")
-        return text
+        return _bounded(text, href)
 
     def write_text_to_href(self, href: str, txt: str) -> None:
         """Writes the text `txt` to `href`."""
         with fsspec.open(href, "w", encoding="utf-8") as file:
             file.write(txt)
+
+
+def _get(href: str, opening: Opening | None) -> str:
+    """Returns a document by HTTP; redirects are checked, and headers go only where they belong."""
+    import requests
+
+    where = href
+    for _ in range(MOST_REDIRECTS + 1):
+        headers = dict(opening.headers) if opening and opening.reach.knows(where) else {}
+        answer = requests.get(where, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
+        if answer.is_redirect:
+            where = urljoin(where, answer.headers["location"])
+            if opening:
+                opening.reach.check(where)
+            continue
+        if answer.status_code in (401, 403):
+            raise CatalogError(
+                f"{href} is refused (HTTP {answer.status_code}); set a token under "
+                "source.access.headers"
+            )
+        if answer.status_code in (400, 404, 410):
+            raise CatalogError(f"{href} does not exist (HTTP {answer.status_code})")
+        answer.raise_for_status()
+        return _bounded(answer.text, href)
+    raise CatalogDown(f"{href} redirects more than {MOST_REDIRECTS} times")
+
+
+def _bounded(text: str, href: str) -> str:
+    if len(text) >= MOST_BYTES:
+        raise CatalogError(f"{href} is larger than {MOST_BYTES / 2**20:.0f} MiB")
+    return text
 
 
 def api_io(opening: Opening) -> StacApiIO:
@@ -66,8 +102,37 @@ def api_io(opening: Opening) -> StacApiIO:
     Args:
         opening: what may be opened, as the links of an API may point anywhere; and its headers.
     """
+    from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
+
+    class GuardedIO(StacApiIO):
+        """Checks every address; `Client.open` drops the modifier that `StacApiIO` is given."""
+
+        def update(self, *args: Any, **more: Any) -> None:
+            super().update(*args, **more)
+            self.timeout = TIMEOUT_S
+
+        def request(
+            self,
+            href: str,
+            method: str | None = None,
+            headers: dict[str, str] | None = None,
+            parameters: dict[str, Any] | None = None,
+        ) -> str:
+            opening.reach.check(href)
+            if opening.reach.knows(href):
+                headers = {**(headers or {}), **opening.headers}
+            try:
+                return super().request(href, method, headers, parameters)
+            except APIError as error:
+                if isinstance(error.__context__, CatalogError):  # of the hook below
+                    raise error.__context__ from None
+                raise
+
+    def redirected(response: Response, **_: object) -> None:
+        if response.is_redirect:
+            opening.reach.check(urljoin(response.url, response.headers["location"]))
 
     retry = Retry(
         total=RETRIES,
@@ -76,56 +141,47 @@ def api_io(opening: Opening) -> StacApiIO:
         allowed_methods=None,
         respect_retry_after_header=True,
     )
-
-    def checked(request: Request) -> None:
-        opening.reach.check(str(request.url))
-        if opening.reach.knows(str(request.url)):
-            request.headers = {**request.headers, **opening.headers}
-
-    def redirected(response: Response, **_: object) -> None:
-        if response.is_redirect:
-            opening.reach.check(urljoin(response.url, response.headers["location"]))
-
-    io = StacApiIO(max_retries=retry, timeout=TIMEOUT_S, request_modifier=checked)
+    io = GuardedIO(max_retries=retry, timeout=TIMEOUT_S)
     io.session.hooks["response"].append(redirected)
     io.session.max_redirects = MOST_REDIRECTS
     return io
 
 
-def read_json(href: str) -> dict[str, Any]:
+def read_json(href: str, opening: Opening) -> dict[str, Any]:
     """Reads a STAC document as JSON.
 
     Raises:
-        CatalogDown: the document cannot be read, or is not a JSON object with a `type`.
+        CatalogDown: the server does not answer.
+        CatalogError: the document is not there, or is not a JSON object with a `type`.
     """
-    text = FsspecIO().read_text_from_href(href)
+    text = FsspecIO(opening).read_text_from_href(href)
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise CatalogDown(
+        raise CatalogError(
             f"{redacted(href)} is not JSON ({error}); is it a STAC catalog?"
         ) from error
     if not isinstance(document, dict) or "type" not in document:
-        raise CatalogDown(
+        raise CatalogError(
             f"{redacted(href)} is no STAC document; give a catalog.json or an API's address"
         )
     return document
 
 
-def read_static(href: str, reach: Reach) -> pystac.Catalog:
-    """Reads a static catalog or collection; its links are followed within `reach`.
+def read_static(href: str, opening: Opening) -> pystac.Catalog:
+    """Reads a static catalog or collection; its links are followed where they may lead.
 
     Raises:
-        CatalogDown: the document cannot be read, or is neither a Catalog nor a Collection.
+        CatalogError: the document cannot be read, or is neither a Catalog nor a Collection.
     """
     try:
-        found = pystac.read_file(href, stac_io=FsspecIO(reach))
+        found = pystac.read_file(href, stac_io=FsspecIO(opening))
     except pystac.STACTypeError as error:
-        raise CatalogDown(
+        raise CatalogError(
             f"{redacted(href)} is no STAC document; give a Catalog or Collection"
         ) from error
     if not isinstance(found, pystac.Catalog):
-        raise CatalogDown(
+        raise CatalogError(
             f"{redacted(href)} is a {type(found).__name__}; give a Catalog or Collection"
         )
     return found

@@ -21,7 +21,11 @@ def unwrapped(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
     Args:
         geometries: (N,) geometries; their edges are shorter than 180 degrees.
     """
-    jumps = crosses(geometries)
+    # One of several parts may lie on each side as a whole.
+    bounds = shapely.bounds(geometries)
+    jumps = crosses(geometries) | (
+        (shapely.get_num_geometries(geometries) > 1) & (bounds[:, 2] - bounds[:, 0] > 180)
+    )
     if not jumps.any():
         return geometries
     fixed = geometries.copy()
@@ -36,11 +40,13 @@ def crosses(geometries: NDArray[np.object_]) -> NDArray[np.bool_]:
 
     An edge from -180 to 180 exactly does not: it goes around the Earth.
     """
-    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    parts, of_part = shapely.get_parts(geometries, return_index=True)
+    rings, of_ring = shapely.get_rings(parts, return_index=True)
+    points, owner = shapely.get_coordinates(rings, return_index=True)
     step = np.abs(np.diff(points[:, 0]))
     jumps = (step > 180) & (step < 360) & (owner[1:] == owner[:-1])
     found = np.zeros(len(geometries), bool)
-    found[owner[1:][jumps]] = True
+    found[of_part[of_ring[owner[1:][jumps]]]] = True
     return found
 
 
@@ -81,6 +87,13 @@ def middle(geometry: BaseGeometry) -> shapely.Point:
 def bbox(geometry: BaseGeometry) -> list[float]:
     """Returns west, south, east, north; west exceeds east if it crosses the antimeridian."""
     west, south, east, north = geometry.bounds
-    if geometry.geom_type == "MultiPolygon" and (west, east) == (-180.0, 180.0):
-        west, south, east, north = antimeridian.bbox(geometry)
+    if (west, east) == (-180.0, 180.0):
+        # It crosses if there is a gap elsewhere: the widest one lies outside the box.
+        spans = sorted((box[0], box[2]) for box in shapely.bounds(shapely.get_parts(geometry)))
+        reach, gap = spans[0][1], (0.0, west, east)
+        for start, end in spans[1:]:
+            gap = max(gap, (start - reach, start, reach))
+            reach = max(reach, end)
+        if gap[0] > 0:
+            west, east = gap[1], gap[2]
     return [float(west), float(south), float(east), float(north)]

@@ -20,6 +20,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.lonlat import boxes, middle
 from earthgptx.pipeline.job.spec import GridSpec
@@ -30,6 +31,7 @@ from earthgptx.pipeline.reading.assets import NativeGrid, utm_epsg
 REACH_DEG = 0.5
 """Margin in degrees around the Items' bounds, to which the AOI is clipped before it is projected: a
 CRS need not be valid for the whole Earth."""
+MOST_BLOCKS = 4_000_000
 EDGE_PX = 1e-3
 """Rounding tolerance of footprints: a smaller excess over a pixel's edge does not count."""
 
@@ -233,6 +235,12 @@ def _grid(
     if region.is_empty or region.area == 0:
         return None
     row0, col0, row1, col1 = lattice.window(region)
+    blocks = -(-(row1 - row0) // spec.block_px) * -(-(col1 - col0) // spec.block_px)
+    if blocks > MOST_BLOCKS:
+        raise JobError(
+            f"the grid {crs.to_string()[:40]} would have {row1 - row0:,} x {col1 - col0:,} px in "
+            f"{blocks:,} blocks; make the AOI smaller, or grid.resolution coarser"
+        )
     code = crs.to_epsg()
     return Grid(
         name=_name(crs),

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pystac
 import shapely
+from pyproj.exceptions import ProjError
 from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.profiles import CollectionProfile
+from earthgptx.catalogs.redaction import redact
 from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.errors import JobError, Outage, SourceError
 from earthgptx.pipeline.job.lonlat import bbox, crosses
@@ -25,6 +27,19 @@ from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
 from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
 
+# A catalog may write anything anywhere.
+_ODD = (
+    CatalogError,
+    CRSError,
+    JobError,
+    ProjError,
+    SourceError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 SHOWN = 3
 """Refused Items that an error names."""
 
@@ -73,12 +88,12 @@ def usable_items(
                 keys.append(pick_asset(item, profile.mask.assets))
             for key in keys:
                 opening.reach.check(opening.address(item.assets[key]))
-            native = native_grid(item, keys[0], opening)
+            native = native_grid(item, keys[0], opening, declared=not profile.radar_geometry)
             footprint = _footprint(item, native)
-        except (CatalogError, CRSError, JobError, SourceError) as error:
+        except _ODD as error:
             if isinstance(error, SourceError) and error.passing:
                 raise Outage(str(error)) from error
-            found.refused[item.id] = str(error)
+            found.refused[item.id] = redact(f"{error}") or type(error).__name__
             continue
         if footprint is not None:
             if not footprint.intersects(aoi):

@@ -94,7 +94,9 @@ class Plan:
 
     def scene_items(self, name: str, time: int, window: Window) -> list[SceneItem]:
         """Returns the Items whose footprints meet a window in a time slice, in mosaic order."""
-        box = self.grids[name].geobox(window).extent.geom
+        # By bounds, as an Item is read by the bounds of its footprint: what a pixel shows must not
+        # depend on the window that is asked for.
+        west, south, east, north = self.grids[name].geobox(window).extent.geom.bounds
         footprints = self.footprints[name]
         return [
             SceneItem(
@@ -104,7 +106,11 @@ class Plan:
                 footprint=footprints[at],
             )
             for at in self.slices[time].items
-            if footprints[at].intersects(box)
+            if not footprints[at].is_empty
+            and footprints[at].bounds[0] < east
+            and footprints[at].bounds[1] < north
+            and footprints[at].bounds[2] > west
+            and footprints[at].bounds[3] > south
         ]
 
     @cached_property
@@ -234,7 +240,11 @@ def _size(asset: pystac.Asset, index: int, profile: CollectionProfile) -> int:
     """Returns the bytes of a value: as declared, else a guess by the profile."""
     for name in ("bands", "raster:bands"):
         listed = asset.extra_fields.get(name)
-        if isinstance(listed, list) and len(listed) >= index:
+        if (
+            isinstance(listed, list)
+            and len(listed) >= index
+            and isinstance(listed[index - 1], dict)
+        ):
             digits = re.search(r"(\d+)$", str(listed[index - 1].get("data_type", "")))
             if digits and digits[1] in SIZES:
                 return SIZES[digits[1]]

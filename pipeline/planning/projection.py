@@ -34,8 +34,9 @@ def project(shape: BaseGeometry, source: CRS | str, target: CRS) -> BaseGeometry
 
 
 def _projected(shape: BaseGeometry, move: pyproj.Transformer, target: str) -> BaseGeometry:
-    west, south, east, north = shape.bounds
-    longest = max(east - west, north - south) / SEGMENTS
+    # By part: what lies on both sides of the antimeridian is narrower than its bounds.
+    west, south, east, north = shapely.bounds(shapely.get_parts(shape)).T
+    longest = float(np.min(np.maximum(east - west, north - south))) / SEGMENTS
     dense = shapely.segmentize(shape, longest) if shape.area else shape
     moved = shapely.transform(
         dense, lambda points: np.column_stack(move.transform(points[:, 0], points[:, 1]))

@@ -110,9 +110,9 @@ def _read(made: Plan, name: str, time: int, window: Window) -> dict[str, np.ndar
 
 def _numbered(made: Plan, name: str, time: int, window: Window, source: np.ndarray) -> np.ndarray:
     """Turns positions among the Items of a window into positions in the time slice."""
-    near = [each.item.id for each in made.scene_items(name, time, window)]
-    all_ids = [made.items[at].id for at in made.slices[time].items]
-    table = np.array([*(all_ids.index(each) for each in near), -1], np.int16)
+    near = [id(each.item) for each in made.scene_items(name, time, window)]
+    everyone = [id(made.items[at]) for at in made.slices[time].items]
+    table = np.array([*(everyone.index(each) for each in near), -1], np.int16)
     return table[source]
 
 

@@ -5,6 +5,7 @@ Names the GDAL driver, refuses GDAL's virtual file systems, and raises errors th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
+import pyproj
 import pystac
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 from rasterio.warp import calculate_default_transform
@@ -146,7 +148,9 @@ def unreadable(href: str, where: str, error: Exception, opening: Opening) -> Sou
     )
 
 
-def native_grid(item: pystac.Item, key: str, opening: Opening) -> NativeGrid:
+def native_grid(
+    item: pystac.Item, key: str, opening: Opening, *, declared: bool = True
+) -> NativeGrid:
     """Returns the grid of an asset, from its Item if that declares it, else from the file's header.
 
     A raster in radar geometry (with ground control points) gets the grid that GDAL would warp it
@@ -159,7 +163,7 @@ def native_grid(item: pystac.Item, key: str, opening: Opening) -> NativeGrid:
     properties = item.properties | item.assets[key].extra_fields
     code = properties.get("proj:code") or properties.get("proj:epsg") or properties.get("proj:wkt2")
     transform, shape = properties.get("proj:transform"), properties.get("proj:shape")
-    if code and transform and shape:
+    if declared and code and transform and shape:
         return _declared_grid(item, key, code, transform, shape)
     with open_asset(item, key, opening) as raster:
         return header_grid(raster, item, key)
@@ -183,7 +187,29 @@ def _declared_grid(
             f"asset {key} of item {item.id} declares proj:transform {transform} and proj:shape "
             f"{shape}, which no image has; mend the catalog"
         )
-    return NativeGrid(CRS.from_user_input(code), affine, (rows, cols))
+    return NativeGrid(_declared_crs(code), affine, (rows, cols))
+
+
+def _declared_crs(code: Any) -> CRS:
+    """Parses the CRS that an Item declares: a code, WKT or PROJJSON.
+
+    GDAL would also take an address, and fetch it.
+
+    Raises:
+        CRSError: it is none of them, or unknown.
+    """
+    if isinstance(code, int):
+        return CRS.from_epsg(code)
+    if isinstance(code, dict):
+        return CRS.from_user_input(pyproj.CRS.from_json_dict(code).to_wkt())
+    text = str(code).strip()
+    if re.fullmatch(r"\d+", text):
+        return CRS.from_epsg(int(text))
+    if re.fullmatch(r"(EPSG|ESRI|OGC|IAU_2015):[A-Za-z0-9]+", text, re.IGNORECASE) or re.match(
+        r"[A-Z_]+\[", text
+    ):
+        return CRS.from_user_input(text)
+    raise CRSError(f"'{text[:60]}' is no code, WKT or PROJJSON of a CRS")
 
 
 def header_grid(raster: DatasetReader, item: pystac.Item, key: str) -> NativeGrid:
@@ -234,4 +260,4 @@ def utm_epsg(lon: float, lat: float) -> int:
 def _declared_bands(asset: pystac.Asset) -> int:
     """Returns the number of bands that an Item declares for an asset; 0 if it declares none."""
     lists = (asset.extra_fields.get(key) for key in ("raster:bands", "eo:bands", "bands"))
-    return max((len(bands) for bands in lists if bands), default=0)
+    return max((len(bands) for bands in lists if isinstance(bands, list)), default=0)

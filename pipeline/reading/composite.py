@@ -1,8 +1,7 @@
-"""Median of the Items of a window, as a Dask graph of strips that is computed in this process.
+"""Median of the Items of a window, as a Dask graph of cells that is computed in this process.
 
-A strip has whole rows of cells, so that no cell is warped twice, and all Items of it are in memory
-at once: 5 MB each for a block of 3072 px. Dask's threads would hold several strips; its synchronous
-scheduler holds one.
+All Items of a cell are in memory at once: 2 MB each. Dask's threads would hold several cells; its
+synchronous scheduler holds one.
 """
 
 from __future__ import annotations
@@ -49,39 +48,51 @@ def median(
     import dask.array as da
     from dask.delayed import delayed
 
-    first, last = window.y0 // CELL_PX, -(-window.y1 // CELL_PX)
-    strips = [
-        window & Window(row * CELL_PX, window.x0, (row + 1) * CELL_PX, window.x1)
-        for row in range(first, last)
-    ]
-    work = delayed(_strip, pure=False)
-    rows = [
-        da.from_delayed(work(grid, strip, items, read), (5, *strip.shape), np.uint16)
-        for strip in strips
-    ]
-    planes = da.concatenate(rows, axis=1).compute(scheduler="synchronous")
+    work = delayed(_cell, pure=False)
+    planes = da.block(
+        [
+            [
+                da.from_delayed(work(grid, cell, items, read), (5, *cell.shape), np.uint16)
+                for cell in row
+            ]
+            for row in _rows(window)
+        ]
+    ).compute(scheduler="synchronous")
     return Median(planes[:3].astype(np.uint8), planes[3], planes[4] > 0)
 
 
-def _strip(
+def _rows(window: Window) -> list[list[Window]]:
+    """Returns the cells of a window, clipped to it, row by row."""
+    tops = range(window.y0 // CELL_PX, -(-window.y1 // CELL_PX))
+    lefts = range(window.x0 // CELL_PX, -(-window.x1 // CELL_PX))
+    return [
+        [
+            window & Window(y * CELL_PX, x * CELL_PX, (y + 1) * CELL_PX, (x + 1) * CELL_PX)
+            for x in lefts
+        ]
+        for y in tops
+    ]
+
+
+def _cell(
     grid: Grid,
-    strip: Window,
+    cell: Window,
     items: list[SceneItem],
     read: Callable[[Window, SceneItem], ItemPixels | None],
 ) -> NDArray[np.uint16]:
-    """Returns the median of a strip, the number of values, and whether one is masked: (5, h, w)."""
+    """Returns the median of a cell, the number of values, and whether one is masked: (5, h, w)."""
     values: list[NDArray[np.uint8]] = []
     valids: list[NDArray[np.bool_]] = []
-    result = np.zeros((5, *strip.shape), np.uint16)
+    result = np.zeros((5, *cell.shape), np.uint16)
     for item in items:
-        part = strip & pixel_bounds(grid, item.footprint)
+        part = cell & pixel_bounds(grid, item.footprint)
         found = None if part.empty else read(part, item)
         if found is None:
             continue
-        at = part.within(strip)
+        at = part.within(cell)
         # No data sorts behind every value.
-        layer = np.full((3, *strip.shape), 255, np.uint8)
-        valid = np.zeros(strip.shape, bool)
+        layer = np.full((3, *cell.shape), 255, np.uint8)
+        valid = np.zeros(cell.shape, bool)
         valid[at] = found.valid & ~found.hidden
         layer[(slice(None), *at)] = np.where(valid[at], found.channels, 255)
         result[4][at] |= found.valid & found.hidden

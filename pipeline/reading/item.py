@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
 from earthgptx.catalogs.radiometry import radiometry_of
+from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.reading.assets import pick_asset
 from earthgptx.pipeline.reading.scaling import to_8bit
@@ -45,7 +46,22 @@ class ItemPixels:
 
 
 def read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
-    """Reads a window inside the bounds of an Item."""
+    """Reads a window inside the bounds of an Item.
+
+    Raises:
+        SourceError: it cannot be read, or its values are none that can be scaled.
+    """
+    try:
+        return _read_item(grid, part, source)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A file or an Item may be odd in any way; that breaks its own ground only.
+        raise SourceError(
+            f"item {source.item.id} cannot be read as its collection's profile says "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
     item, profile = source.item, source.profile
     raw = _read_bands(grid, part, source)
     channels = np.empty((3, *part.shape), np.uint8)

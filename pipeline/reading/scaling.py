@@ -14,6 +14,8 @@ from earthgptx.catalogs.radiometry import Radiometry
 DIGITS = 6
 """Decimals of a grey level that count: two encodings of one physical value, whose floats differ in
 the last bits, become one grey level."""
+ROWS = 1 << 8
+"""Rows of an image that are float64 at once."""
 _TABLED = (np.uint8, np.int8, np.uint16, np.int16)
 
 
@@ -36,10 +38,21 @@ def _table(band: Band, scale: float, offset: float, dtype: str) -> NDArray[np.ui
     """Returns the scaled value of every value of a dtype, from the smallest."""
     known = np.iinfo(dtype)
     stored = np.arange(int(known.min), int(known.max) + 1, dtype=np.float64)
-    return _scale(stored, band, scale, offset)
+    return _scaled(stored, band, scale, offset)
 
 
 def _scale(values: NDArray[Any], band: Band, scale: float, offset: float) -> NDArray[np.uint8]:
+    """Computes in float64, as the tables do: a value has one grey level, whatever its dtype."""
+    result = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), ROWS):
+        piece = values[start : start + ROWS].astype(np.float64)
+        result[start : start + ROWS] = _scaled(piece, band, scale, offset)
+    return result
+
+
+def _scaled(
+    values: NDArray[np.float64], band: Band, scale: float, offset: float
+) -> NDArray[np.uint8]:
     with np.errstate(divide="ignore", invalid="ignore"):
         if (scale, offset) != (1, 0):
             values = values * scale + offset

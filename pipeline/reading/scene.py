@@ -111,6 +111,8 @@ def _median_scene(grid: Grid, window: Window, items: list[SceneItem], *, patient
 
     def read(part: Window, scene_item: SceneItem) -> ItemPixels | None:
         nonlocal unreachable
+        if scene_item.item.id in errors:
+            return None  # asked once
         try:
             return read_item(grid, part, scene_item)
         except SourceError as error:

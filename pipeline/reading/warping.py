@@ -32,8 +32,8 @@ TOLERANCE_PX = 0.02
 Its default of 0.125 is visible where two cells meet."""
 KERNEL_PX = 2
 """Radius of the widest resampling kernel, cubic, in pixels of the source."""
-OUTLINE_PX = 32
-"""Distance between the points of a cell's border that are projected."""
+MESH_PX = 32
+"""Distance between the points of a cell that are projected to find what it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +148,13 @@ def _whole(
     if np.dtype(raster.dtypes[0]).kind == "f":
         return None
     margin = int(np.ceil(KERNEL_PX / scale)) + 1
-    x, y = np.array([grid.affine @ at for at in _outline(cell)]).T
+    col, row = (each.ravel() for each in _sampled(cell))
+    a, b, c, d, e, f = grid.transform
+    x, y = a * col + b * row + c, d * col + e * row + f
     there = transform(cached_crs(grid.crs), raster.crs, x.tolist(), y.tolist())
     inverse: Affine = ~raster.transform
     cols, rows = np.array([inverse @ at for at in zip(*there, strict=True)]).T
-    if not np.isfinite([cols, rows]).all():
+    if not np.isfinite([cols, rows]).all() or _jumps(cols) or _jumps(rows):
         return None
     row0, row1 = int(rows.min()) - margin, int(rows.max()) + 1 + margin
     col0, col1 = int(cols.min()) - margin, int(cols.max()) + 1 + margin
@@ -165,13 +167,19 @@ def _whole(
     return _Source(values, raster.crs, None, raster.window_transform(at))
 
 
-def _outline(cell: Window) -> Iterator[tuple[int, int]]:
-    """Yields points (column, row) along the border of a cell."""
-    for step in range(0, CELL_PX + 1, OUTLINE_PX):
-        yield cell.x0 + step, cell.y0
-        yield cell.x0 + step, cell.y1
-        yield cell.x0, cell.y0 + step
-        yield cell.x1, cell.y0 + step
+def _sampled(cell: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns columns and rows of a mesh of points of a cell, its border included."""
+    steps = np.arange(0, CELL_PX + 1, MESH_PX, dtype=np.float64)
+    col, row = np.meshgrid(cell.x0 + steps, cell.y0 + steps)
+    return col, row
+
+
+def _jumps(places: NDArray[np.float64]) -> bool:
+    """Whether places of a mesh are not continuous, as at a pole or the antimeridian."""
+    side = CELL_PX // MESH_PX + 1
+    mesh = places.reshape(side, side)
+    steps = np.concatenate([np.abs(np.diff(mesh, axis=axis)).ravel() for axis in (0, 1)])
+    return bool(steps.max() > 4 * np.median(steps[steps > 0]) + 2) if steps.any() else True
 
 
 def step_ratio(grid: Grid, raster: DatasetReader) -> float:

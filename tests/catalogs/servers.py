@@ -20,6 +20,8 @@ class Server(HTTPServer):
         matched: `numberMatched` of every page, or None.
         same_page: whether every page holds the Items of the first one.
         reason: body of an answer that is an error.
+        elsewhere: address of the next page; None for this server's.
+        junk: replaces the body of an answer to a search.
     """
 
     def __init__(
@@ -34,6 +36,9 @@ class Server(HTTPServer):
         self.matched: int | None = None
         self.same_page = False
         self.reason: dict[str, Any] = {}
+        self.elsewhere: str | None = None
+        self.junk: Any = None
+        self.tokens: list[str | None] = []
         self.bodies: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -60,33 +65,14 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/search":
             self._search(dict(parse_qsl(query)))
             return
-        core = "https://api.stacspec.org/v1.0.0"
-        classes = [f"{core}/core", f"{core}/item-search", *self.server.classes]
-        self._send(
-            200,
-            {
-                "type": "Catalog",
-                "id": "fake",
-                "stac_version": "1.0.0",
-                "description": "x",
-                "conformsTo": classes,
-                "links": [
-                    {"rel": "self", "href": self.server.url},
-                    {
-                        "rel": "search",
-                        "href": f"{self.server.url}/search",
-                        "method": self.server.by,
-                        "type": "application/geo+json",
-                    },
-                ],
-            },
-        )
+        self._send(200, landing(self.server.url, self.server.by, self.server.classes))
 
     def do_POST(self) -> None:
         self._search(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def _search(self, body: dict[str, Any]) -> None:
         self.server.bodies.append(body)
+        self.server.tokens.append(self.headers.get("X-Api-Key"))
         status, count, more = self.server.script[
             min(self.server.asked, len(self.server.script) - 1)
         ]
@@ -105,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         links = [
             {
                 "rel": "next",
-                "href": f"{self.server.url}/search",
+                "href": self.server.elsewhere or f"{self.server.url}/search",
                 "method": "POST",
                 "body": {"token": str(page + 2)},
                 "merge": True,
@@ -118,6 +104,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.server.matched is not None:
             found["numberMatched"] = self.server.matched
+        if self.server.junk is not None:
+            found = self.server.junk
         self._send(status, found if status == 200 else self.server.reason)
 
 
@@ -137,7 +125,30 @@ class Cassette(HTTPServer):
             )
             for turn in yaml.safe_load(path.read_text())["interactions"]
         ]
+        # The recordings of a search lack the landing page that it begins with.
+        self.turns.append(("GET", "/api/stac/v1", json.dumps(landing(f"{self.url}/api/stac/v1"))))
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def landing(url: str, by: str = "POST", classes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A landing page of a STAC API."""
+    core = "https://api.stacspec.org/v1.0.0"
+    return {
+        "type": "Catalog",
+        "id": "fake",
+        "stac_version": "1.0.0",
+        "description": "x",
+        "conformsTo": [f"{core}/core", f"{core}/item-search", *classes],
+        "links": [
+            {"rel": "self", "href": url},
+            {
+                "rel": "search",
+                "href": f"{url}/search",
+                "method": by,
+                "type": "application/geo+json",
+            },
+        ],
+    }
 
 
 def _body(turn: dict[str, Any]) -> str:

@@ -58,9 +58,12 @@ def test_a_profile_supplies_what_an_item_does_not_declare_or_overrules_it() -> N
     declared = item({"raster:bands": [{"scale": 2, "offset": 3, "nodata": 1}]}, {})
     own = PLAIN.model_copy(update={"nodata": 9.0})
     assert radiometry_of(item({}, {}), "red", band, own) == Radiometry(4, 5, 9)
-    assert radiometry_of(declared, "red", band, own) == Radiometry(2, 3, 9)
-    overruled = PLAIN.model_copy(update={"radiometry": "bands"})
-    assert radiometry_of(declared, "red", band, overruled) == Radiometry(4, 5, 1)
+    assert radiometry_of(declared, "red", band, own) == Radiometry(2, 3, 1)
+    overruled = own.model_copy(update={"radiometry": "bands"})
+    assert radiometry_of(declared, "red", band, overruled) == Radiometry(4, 5, 9)
+    zero = item({"raster:bands": [{"scale": 0}]}, {})
+    assert radiometry_of(zero, "red", band, own).scale == 4
+    assert "scale 0" in radiometry_of(zero, "red", band, own).doubt
 
 
 DECLARED = {"raster:bands": [{"scale": 1e-4, "offset": -0.1}]}

@@ -13,7 +13,8 @@ import pystac
 import pytest
 import shapely
 
-from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
+from earthgptx.catalogs.access import Access, Opening
+from earthgptx.catalogs.errors import AddressRefused, CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.search import parse_interval, search
@@ -161,7 +162,7 @@ def test_what_is_no_catalog_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "items.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(CatalogDown, match="cannot be read as stac-geoparquet"):
+    with pytest.raises(CatalogError, match="cannot be read as stac-geoparquet"):
         search(str(tmp_path / "items.parquet"), collections=("made",), aoi=WORLD, time=ALL)
 
 
@@ -174,6 +175,72 @@ def test_a_time_that_is_no_interval_is_refused(text: str) -> None:
 def test_an_api_that_is_down_is_named() -> None:
     with pytest.raises(CatalogDown, match=r"http://127\.0\.0\.1:9.*(check the address|try again)"):
         search("http://127.0.0.1:9", collections=("made",), aoi=WORLD, time=ALL)
+
+
+def test_a_next_page_elsewhere_is_not_asked_for(quick: None) -> None:
+    other = Server([(200, 1, False)])
+    server = Server([(200, 2, True)])
+    server.elsewhere = f"{other.url}/search"
+    with pytest.raises(AddressRefused, match="private address"):
+        ask(server)
+    assert other.asked == 0
+    other.shutdown()
+
+
+def test_an_api_gets_the_headers_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "SECRET")
+    server = Server([(200, 2, True), (200, 1, False)])
+    opening = Opening.of(server.url, Access(headers={"X-Api-Key": "MY_KEY"}))
+    assert len(ask(server, opening=opening)) == 3
+    assert server.tokens == ["SECRET", "SECRET"]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        [],
+        "text",
+        {"features": None},
+        {"features": [None, 5, {"id": "x"}], "links": None},
+        {"features": [{"id": "a"}], "links": [{"rel": "next"}]},
+    ],
+)
+def test_an_answer_that_is_no_page_of_items_ends_in_words(quick: None, junk: Any) -> None:
+    server = Server([(200, 0, False)])
+    server.junk = junk
+    with pytest.raises(CatalogError):
+        ask(server)
+
+
+def test_one_odd_item_of_a_static_catalog_is_left_out_and_said(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    for name in ("good", "timeless", "broken", "missing", "endless"):
+        archive.add(name, np.ones((8, 8), np.uint8))
+    archive.save()
+    for name, change in (
+        ("timeless", {"datetime": None}),
+        ("endless", {"datetime": None, "start_datetime": "2026-01-01", "end_datetime": "never"}),
+    ):
+        path = tmp_path / name / f"{name}.json"
+        document = json.loads(path.read_text())
+        document["properties"] |= change
+        path.write_text(json.dumps(document))
+    (tmp_path / "broken" / "broken.json").write_text("{")
+    (tmp_path / "missing" / "missing.json").unlink()
+    catalog = json.loads((tmp_path / "catalog.json").read_text())
+    catalog["links"].append({"rel": "child", "href": str(tmp_path / "catalog.json")})
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    warned: list[str] = []
+    found = search(
+        str(tmp_path / "catalog.json"),
+        collections=("made",),
+        aoi=WORLD,
+        time=ALL,
+        warn=warned.append,
+    )
+    assert ids(found) == ["good"]
+    assert len(warned) == 4
+    assert all("left out" in sentence for sentence in warned)
 
 
 @pytest.fixture
@@ -322,7 +389,7 @@ def test_a_recorded_search_of_a_public_api_is_paged_through(data: Path) -> None:
     assert len(pages) > 1
     if any(link["rel"] == "next" for link in last["links"]):
         # The recording was stopped in the middle: what lies after it is a page that fails.
-        with pytest.raises(CatalogDown):
+        with pytest.raises(CatalogError, match="HTTP 404"):
             search(f"{server.url}/api/stac/v1", collections=("naip",), aoi=WORLD, time=ALL)
     else:
         found = search(f"{server.url}/api/stac/v1", collections=("naip",), aoi=WORLD, time=ALL)

@@ -43,6 +43,25 @@ def test_unwrapped_longitudes_go_on() -> None:
     assert other is EAST
 
 
+def test_what_is_cut_already_does_not_cross() -> None:
+    halves = shapely.MultiPolygon([EAST, shapely.box(-180, 10, -179, 11)])
+    assert not crosses(np.array([halves], object))[0]
+    assert cut(halves) is halves
+    [one] = unwrapped(np.array([halves], object))
+    assert one.bounds == (179, 10, 181, 11)
+
+
+def test_a_box_goes_around_the_widest_gap() -> None:
+    halves = shapely.MultiPolygon([shapely.box(-180, 0, 0, 1), shapely.box(0, 0, 180, 1)])
+    assert bbox(halves) == [-180, 0, 180, 1]
+    three = [
+        shapely.box(170, 0, 180, 1),
+        shapely.box(-180, 0, -170, 1),
+        shapely.box(-150, 0, -140, 1),
+    ]
+    assert bbox(shapely.MultiPolygon(three)) == [170, 0, -140, 1]
+
+
 def test_boxes_and_middles_are_those_of_the_parts() -> None:
     halves = cut(shapely.box(178, 10, 181, 11))
     assert boxes(halves).area == pytest.approx(3)

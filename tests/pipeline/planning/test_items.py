@@ -46,6 +46,24 @@ def unknown_crs(item: pystac.Item) -> None:
     item.properties["proj:code"] = "EPSG:999999"
 
 
+def crs_of_a_server(item: pystac.Item) -> None:
+    item.properties["proj:code"] = "http://127.0.0.1:9/crs"
+
+
+def lists_everywhere(item: pystac.Item) -> None:
+    item.assets["image"].extra_fields |= {
+        "alternate": ["x"],
+        "raster:bands": ["odd"],
+        "bands": 5,
+        "proj:shape": "odd",
+    }
+
+
+def local_crs(item: pystac.Item) -> None:
+    item.properties.pop("proj:code")
+    item.properties["proj:wkt2"] = 'LOCAL_CS["mine",UNIT["metre",1]]'
+
+
 def no_file(item: pystac.Item) -> None:
     item.properties.pop("proj:code")
     item.assets["image"].href += ".missing"
@@ -67,6 +85,9 @@ def private_host(item: pystac.Item) -> None:
         (shape_of_text, "which no image has"),
         (flat_pixels, "which no image has"),
         (unknown_crs, "999999"),
+        (crs_of_a_server, "is no code, WKT or PROJJSON"),
+        (lists_everywhere, "which no image has"),
+        (local_crs, "a"),
         (no_file, "cannot be read"),
         (local_file, "local file outside the catalog's folder"),
         (private_host, "private address"),
@@ -80,6 +101,19 @@ def test_an_item_that_cannot_be_used_is_left_out_and_listed(
     assert reason in made.refused_items["odd"]
     [warning] = made.warnings
     assert warning.startswith("1 of 2 items, such as odd: left out, since")
+
+
+def test_a_grid_that_no_memory_holds_is_refused(archive: Archive) -> None:
+    def tiny_pixels(item: pystac.Item) -> None:
+        fields = item.assets["image"].extra_fields
+        fields["proj:transform"] = [1e-5, 0, 500_000, 0, -1e-5, 4_700_000]
+
+    archive.add("good", PIXELS, row=300)
+    archive.add("odd", PIXELS, when="2025-01-01T00:00:00Z")
+    tiny_pixels(archive.catalog.get_item("odd"))  # type: ignore[arg-type]
+    archive.save()
+    with pytest.raises(JobError, match="blocks; make the AOI smaller"):
+        plan(archive.job("a.zarr"))
 
 
 def test_more_of_them_than_a_job_allows_end_it(archive: Archive) -> None:

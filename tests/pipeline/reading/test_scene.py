@@ -439,6 +439,73 @@ def test_a_scene_is_one_radiometry_before_and_since_the_change_of_baseline(
         assert np.abs(scenes[0].astype(int) - scenes[1]).max() <= 1
 
 
+@pytest.mark.parametrize("resolution", ["native", 7.0], ids=["aligned", "warped"])
+def test_a_pixel_has_one_grey_level_whatever_window_is_read(
+    tmp_path: Path, resolution: float | str
+) -> None:
+    """Also where the window exceeds the file, so that values become floats."""
+    archive = Archive(tmp_path)
+    dice = np.random.default_rng(0)
+    pixels = dice.integers(0, 4000, (1200, 1100)).astype(np.uint16)
+    pixels[::7, ::5] = 1050
+    archive.add("a", pixels, nodata=None)
+    archive.save()
+    band = {"asset": "image", "low": 0, "high": 0.35, "scale": 1e-4}
+    profile = {"made": {"modality": "optical", "bands": [band] * 3}}
+    job = archive.job("a.zarr", source={"profiles": profile}, grid={"resolution": resolution})
+    made = plan(job)
+    [grid] = made.grids.values()
+    height, width = grid.shape
+    large = Window(-40, -40, height + 40, width + 40)
+    whole_scene = read_scene(grid, large, made.scene_items(grid.name, 0, large))
+    for window in (Window(0, 0, 512, 512), Window(530, 540, 700, 900), Window(-9, 3, 70, 80)):
+        part = read_scene(grid, window, made.scene_items(grid.name, 0, window))
+        at = window.within(large)
+        assert np.array_equal(part.pixels, whole_scene.pixels[(slice(None), *at)])
+        assert np.array_equal(part.valid, whole_scene.valid[at])
+
+
+def test_a_pole_inside_a_cell_is_seen_only_where_it_is(tmp_path: Path) -> None:
+    """A world map in degrees on a polar grid: places of a cell are not continuous there."""
+    path = tmp_path / "world.tif"
+    transform = rasterio.Affine(0.5, 0, -180, 0, -0.5, 90)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=100,
+        width=720,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:4326",
+        transform=transform,
+    ) as raster:
+        raster.write(np.full((1, 100, 720), 7, np.uint8))
+    made = over(
+        path,
+        tmp_path,
+        profile={"modality": "optical", "bands": bands(0, 255, 1, 1, 1)},
+        geometry=shapely.box(-179.9, 60, 179.9, 89.9),
+        grid={"crs": "EPSG:3413", "resolution": 20_000},
+    )
+    scene = whole(made)
+    assert scene.valid.any()
+    assert (scene.pixels[:, scene.valid] == 7).all()
+
+
+@pytest.mark.parametrize("nodata", [-9999, "nan", "odd"])
+def test_odd_nodata_breaks_its_own_ground_only(archive: Archive, nodata: object) -> None:
+    archive.add("a", np.full((40, 40), 50, np.uint8), nodata=None)
+    archive.add("b", np.full((40, 40), 60, np.uint8), col=40, nodata=None)
+    item = archive.catalog.get_item("b")
+    assert item is not None
+    item.assets["image"].extra_fields["raster:bands"] = [{"nodata": nodata}]
+    archive.save()
+    scene = whole(plan(archive.job("a.zarr", grid={"resolution": 7.0})))
+    assert scene.valid[1:-1, 2:50].all()
+    assert (scene.valid | scene.broken)[1:-1, 2:-2].all()
+
+
 def test_nodata_that_only_an_item_declares_is_no_data(archive: Archive) -> None:
     pixels = np.full((40, 40), 50, np.uint8)
     pixels[:10] = 7
