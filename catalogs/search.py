@@ -193,14 +193,7 @@ def _walk(
             if isinstance(found, pystac.Item):
                 found.make_asset_hrefs_absolute()
                 yield found
-        except (
-            pystac.STACError,
-            CatalogError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as e:
+        except Exception as e:  # pystac's errors have no common type
             cause = e.__cause__ or e
             if isinstance(cause, CatalogDown):
                 raise cause from e
