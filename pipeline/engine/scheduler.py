@@ -50,6 +50,9 @@ BUDGET = {
 """Failures of one task that are followed by another try, by kind."""
 PAUSE_S = {Trouble.SOURCE: 30.0, Trouble.STORAGE: 16.0}
 """Longest pause before the next try; pauses start at 1 s and double. Other kinds have none."""
+LONGEST_S = {Trouble.STORAGE: 100.0}
+"""Time since a task's first failure after which the run ends, whatever its budget: a try on an
+object store lasts two minutes itself."""
 DEATHS = 3
 """Deaths of replicas that had a block, after which its tiles are tried one by one."""
 TRIALS = 4
@@ -290,7 +293,9 @@ class Scheduler:
             if entry.state == "opinion" and tries > BUDGET[failure.trouble]:
                 self._board.accept(entry)
             return  # the tile is asked about again
-        if failure.final or tries > BUDGET[failure.trouble]:
+        took = now - entry.failed_first.setdefault(failure.trouble, now)
+        used_up = tries > BUDGET[failure.trouble] or took > LONGEST_S.get(failure.trouble, took)
+        if failure.final or used_up:
             self._end(failure, f"{entry.task} failed {tries} times: {failure.reason}")
             return
         if failure.trouble == Trouble.INPUT:

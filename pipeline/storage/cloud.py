@@ -181,7 +181,8 @@ def _open(url: str, retry_s: float) -> Any:
         "config": _settings(url),
         "client_options": {"allow_http": True, "timeout": timedelta(seconds=REQUEST_S)},
         "retry_config": {
-            "max_retries": 60,
+            # Time alone is the limit: the pauses are random, and 60 of them lasted 40 s.
+            "max_retries": 10_000,
             "backoff": {
                 "base": 2,
                 "init_backoff": timedelta(seconds=0.2),

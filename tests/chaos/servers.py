@@ -175,6 +175,19 @@ def first(count: int, fault: str, path: str = "") -> Fault:
     return decide
 
 
+def every(count: int, fault: str) -> Fault:
+    """A fault of one in `count` requests."""
+    seen = [0]
+    guard = threading.Lock()
+
+    def decide(_method: str, _where: str) -> str:
+        with guard:
+            seen[0] += 1
+            return "" if seen[0] % count else fault
+
+    return decide
+
+
 @contextmanager
 def faulty_s3(patch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """An S3 server with the bucket `archive` behind a proxy, and the environment that finds it."""

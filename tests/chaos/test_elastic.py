@@ -14,7 +14,7 @@ from tests.chaos.harness import Case
 from tests.figures import Record
 from tests.results import contents
 
-chaos = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.alone]
 Bytes = dict[str, bytes]
 
 SETUP = """
@@ -141,7 +141,6 @@ def small(case: Case, core: int = 64, **engine: Any) -> Case:
     return case
 
 
-@chaos
 def test_two_hundred_random_kills_in_one_run_change_nothing(
     case: Case, tmp_path: Path, record: Record
 ) -> None:
@@ -156,7 +155,6 @@ def test_two_hundred_random_kills_in_one_run_change_nothing(
     assert said["kills"] >= 100
 
 
-@chaos
 def test_a_run_hardly_stands_still_when_a_replica_dies(case: Case, record: Record) -> None:
     slow = small(Case.make(case.folder / "slow", model="tests.analysts:Slow"), core=128)
     said = facts(ONE_KILL, slow)
@@ -165,7 +163,6 @@ def test_a_run_hardly_stands_still_when_a_replica_dies(case: Case, record: Recor
     assert said["repeated"] <= 2
 
 
-@chaos
 @pytest.mark.parametrize("what", ["replaced", "lost", "added"])
 def test_machines_that_go_and_come(
     case: Case, undisturbed: Bytes, record: Record, what: str
@@ -177,7 +174,6 @@ def test_machines_that_go_and_come(
     assert case.same_as(undisturbed)
 
 
-@chaos
 def test_eight_real_replicas_are_kept_busy(case: Case, record: Record) -> None:
     """The model sleeps: eight replicas share two processors, as they would share a cluster's."""
     many = small(Case.make(case.folder / "many", model="tests.analysts:Sleeping"), replicas=8)

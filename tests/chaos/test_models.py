@@ -26,10 +26,13 @@ def engine(**more: Any) -> dict[str, Any]:
     return {"replicas": 2, "max_failed_fraction": 1.0, "tile_timeout_s": 3} | more
 
 
+LEAK = pytest.param("leak", 60, marks=pytest.mark.alone)
+
+
 @chaos
 @pytest.mark.parametrize(
     ("how", "share"),
-    [*((how, 60) for how in HOWS), ("raise", 150), ("nonsense", 150), ("leak", 60)],
+    [*((how, 60) for how in HOWS), ("raise", 150), ("nonsense", 150), LEAK],
 )
 def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, share: int) -> None:
     model = f"tests.chaos.models:{CLASSES[how, share].__name__}"

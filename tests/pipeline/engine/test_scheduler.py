@@ -118,6 +118,17 @@ def test_a_failure_is_tried_again_after_a_pause_within_its_budget(
     assert len(pauses) == BUDGET[trouble]
 
 
+def test_storage_whose_failures_take_minutes_ends_the_run_at_the_second() -> None:
+    """An object store is asked for two minutes before it counts as a failure."""
+    scheduler = ready(1, A)
+    scheduler.decide(0.0)
+    scheduler.handle(Failed(0, A, Failure(Trouble.STORAGE, "down")), 120.0)
+    assert scheduler.ending is None
+    scheduler.decide(121.0)
+    scheduler.handle(Failed(0, A, Failure(Trouble.STORAGE, "down")), 241.0)
+    assert isinstance(scheduler.ending, Outage)
+
+
 def test_a_mistake_ends_the_run_at_once() -> None:
     scheduler = ready(1, A)
     scheduler.decide(0.0)
