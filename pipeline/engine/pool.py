@@ -6,8 +6,6 @@ Decides nothing.
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 import time
 from contextlib import suppress
@@ -25,6 +23,7 @@ from ray.exceptions import (
 )
 
 from earthgptx.pipeline.engine.asking import ModelSick
+from earthgptx.pipeline.engine.cluster import connect, replica_memory
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
@@ -96,7 +95,7 @@ class ReplicaPool:
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             self._owns_ray = True
-            _connect(self._engine.most)
+            connect(self._engine.most)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +120,7 @@ class ReplicaPool:
             max_restarts=0,
             num_cpus=1,
             num_gpus=self._engine.gpus_per_replica,
-            memory=_memory(plan),
+            memory=replica_memory(plan),
         )
         return len(self._spare)
 
@@ -259,45 +258,6 @@ class ReplicaPool:
                 "Ray has no machine left that answers; finished blocks are kept, run the same "
                 "command again when Ray is back"
             )
-
-
-def _connect(replicas: int) -> None:
-    """Connects to Ray, or starts it on this machine.
-
-    Raises:
-        JobError: the cluster refuses the token.
-        Outage: the cluster does not answer, or Ray does not start.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address:
-            ray.init(**quiet)
-        else:
-            cpus = max(os.cpu_count() or 1, replicas)
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
-    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
-        with suppress(Exception):
-            ray.shutdown()
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        if "uthentication" in reason or "token" in reason.lower():
-            raise JobError(
-                f"Ray at {address} refuses the token: {reason}. Set RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN"
-            ) from error
-        raise Outage(
-            f"Ray at {address} does not answer, or refuses RAY_AUTH_TOKEN: {reason}"
-            if address
-            else f"Ray does not start on this machine: {reason}. Run the same command again"
-        ) from error
-
-
-def _memory(plan: Plan) -> int:
-    """Returns the memory to ask of Ray for a replica in bytes; at most what a machine has."""
-    with suppress(Exception):
-        most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
-        return int(min(plan.replica_bytes, most))
-    return plan.replica_bytes
 
 
 def _kill(actor: Any) -> None:

@@ -213,4 +213,5 @@ def test_ray_that_is_not_there_is_said(case: Case, ray_two: None) -> None:
     assert ended.code == 3, ended.said
     assert ended.in_words, ended.said
     assert "does not answer" in ended.said
+    assert "RAY_AUTH_TOKEN" not in ended.said
     case.finish()
