@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import Any
 
+import psutil
 import ray
 
 from earthgptx.pipeline.errors import JobError, Outage
@@ -16,6 +18,8 @@ from earthgptx.pipeline.planning.plan import Plan
 
 REACH_S = 20.0
 """Seconds for which a cluster's address is tried."""
+SHUTDOWN_S = 20.0
+"""Seconds that Ray may take to end."""
 
 
 def connect(replicas: int) -> None:
@@ -49,6 +53,27 @@ def connect(replicas: int) -> None:
             if address
             else f"Ray does not start on this machine: {reason}. Run the same command again"
         ) from error
+
+
+def disconnect() -> None:
+    """Disconnects from Ray, and ends it if this process started it.
+
+    Ray waits for its own daemon, for ever if that is frozen: then what this process has started is
+    killed.
+    """
+
+    def shutdown() -> None:
+        with suppress(Exception):  # of a Ray that is dead
+            ray.shutdown()
+
+    ending = threading.Thread(target=shutdown, daemon=True)
+    ending.start()
+    ending.join(SHUTDOWN_S)
+    if ending.is_alive():
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        ending.join(SHUTDOWN_S)
 
 
 def _reach(address: str) -> None:

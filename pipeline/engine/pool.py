@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 
 from earthgptx.pipeline.engine.asking import ModelSick
-from earthgptx.pipeline.engine.cluster import connect, replica_memory
+from earthgptx.pipeline.engine.cluster import connect, disconnect, replica_memory
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
@@ -101,8 +101,7 @@ class ReplicaPool:
     def __exit__(self, *_: object) -> None:
         self.stop_all()
         if self._owns_ray:
-            with suppress(Exception):  # of a Ray that is dead
-                ray.shutdown()
+            disconnect()
 
     def begin(self, plan: Plan, token: str) -> int:
         """Begins a run; returns the number of replicas that earlier runs have left.
