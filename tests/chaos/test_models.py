@@ -55,7 +55,7 @@ def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, sha
 def test_a_model_that_fails_on_everything_ends_the_run_in_words(case: Case, how: str) -> None:
     model = f"tests.chaos.models:{CLASSES[how, 1000].__name__}"
     case.change(model=model, engine=engine(max_failed_fraction=0.01))
-    ended = case.run()
+    ended = end(case.start(), limit_s=600)
     assert ended.code in (1, 3), ended.said
     assert ended.in_words, ended.said
     assert open_result(str(case.out)).state == "error"
