@@ -59,6 +59,9 @@ TRIALS = 4
 """Times that a block's tiles are tried one by one before the run ends."""
 SICK = 6
 """Replicas in a row on which the model fails on everything, after which the run ends."""
+LETHAL = 20
+"""Deaths of replicas before the first answered tile of a run, after which it ends; two for each
+replica of a large pool."""
 CANARIES = 5
 """Tiles that are known to be well and are tried again after each death on a suspected one."""
 STRIKES = 2
@@ -325,6 +328,10 @@ class Scheduler:
             self._deaths += 1
         for task, piece in member.running:
             entry = self._board.entries[task]
+            lethal = max(LETHAL, 2 * self.staff.limits.most)
+            if task.kind == Kind.INFER and not self._survived and self._deaths >= lethal:
+                why = f"{self._deaths} processes died and none answered a tile"
+                self._end(failure, f"{why}: {failure.reason}")
             if piece is None:
                 self._died_with(entry, failure)
             elif entry.trial is not None and entry.trying == piece:

@@ -429,6 +429,19 @@ def test_a_block_whose_tiles_are_all_guilty_is_not_tried_for_ever() -> None:
     assert cluster.scheduler.finished or cluster.scheduler.ending
 
 
+@pytest.mark.parametrize(("replicas", "deaths"), [(1, 20), (30, 60)])
+def test_a_model_that_kills_on_everything_ends_the_run(replicas: int, deaths: int) -> None:
+    scheduler = ready(replicas, *(Task(Kind.INFER, BlockKey("g", 0, 0, n)) for n in range(200)))
+    for number in range(deaths):
+        assert scheduler.ending is None, number
+        [(replica, *_), *_] = assigned(scheduler.decide(0.0)) or [(number, None, None)]
+        scheduler.handle(Lost(replica, DIED), 0.0)
+        for order in scheduler.decide(0.0):
+            if isinstance(order, Start):
+                scheduler.handle(Ready(order.replica), 0.0)
+    assert "processes died and none answered a tile" in str(scheduler.ending)
+
+
 def test_machines_that_are_lost_prove_nothing() -> None:
     scheduler = ready(1, Task(Kind.INFER, BlockKey("g", 0, 0, 9)))
     for failure in [DIED] * DEATHS + [Failure(Trouble.NODE, "gone")] * 2 + [DIED]:
