@@ -23,8 +23,6 @@ class Entry:
     """waiting, ready, paused, running, trial, opinion or done."""
     missing: set[Task] = field(default_factory=set)
     failures: Counter[Trouble] = field(default_factory=Counter)
-    failed_first: dict[Trouble, float] = field(default_factory=dict)
-    """Time of the first failure of each kind."""
     deaths: int = 0
     """Replicas that died with it since it was tried tile by tile."""
     all_deaths: int = 0

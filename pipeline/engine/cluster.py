@@ -58,8 +58,8 @@ def connect(replicas: int) -> None:
 def disconnect() -> None:
     """Disconnects from Ray, and ends it if this process started it.
 
-    Ray waits for its own daemon, for ever if that is frozen: then what this process has started is
-    killed.
+    Ray waits for its own daemon, for ever if that is frozen: then what Ray has started for this
+    process is killed.
     """
 
     def shutdown() -> None:
@@ -72,7 +72,8 @@ def disconnect() -> None:
     if ending.is_alive():
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                child.kill()
+                if "/ray/" in " ".join(child.cmdline()) or child.name().startswith("ray::"):
+                    child.kill()
         ending.join(SHUTDOWN_S)
 
 

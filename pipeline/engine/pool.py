@@ -158,7 +158,7 @@ class ReplicaPool:
         """
         hand, task = self._hands[order.replica], order.task
         if order.piece is not None:
-            ref = hand.actor.probe.remote(task, order.piece, last=order.last)
+            ref = hand.actor.probe.remote(task, order.piece)
         elif task.kind == Kind.INFER:
             ref = hand.actor.infer.remote(task, last=order.last, skip=order.skip)
         else:
@@ -194,14 +194,15 @@ class ReplicaPool:
         what, order = hand.waiting.pop(ref)
         try:
             value = ray.get(ref)
-        except RayTaskError as error:
-            failure = _failure_of(error.cause if isinstance(error.cause, Exception) else error)
-        except RayError as error:
-            return [self._gone(number, _loss(error))]
+        except RayTaskError as raised:
+            error = raised.cause if isinstance(raised.cause, Exception) else raised
+            failure = _failure_of(error)
+        except RayError as lost:
+            return [self._gone(number, _loss(lost))]
         else:
             return self._success(number, hand, what, order, value)
         if order is None:  # the model cannot be loaded, or the run cannot be opened
-            final = failure.final or failure.trouble == Trouble.BUG
+            final = failure.final or (failure.trouble == Trouble.BUG and not _may_pass(error))
             return [self._gone(number, replace(failure, final=final))]
         return [(Failed(number, order.task, failure, order.piece), None)]
 
@@ -276,6 +277,13 @@ def _loss(error: RayError) -> Failure:
     return Failure(Trouble.DIED, f"{type(error).__name__}: {text[:200]}")
 
 
+def _may_pass(error: Exception) -> bool:
+    """Whether a model that could not be loaded may be loaded by another try."""
+    if isinstance(error, FileNotFoundError | ImportError):
+        return False
+    return isinstance(error, OSError) or "OutOfMemory" in type(error).__name__
+
+
 def _failure_of(error: Exception) -> Failure:
     """Returns the failure of a task that raised an error."""
     reason = str(error)
@@ -295,7 +303,7 @@ def _failure_of(error: Exception) -> Failure:
             ended = RunFailed(f"a worker ran out of memory: {reason or 'MemoryError'}")
             return Failure(Trouble.MEMORY, "its process ran out of memory", error=ended)
         case Outage():
-            return Failure(Trouble.STORAGE, reason, error=error)
+            return Failure(Trouble.STORAGE, reason, error=error, waited=error.waited)
         case PipelineError():
             return Failure(Trouble.BUG, reason, error=error)
     return Failure(
