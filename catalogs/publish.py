@@ -111,7 +111,7 @@ def marked_parquet(file: io.BytesIO) -> bytes:
 
 
 def is_ours(name: str, file: Any) -> bool | None:
-    """Whether a file beside a result carries our mark; None if it is torn, so that none can be read.
+    """Whether a file beside a result carries our mark; None if it is torn.
 
     Args:
         name: name of the file; ends in .parquet or .json.
