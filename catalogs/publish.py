@@ -112,8 +112,8 @@ def marked_parquet(file: io.BytesIO) -> bytes:
     return buffer.getvalue()
 
 
-def is_ours(name: str, file: Any) -> bool:
-    """Whether a file beside a result carries our mark.
+def is_ours(name: str, file: Any) -> bool | None:
+    """Whether a file beside a result carries our mark; None if it is torn.
 
     Args:
         name: name of the file; ends in .parquet or .json.
@@ -123,8 +123,10 @@ def is_ours(name: str, file: Any) -> bool:
         if name.endswith(".parquet"):
             return MARK.encode() in (pq.read_metadata(file).metadata or {})
         return bool(json.load(file)["properties"]["mlm:framework"] == MARK)
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError):
+    except (KeyError, TypeError):
         return False
+    except (pa.ArrowException, ValueError, OSError):
+        return None
 
 
 def _text(moment: datetime) -> str:

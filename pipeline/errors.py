@@ -7,6 +7,7 @@ PipelineError           2
 ├── OutputError         2  the output cannot be written, or is not what it should be
 │   └── OutputBusy      3  another run is writing to the output
 ├── Outage              3  storage, imagery or Ray do not answer: try again
+│   ├── WaitedFor       3  an object store did not answer for minutes
 │   └── DiskFull        3  a disk has no room: make room and try again
 ├── RunFailed           1  the job stopped; finished blocks are kept
 └── RunLost             1  another run took over the output because this run appeared dead
@@ -74,6 +75,14 @@ class Outage(PipelineError):
     """Something that the run needs does not answer or is full; the same command goes on later."""
 
     exit_code = 3
+    waited = False
+    """Whether it has been tried for minutes already."""
+
+
+class WaitedFor(Outage):
+    """An object store did not answer for as long as a request is repeated: minutes."""
+
+    waited = True
 
 
 class DiskFull(Outage):

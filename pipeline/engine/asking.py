@@ -26,7 +26,7 @@ class Refusal:
     reason: str
     cause: Cause
     proven: bool
-    """Whether the model answered another tile right afterwards."""
+    """Whether the model answered another tile right afterwards; it has none before its first."""
 
 
 class Asker:
@@ -72,8 +72,9 @@ class Asker:
             except Exception:
                 raise ModelSick(reason) from error
         memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
-        cause = Cause.MEMORY if memory else Cause.MODEL
-        return Refusal(reason, cause, proven=self._canary is not None)
+        proven = self._canary is not None
+        cause = Cause.MEMORY if memory else Cause.MODEL if proven else Cause.UNPROVEN
+        return Refusal(reason, cause, proven)
 
     def _checked_answers(self, inputs: Sequence[TileInput]) -> list[TileOutput]:
         answers = self._analyst.analyse(inputs)

@@ -7,7 +7,7 @@ are too many for chance or it is answered.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 
 LIKELY = {"hung": 1e-4}
 """Probability of a chance finding, by kind of failure, below which a tile counts as guilty. A
@@ -26,7 +26,7 @@ def is_guilty(kind: str, trials: int, other_deaths: int, survived: int) -> bool:
     (other deaths + 1/2) / (tiles survived + 1).
 
     Args:
-        kind: kind of the last failure.
+        kind: kind of the failures; `died` if they are of several.
         trials: trials in which the replica failed on it, alone and in a row.
         other_deaths: replicas that have died in this run without having this block.
         survived: tiles that have been answered in this run.
@@ -43,11 +43,17 @@ class Trial:
         """Starts with the numbers of the tiles to try."""
         self._left = deque(pieces)
         self.failures: Counter[int] = Counter()
+        self._kinds: defaultdict[int, set[str]] = defaultdict(set)
 
     @property
     def next(self) -> int | None:
         """The tile to try next; None if all are cleared or proven guilty."""
         return self._left[0] if self._left else None
+
+    def kind_of(self, piece: int, kind: str) -> str:
+        """Notes the kind of a failure; returns that of all failures of the tile."""
+        self._kinds[piece].add(kind)
+        return kind if len(self._kinds[piece]) == 1 else "died"
 
     def end(self, piece: int) -> None:
         """Takes a tile out: it was answered, or is proven guilty."""

@@ -22,7 +22,7 @@ import psutil
 import structlog
 
 from earthgptx.pipeline.engine.scratch import MAGIC
-from earthgptx.pipeline.errors import Outage, OutputBusy, OutputError, PipelineError
+from earthgptx.pipeline.errors import Outage, OutputBusy, OutputError, PipelineError, RunLost
 from earthgptx.pipeline.storage.blobs import Blob, Blobs, Conflict, open_blobs
 from earthgptx.pipeline.storage.fence import HOLDER, Fence, decoded, parts_of
 
@@ -105,9 +105,19 @@ class Lease:
                 self._blobs.tidy()
 
     def own(self, plan_id: str) -> None:
-        """Notes that the store beside this folder is ours, made for this plan."""
+        """Notes that the store beside this folder is ours, made for this plan.
+
+        Raises:
+            RunLost: another run holds the output.
+        """
         with self._guard:
-            self._write(self._record | {"plan": plan_id})
+            try:
+                self._write(self._record | {"plan": plan_id})
+            except Conflict:
+                raise RunLost(
+                    f"{self._output}: another run holds the output now; "
+                    "this run writes nothing more"
+                ) from None
 
     def _refuse_foreign(self) -> None:
         """Refuses a folder without a record, unless it holds nothing but sealed files of ours."""
@@ -133,7 +143,7 @@ class Lease:
     def _free(self, found: Blob) -> bool:
         """Whether a lease is released, or its holder is gone or silent for `LEASE_S`."""
         record = decoded(found)
-        if record.get("token") == "" or _is_gone(record):
+        if record.get("token") == "" or (record.get("alone") and _is_gone(record)):
             return True
         where = f"host {record.get('host')}, process {record.get('pid')}"
         log.warning(
@@ -188,6 +198,8 @@ class Lease:
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),
+            # Replicas on other machines may outlive the driver by the time of a write.
+            "alone": not os.environ.get("RAY_ADDRESS"),
             "started": _start_of(os.getpid()),
             "beat": 0,
         }

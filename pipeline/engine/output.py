@@ -42,8 +42,9 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
             output or a file beside it is no result of earthgptx.
     """
     output = plan.spec.output
+    ours = bool(lease.owned_plan) or store.is_result(output)
     for ending in BESIDE:
-        refuse_foreign(output.removesuffix(".zarr") + ending)
+        refuse_foreign(output.removesuffix(".zarr") + ending, damaged_is_ours=ours)
     if not store.exists(output):
         scratch.clear()  # left over from a deleted store
     elif not store.is_result(output):
@@ -75,8 +76,12 @@ def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
     scratch.clear()
 
 
-def refuse_foreign(url: str) -> None:
+def refuse_foreign(url: str, *, damaged_is_ours: bool = False) -> None:
     """Refuses to replace a file beside an output that does not carry our mark.
+
+    Args:
+        url: address of the file.
+        damaged_is_ours: whether the output is ours, so that a file that is torn is so too.
 
     Raises:
         OutputError: such a file exists.
@@ -87,7 +92,7 @@ def refuse_foreign(url: str) -> None:
             ours = is_ours(name, file)
     except FileNotFoundError:
         return
-    if not ours:
+    if not (damaged_is_ours if ours is None else ours):
         raise OutputError(
             f"{url} exists and was not written by earthgptx; move it away or choose another output"
         )

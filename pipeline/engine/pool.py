@@ -6,8 +6,6 @@ Decides nothing.
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 import time
 from contextlib import suppress
@@ -25,6 +23,7 @@ from ray.exceptions import (
 )
 
 from earthgptx.pipeline.engine.asking import ModelSick
+from earthgptx.pipeline.engine.cluster import connect, disconnect, replica_memory
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
@@ -96,14 +95,13 @@ class ReplicaPool:
     def __enter__(self) -> Self:
         if not ray.is_initialized():
             self._owns_ray = True
-            _connect(self._engine.most)
+            connect(self._engine.most)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop_all()
         if self._owns_ray:
-            with suppress(Exception):  # of a Ray that is dead
-                ray.shutdown()
+            disconnect()
 
     def begin(self, plan: Plan, token: str) -> int:
         """Begins a run; returns the number of replicas that earlier runs have left.
@@ -121,7 +119,7 @@ class ReplicaPool:
             max_restarts=0,
             num_cpus=1,
             num_gpus=self._engine.gpus_per_replica,
-            memory=_memory(plan),
+            memory=replica_memory(plan),
         )
         return len(self._spare)
 
@@ -160,7 +158,7 @@ class ReplicaPool:
         """
         hand, task = self._hands[order.replica], order.task
         if order.piece is not None:
-            ref = hand.actor.probe.remote(task, order.piece, last=order.last)
+            ref = hand.actor.probe.remote(task, order.piece)
         elif task.kind == Kind.INFER:
             ref = hand.actor.infer.remote(task, last=order.last, skip=order.skip)
         else:
@@ -196,14 +194,15 @@ class ReplicaPool:
         what, order = hand.waiting.pop(ref)
         try:
             value = ray.get(ref)
-        except RayTaskError as error:
-            failure = _failure_of(error.cause if isinstance(error.cause, Exception) else error)
-        except RayError as error:
-            return [self._gone(number, _loss(error))]
+        except RayTaskError as raised:
+            error = raised.cause if isinstance(raised.cause, Exception) else raised
+            failure = _failure_of(error)
+        except RayError as lost:
+            return [self._gone(number, _loss(lost))]
         else:
             return self._success(number, hand, what, order, value)
         if order is None:  # the model cannot be loaded, or the run cannot be opened
-            final = failure.final or failure.trouble == Trouble.BUG
+            final = failure.final or (failure.trouble == Trouble.BUG and not _may_pass(error))
             return [self._gone(number, replace(failure, final=final))]
         return [(Failed(number, order.task, failure, order.piece), None)]
 
@@ -261,45 +260,6 @@ class ReplicaPool:
             )
 
 
-def _connect(replicas: int) -> None:
-    """Connects to Ray, or starts it on this machine.
-
-    Raises:
-        JobError: the cluster refuses the token.
-        Outage: the cluster does not answer, or Ray does not start.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address:
-            ray.init(**quiet)
-        else:
-            cpus = max(os.cpu_count() or 1, replicas)
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
-    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
-        with suppress(Exception):
-            ray.shutdown()
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        if "uthentication" in reason or "token" in reason.lower():
-            raise JobError(
-                f"Ray at {address} refuses the token: {reason}. Set RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN"
-            ) from error
-        raise Outage(
-            f"Ray at {address} does not answer, or refuses RAY_AUTH_TOKEN: {reason}"
-            if address
-            else f"Ray does not start on this machine: {reason}. Run the same command again"
-        ) from error
-
-
-def _memory(plan: Plan) -> int:
-    """Returns the memory to ask of Ray for a replica in bytes; at most what a machine has."""
-    with suppress(Exception):
-        most = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
-        return int(min(plan.replica_bytes, most))
-    return plan.replica_bytes
-
-
 def _kill(actor: Any) -> None:
     with suppress(Exception):  # it may be dead, and so may Ray
         ray.kill(actor)
@@ -315,6 +275,13 @@ def _loss(error: RayError) -> Failure:
     if isinstance(error, RayActorError | ActorUnavailableError | GetTimeoutError):
         return Failure(Trouble.DIED, "its process died")
     return Failure(Trouble.DIED, f"{type(error).__name__}: {text[:200]}")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a model that could not be loaded may be loaded by another try."""
+    if isinstance(error, FileNotFoundError | ImportError):
+        return False
+    return isinstance(error, OSError) or "OutOfMemory" in type(error).__name__
 
 
 def _failure_of(error: Exception) -> Failure:
@@ -336,7 +303,7 @@ def _failure_of(error: Exception) -> Failure:
             ended = RunFailed(f"a worker ran out of memory: {reason or 'MemoryError'}")
             return Failure(Trouble.MEMORY, "its process ran out of memory", error=ended)
         case Outage():
-            return Failure(Trouble.STORAGE, reason, error=error)
+            return Failure(Trouble.STORAGE, reason, error=error, waited=error.waited)
         case PipelineError():
             return Failure(Trouble.BUG, reason, error=error)
     return Failure(

@@ -105,7 +105,7 @@ class Replica:
         with self._step("write"):
             return keep_answers(run, block, answers)
 
-    def probe(self, task: Task, piece: int, *, last: bool) -> tuple[int, str]:
+    def probe(self, task: Task, piece: int) -> tuple[int, str]:
         """Asks the model about one tile of a block and keeps nothing.
 
         Returns:
@@ -114,7 +114,7 @@ class Replica:
         """
         run = self._ready()
         with self._step("read"):
-            questions = try_tile(run.plan, task.key, piece, patient=not last)
+            questions = try_tile(run.plan, task.key, piece, patient=True)
         with self._inferring:
             for question in questions:
                 [answer] = self._ask([question])
@@ -152,9 +152,14 @@ class Replica:
                         overview_shard(run, task.key, task.factor, payload)
 
     def _ready(self) -> RunContext:
-        self.load()
-        assert self._run is not None
-        return self._run
+        # Without the lock where nothing is to be loaded: it is held while a block is inferred, and
+        # the next one is read and the last one written meanwhile.
+        run = self._run
+        if run is None or self._asker is None:
+            self.load()
+            run = self._run
+        assert run is not None
+        return run
 
     def _ask(self, batch: Sequence[Question]) -> list[TileOutput | Refusal]:
         assert self._asker is not None

@@ -50,12 +50,17 @@ BUDGET = {
 """Failures of one task that are followed by another try, by kind."""
 PAUSE_S = {Trouble.SOURCE: 30.0, Trouble.STORAGE: 16.0}
 """Longest pause before the next try; pauses start at 1 s and double. Other kinds have none."""
+WAITED = 3
+"""Failures as which one counts that was tried for minutes."""
 DEATHS = 3
 """Deaths of replicas that had a block, after which its tiles are tried one by one."""
 TRIALS = 4
 """Times that a block's tiles are tried one by one before the run ends."""
 SICK = 6
 """Replicas in a row on which the model fails on everything, after which the run ends."""
+LETHAL = 20
+"""Deaths of replicas before the first answered tile of a run, after which it ends; two for each
+replica of a large pool."""
 CANARIES = 5
 """Tiles that are known to be well and are tried again after each death on a suspected one."""
 STRIKES = 2
@@ -73,11 +78,23 @@ class Scheduler:
         self._board = Board()
         self._survived = self._deaths = 0
         self._sick: set[int] = set()
+        self._answers = False
+        """Whether the model has ever answered a tile of this plan."""
         """Replicas on which the model failed on everything since a tile was answered."""
         self._healthy: tuple[Task, int] | None = None
         """A tile that was answered."""
         self.assigned: Counter[Task] = Counter()
         """How often each task was given to a replica as a whole."""
+
+    def vouch(self, task: Task | None) -> None:
+        """Notes that an earlier run had answers of the model.
+
+        Args:
+            task: a block whose tiles were all answered, for canaries; None if there is none.
+        """
+        self._answers = True
+        if task is not None:
+            self._healthy = (task, 0)
 
     def add(
         self, task: Task, needs: Iterable[Task] = (), *, pieces: int = 1, done: bool = False
@@ -220,6 +237,7 @@ class Scheduler:
     def _done(self, member: Member, event: Done) -> None:
         entry = self._board.entries[event.task]
         if event.tiles:
+            self._answers = True
             self._survived += event.tiles
             self._sick.clear()
         if event.piece is not None:
@@ -284,7 +302,9 @@ class Scheduler:
             if len(self._sick) >= SICK:
                 self._end(failure, f"the model fails on everything: {failure.reason}")
             self.staff.strike(member.number, 1)
-        entry.failures[failure.trouble] += 1
+            if self._was_sick(entry, event):
+                return
+        entry.failures[failure.trouble] += WAITED if failure.waited else 1
         tries = entry.failures[failure.trouble]
         if event.piece is not None and entry.trying != event.piece:
             if entry.state == "opinion" and tries > BUDGET[failure.trouble]:
@@ -300,6 +320,17 @@ class Scheduler:
             self._board.pause(entry, now + pause)
         else:
             self._board.make_ready(entry)
+
+    def _was_sick(self, entry: Entry, event: Failed) -> bool:
+        """Counts a sick replica like one that died: a tile may make replicas sick."""
+        self._deaths += 1
+        if event.piece is None and event.task.kind == Kind.INFER:
+            self._died_with(entry, event.failure)
+        elif event.piece is not None and entry.trial is not None and entry.trying == event.piece:
+            self._died_on(entry, event.piece, event.failure)
+        else:
+            return False
+        return True
 
     def _redo(self, entry: Entry, failure: Failure) -> None:
         """Has the tasks done again whose results are lost, and then this one."""
@@ -320,6 +351,10 @@ class Scheduler:
             self._deaths += 1
         for task, piece in member.running:
             entry = self._board.entries[task]
+            lethal = max(LETHAL, 2 * self.staff.limits.most)
+            if task.kind == Kind.INFER and not self._answers and self._deaths >= lethal:
+                why = f"{self._deaths} processes died and none answered a tile"
+                self._end(failure, f"{why}: {failure.reason}")
             if piece is None:
                 self._died_with(entry, failure)
             elif entry.trial is not None and entry.trying == piece:
@@ -367,12 +402,12 @@ class Scheduler:
         entry.all_deaths += 1
         trials = entry.trial.failed(piece)
         entry.canaries = CANARIES
-        kind = failure.trouble.value
+        kind = entry.trial.kind_of(piece, failure.trouble.value)
         if is_guilty(kind, trials, self._deaths - entry.all_deaths, self._survived):
             entry.trial.end(piece)
             cause = {Trouble.MEMORY: "memory", Trouble.HUNG: "hung"}.get(failure.trouble, "died")
             entry.guilty[piece] = Guilty(
-                piece, cause, f"the model's process {_ended(failure)} {trials} times on this tile"
+                piece, cause, f"the model's process {_ended(failure)} this tile, {trials} times"
             )
         if trials > MOST_TRIALS:
             self._end(failure, f"{entry.task}: {entry.all_deaths} processes died on it")
@@ -399,5 +434,7 @@ def _is_last(entry: Entry) -> bool:
 
 def _ended(failure: Failure) -> str:
     if failure.trouble == Trouble.HUNG:
-        return "hung"
-    return "ran out of memory" if failure.trouble == Trouble.MEMORY else "died"
+        return "hung on"
+    if failure.trouble == Trouble.SICK:
+        return "failed on everything after"
+    return "ran out of memory on" if failure.trouble == Trouble.MEMORY else "died on"

@@ -24,6 +24,7 @@ from earthgptx.pipeline.engine.overview import is_whole
 from earthgptx.pipeline.engine.painting import BlockMasks
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress, RunReport
+from earthgptx.pipeline.engine.retry import reachable
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch, ScratchLost
 from earthgptx.pipeline.engine.staff import Limits
@@ -71,10 +72,17 @@ class Steps:
         self.finished = False
         """Whether the result is marked as finished."""
         self._fresh = store.mark_of(root)["state"] == "created"
+        mark = store.mark_of(root)
+        self._was_finished = mark["state"] == "finished"
+        self._failed_before = self._holes.total.failed
         engine = plan.spec.engine
         self._scheduler = Scheduler(
             Limits(engine.least, engine.most, engine.start_timeout_s, engine.tile_timeout_s)
         )
+        answered = [key for key, each in entries.items() if each.tiles > each.failed.failed]
+        whole = [key for key in answered if not entries[key].failed.failed]
+        if answered:
+            self._scheduler.vouch(Task(Kind.INFER, whole[0]) if whole else None)
 
     @property
     def committed(self) -> int:
@@ -127,6 +135,11 @@ class Steps:
         entries = ledger.committed(self.root, plan)
         self._holes.replace({key: each.failed for key, each in entries.items()})
         self._holes.check()
+        if self._was_finished and self.failed.failed > self._failed_before:
+            raise Outage(
+                f"{self.failed.failed} tiles are quarantined, {self._failed_before} were before "
+                "they were tried again; run the same command again when the imagery is back"
+            )
         base = output.removesuffix(".zarr")
         table = write_objects(self.root, to_frame(plan, objects))
         put_fenced(f"{base}.objects.parquet", table, self._fence)
@@ -185,7 +198,7 @@ class Steps:
         """
         plan, scratch = self.plan, self._scratch
         noted = self._noted_failures()
-        again = noted if retry else set()
+        again = reachable(plan, noted) if retry else set()
         self._reopen(again)
         with_parts = self._with_parts()
         scores = scratch.names("scores") & scratch.names("frames")

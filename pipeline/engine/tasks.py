@@ -69,6 +69,8 @@ class Failure:
     """Error that ends the run if the budget is used up; None for one made of the reason."""
     final: bool = False
     """Whether trying again is of no use."""
+    waited: bool = False
+    """Whether it was tried for minutes: it counts as `WAITED` failures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from earthgptx.pipeline.results.store import (
 )
 from earthgptx.pipeline.storage.fence import Fence
 
-_CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
+CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
 """A chunk carries a checksum: a reader gets its values or an error."""
 
 LEDGER = {"tiles": np.int32, "failed": np.int32, "passing": np.int32, "state": np.uint8}
@@ -200,7 +200,7 @@ def _array(
         dtype=dtype,
         chunks=(*leading, chunk, chunk),
         shards=(*leading, shard, shard),
-        compressors=_CODECS,
+        compressors=CODECS,
         fill_value=0,
         dimension_names=dims,
         attributes={**attributes, "grid_mapping": "spatial_ref", "coordinates": "spatial_ref"},
@@ -262,7 +262,7 @@ def _values(
             shape=values.shape,
             dtype=values.dtype,
             chunks=values.shape,
-            compressors=_CODECS,
+            compressors=CODECS,
             dimension_names=dims,
             attributes=attributes,
         )
@@ -294,7 +294,7 @@ def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
                 shape=(times, *grid.tiles_shape),
                 dtype=np.dtypes.StringDType() if dtype == "T" else dtype,
                 chunks=(1, per_block, per_block),
-                compressors=_CODECS,
+                compressors=CODECS,
                 dimension_names=("time", "row", "col"),
             )
     _times(tiles, plan)

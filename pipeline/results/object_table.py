@@ -18,6 +18,7 @@ from earthgptx.pipeline.objects.measure import (
     GroundedObject,
 )
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.results.layout import CODECS
 
 
 def to_frame(plan: Plan, objects: list[GroundedObject]) -> gpd.GeoDataFrame:
@@ -79,6 +80,7 @@ def write_objects(root: zarr.Group, frame: gpd.GeoDataFrame) -> bytes:
             dtype=values.dtype,
             chunks=(max(min(len(frame), 65536), 1), *values.shape[1:]),
             dimension_names=("object", "bound")[: values.ndim],
+            compressors=CODECS,
             attributes=attributes,
         )
         if len(frame):

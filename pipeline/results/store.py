@@ -62,6 +62,8 @@ class Cause(StrEnum):
     """Its imagery is damaged, or not as its Item says."""
     MODEL = "model"
     """The model raised on it, or answered nonsense."""
+    UNPROVEN = "unproven"
+    """The model failed on it, on a replica that has answered no tile."""
     DIED = "died"
     """Processes died on it."""
     MEMORY = "memory"

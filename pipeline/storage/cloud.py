@@ -27,7 +27,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from earthgptx.pipeline.errors import Outage, OutputError, PipelineError
+from earthgptx.pipeline.errors import Outage, OutputError, PipelineError, WaitedFor
 from earthgptx.pipeline.storage.blobs import Blob, Conflict
 
 READ_S = 120
@@ -66,7 +66,8 @@ class CloudBlobs:
 
     def put(self, name: str, data: bytes) -> None:
         with cloud_errors(self.url, writes=True):
-            obstore.put(self._writer, name, data)
+            # In one request: parts of an upload could be completed after the lease has lapsed.
+            obstore.put(self._writer, name, data, use_multipart=False)
 
     def put_new(self, name: str, data: bytes) -> str:
         return self._put_if(name, data, "create")
@@ -75,10 +76,21 @@ class CloudBlobs:
         return self._put_if(name, data, {"e_tag": version})
 
     def delete(self, names: Iterable[str]) -> None:
-        with cloud_errors(self.url, writes=True):
-            listed = list(names)
-            for start in range(0, len(listed), self.delete_batch):
-                obstore.delete(self._writer, listed[start : start + self.delete_batch])
+        listed = list(names)
+        for start in range(0, len(listed), self.delete_batch):
+            self._delete(listed[start : start + self.delete_batch])
+
+    def _delete(self, batch: list[str]) -> None:
+        """Deletes objects; obstore does not repeat the request, which is a POST."""
+        limit = time.monotonic() + WRITE_S
+        while True:
+            try:
+                with cloud_errors(self.url, writes=True):
+                    return obstore.delete(self._writer, batch)
+            except Outage:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(PAUSE_S)
 
     def delete_if(self, name: str, version: str) -> None:
         if self.get(name).version != version:
@@ -167,7 +179,7 @@ def cloud_error(url: str, error: BaseError) -> PipelineError:
         return OutputError(f"{url} refuses the access ({reason}); check the credentials")
     if "bucket" in reason.lower() and " 400 " in reason:
         return OutputError(f"{url} is refused: {reason}")
-    return Outage(
+    return WaitedFor(
         f"{url} does not answer: {reason}. Finished blocks are kept; run the same command again"
     )
 
@@ -181,7 +193,8 @@ def _open(url: str, retry_s: float) -> Any:
         "config": _settings(url),
         "client_options": {"allow_http": True, "timeout": timedelta(seconds=REQUEST_S)},
         "retry_config": {
-            "max_retries": 60,
+            # Time alone is the limit: the pauses are random, and 60 of them lasted 40 s.
+            "max_retries": 10_000,
             "backoff": {
                 "base": 2,
                 "init_backoff": timedelta(seconds=0.2),

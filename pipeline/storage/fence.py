@@ -9,6 +9,7 @@ call, for as long as a lease lasts.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -47,7 +48,7 @@ class Fence:
         Raises:
             RunLost: another run holds the output, or nobody does.
         """
-        now = time.monotonic()
+        now = _now()
         if now - self._checked < CHECK_S:
             return
         found = read_holder(self._blobs)
@@ -58,6 +59,12 @@ class Fence:
                 "this run writes nothing more"
             )
         self._checked = now
+
+
+def _now() -> float:
+    """Returns seconds of a clock that goes on while the machine is suspended, if there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
 
 
 def read_holder(blobs: Blobs) -> dict[str, Any]:
@@ -92,21 +99,24 @@ class FencedBlobs:
         return self._blobs.get(name)
 
     def put(self, name: str, data: bytes) -> None:
+        self._repeated(lambda: self._blobs.put(name, data))
+
+    def delete(self, names: Iterable[str]) -> None:
+        listed = list(names)
+        for start in range(0, len(listed), self.delete_batch):
+            batch = listed[start : start + self.delete_batch]
+            self._repeated(functools.partial(self._blobs.delete, batch))
+
+    def _repeated(self, write: Callable[[], None]) -> None:
         for pause in (*PAUSES_S, None):
             self._fence.check()
             try:
-                return self._blobs.put(name, data)
+                return write()
             except Outage as error:
                 if pause is None or isinstance(error, DiskFull):
                     raise
                 time.sleep(pause)
         return None
-
-    def delete(self, names: Iterable[str]) -> None:
-        listed = list(names)
-        for start in range(0, len(listed), self.delete_batch):
-            self._fence.check()
-            self._blobs.delete(listed[start : start + self.delete_batch])
 
     def names(self, folder: str = "") -> list[str]:
         return self._blobs.names(folder)

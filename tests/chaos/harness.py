@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
-from earthgptx import JobSpec
+from earthgptx import JobSpec, plan, run
 from tests import PATH, REPO
 from tests.archive import Archive, targets
 from tests.chaos.moments import NAME
@@ -99,6 +99,10 @@ class Case:
     def run(self, moment: str = "", action: str = "", *options: str, **env: str) -> Ended:
         """Runs the command to its end."""
         return end(self.start(moment, action, *options, **env))
+
+    def finish(self) -> None:
+        """Runs the job again to its end, in this process, on the Ray that the tests share."""
+        run(plan(self.job))
 
     def reached(self, process: subprocess.Popen[str], limit_s: float = 90) -> int:
         """Waits until a process has reached the moment; returns its id."""

@@ -26,11 +26,15 @@ Fault = Callable[[str, str], str]
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FaultyServer
+    body = b""
 
     def log_message(self, *_: object) -> None:
         pass
 
     def _serve(self) -> None:
+        # Also of a request that is refused: what is left unread would be taken for the next one.
+        size = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(size) if size else b""
         fault = self.server.fault(self.command, self.path)
         if fault:
             self.server.faults[fault] += 1
@@ -141,8 +145,8 @@ class Proxy(FaultyServer):
 
     def respond(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
         self.requests += 1
-        size = int(request.headers.get("Content-Length", 0))
-        body = request.rfile.read(size) if size else None
+        assert isinstance(request, _Handler)
+        body = request.body or None
         peer = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = dict(request.headers.items())
         peer.request(request.command, request.path, body=body, headers=headers)
@@ -171,6 +175,19 @@ def first(count: int, fault: str, path: str = "") -> Fault:
                 left[0] -= 1
                 return fault
         return ""
+
+    return decide
+
+
+def every(count: int, fault: str) -> Fault:
+    """A fault of one in `count` requests."""
+    seen = [0]
+    guard = threading.Lock()
+
+    def decide(_method: str, _where: str) -> str:
+        with guard:
+            seen[0] += 1
+            return "" if seen[0] % count else fault
 
     return decide
 

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from earthgptx import open_result
-from tests.chaos.harness import Case
+from tests.chaos.harness import Case, end
 from tests.chaos.models import CAUSES, CLASSES, HOWS
 
 chaos = pytest.mark.chaos
@@ -26,15 +26,19 @@ def engine(**more: Any) -> dict[str, Any]:
     return {"replicas": 2, "max_failed_fraction": 1.0, "tile_timeout_s": 3} | more
 
 
+LEAK = pytest.param("leak", 20, marks=pytest.mark.alone)
+
+
 @chaos
 @pytest.mark.parametrize(
     ("how", "share"),
-    [*((how, 60) for how in HOWS), ("raise", 150), ("nonsense", 150), ("leak", 60)],
+    [*((how, 60) for how in HOWS), ("raise", 150), ("nonsense", 150), LEAK],
 )
 def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, share: int) -> None:
     model = f"tests.chaos.models:{CLASSES[how, share].__name__}"
     case.change(model=model, engine=engine())
-    ended = case.run(**(low_memory() if how == "leak" else {}))
+    process = case.start(**(low_memory() if how == "leak" else {}))
+    ended = end(process, limit_s=600)  # blame takes several deaths, each half a minute
     assert ended.code == 0, ended.said
     result = open_result(str(case.out))
     tiles = result.layer("tiles")
@@ -51,7 +55,7 @@ def test_tiles_that_fail_are_quarantined_and_no_others(case: Case, how: str, sha
 def test_a_model_that_fails_on_everything_ends_the_run_in_words(case: Case, how: str) -> None:
     model = f"tests.chaos.models:{CLASSES[how, 1000].__name__}"
     case.change(model=model, engine=engine(max_failed_fraction=0.01))
-    ended = case.run()
+    ended = end(case.start(), limit_s=600)
     assert ended.code in (1, 3), ended.said
     assert ended.in_words, ended.said
     assert open_result(str(case.out)).state == "error"

@@ -54,7 +54,7 @@ def test_a_driver_is_killed_in_every_write_of_the_store(case: Case, undisturbed:
                 break
         kill_family(process)
         process.wait()
-    assert case.run().code == 0
+    case.finish()
     assert case.same_as(undisturbed)
 
 
@@ -82,7 +82,7 @@ def test_a_signal_ends_a_run_with_a_sentence(
     assert "interrupted" in ended.said
     assert "Run the same command again to go on" in ended.said
     assert open_result(str(case.out)).state == "canceled"
-    assert case.run().code == 0
+    case.finish()
     assert case.same_as(undisturbed)
 
 
@@ -176,14 +176,42 @@ def test_ray_itself_dies(case: Case, undisturbed: Bytes, part: str, moment: str)
     assert ended.code in OUTAGE, ended.said
     assert ended.in_words, ended.said
     assert "state-dump" not in ended.said
-    assert case.run().code == 0
+    case.finish()
     assert case.same_as(undisturbed)
 
 
 @chaos
-def test_ray_that_is_not_there_is_said(case: Case) -> None:
+@pytest.mark.parametrize("wakes", [True, False], ids=["wakes", "stays"])
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("moment", ["load", "infer", "paint"])
+def test_ray_itself_freezes(
+    case: Case, undisturbed: Bytes, part: str, moment: str, wakes: bool
+) -> None:
+    """It wakes before Ray counts the node as dead, or never."""
+    case.change(engine={"start_timeout_s": 60})
+    process = case.start(moment, "wait")
+    case.reached(process)
+    frozen = [each for each in by_name(process, part) if each.name() == part]
+    for each in frozen:
+        each.suspend()
+    case.go()
+    if wakes:
+        time.sleep(8)
+        for each in frozen:
+            each.resume()
+    ended = end(process, limit_s=400)
+    assert ended.code in ((0,) if wakes else OUTAGE), ended.said
+    assert ended.in_words, ended.said
+    if ended.code:
+        case.finish()
+    assert case.same_as(undisturbed)
+
+
+@chaos
+def test_ray_that_is_not_there_is_said(case: Case, ray_two: None) -> None:
     ended = case.run(RAY_ADDRESS="127.0.0.1:6399")
     assert ended.code == 3, ended.said
     assert ended.in_words, ended.said
     assert "does not answer" in ended.said
-    assert case.run().code == 0
+    assert "RAY_AUTH_TOKEN" not in ended.said
+    case.finish()

@@ -146,6 +146,25 @@ def test_holes_that_are_allowed_heal_when_the_source_is_back(
 
 
 @chaos
+@pytest.mark.parametrize("also", ["", "piece-1"])
+def test_a_finished_result_that_cannot_be_healed_stays_as_it_is(
+    server: FileServer, tmp_path: Path, also: str
+) -> None:
+    """The same command while imagery is still down, or more of it: no answer is lost."""
+    case = served(server, tmp_path)
+    case.change(engine={"max_failed_fraction": 0.9})
+    server.fault = lambda _method, path: "404" if "piece-2" in path else ""
+    failed = run(plan(case.job)).failed_tiles
+    assert failed > 0
+    before = contents(case.out)
+    server.fault = lambda _method, path: (
+        "404" if "piece-2" in path or (also and also in path) else ""
+    )
+    assert run(plan(case.job)).failed_tiles == failed
+    assert alike(contents(case.out), before)
+
+
+@chaos
 def test_a_run_that_dies_while_it_heals_counts_what_is_not_healed(
     server: FileServer, tmp_path: Path
 ) -> None:

@@ -11,8 +11,9 @@ import boto3
 import pytest
 
 from tests import PATH, REPO
-from tests.chaos.harness import Case
-from tests.chaos.servers import Proxy, faulty_s3, first, until
+from tests.chaos.harness import OUTAGE, Case
+from tests.chaos.moments import DRIVER, REPLICA
+from tests.chaos.servers import Proxy, every, faulty_s3, first, until
 from tests.results import alike, contents
 
 chaos = pytest.mark.chaos
@@ -60,7 +61,21 @@ def test_storage_that_fails_for_a_while_is_waited_for(
 
 
 @chaos
-@pytest.mark.parametrize("moment", ["create", "infer", "stitch", "objects", "publish"])
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "reset in the middle", "lost answer"])
+def test_storage_that_fails_now_and_then_is_asked_again(
+    s3: Proxy, case: Case, undisturbed: Bytes, tmp_path: Path, fault: str
+) -> None:
+    """Every seventh request of the whole run, from the lease's first to scratch's last."""
+    on_s3(case)
+    s3.fault = every(7, fault)
+    ended = case.run()
+    assert ended.code == 0, ended.said
+    assert s3.faults[fault] > 20
+    assert alike(downloaded(tmp_path), undisturbed)
+
+
+@chaos
+@pytest.mark.parametrize("moment", [*DRIVER, *REPLICA])
 def test_storage_that_is_down_for_a_minute_is_waited_for(
     s3: Proxy, case: Case, undisturbed: Bytes, tmp_path: Path, moment: str
 ) -> None:
@@ -100,6 +115,20 @@ def test_a_bucket_that_does_not_exist_is_said(s3: Proxy, case: Case) -> None:
     assert ended.code == 2, ended.said
     assert ended.in_words, ended.said
     assert "bucket" in ended.said
+
+
+@chaos
+@pytest.mark.parametrize("moment", [*DRIVER, *REPLICA])
+def test_a_write_that_finds_no_room_goes_on(case: Case, undisturbed: Bytes, moment: str) -> None:
+    """One call fails as on a full disk; a replica does its task again, the driver ends the run."""
+    ended = case.run(moment, "raise")
+    assert (case.folder / "reached").exists()
+    assert ended.code in OUTAGE, ended.said
+    assert ended.in_words, ended.said
+    if ended.code:
+        assert "make room and run the same command again" in " ".join(ended.said.split())
+        case.finish()
+    assert case.same_as(undisturbed)
 
 
 FILL = """

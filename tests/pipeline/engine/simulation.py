@@ -193,6 +193,12 @@ class Cluster:
                 trouble = Trouble.DIED if kind == "kill" else Trouble.MEMORY
                 self._at(begin - self.now, Lost(replica, Failure(trouble, kind)))
                 return
+            if kind == "sick":
+                self._at(
+                    begin - self.now,
+                    Failed(replica, task, Failure(Trouble.SICK, "assert"), order.piece),
+                )
+                return
             if kind == "hang":
                 self._hung[replica] = (begin, task)
                 return

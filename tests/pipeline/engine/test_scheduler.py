@@ -118,6 +118,17 @@ def test_a_failure_is_tried_again_after_a_pause_within_its_budget(
     assert len(pauses) == BUDGET[trouble]
 
 
+def test_storage_that_was_waited_for_ends_the_run_at_the_second_failure() -> None:
+    """An object store is asked for two minutes before it counts as a failure."""
+    scheduler = ready(1, A)
+    for moment in (120.0, 241.0):
+        assert scheduler.ending is None
+        scheduler.decide(moment)
+        scheduler.handle(Failed(0, A, Failure(Trouble.STORAGE, "down", waited=True)), moment)
+        scheduler.decide(moment + 60)
+    assert isinstance(scheduler.ending, Outage)
+
+
 def test_a_mistake_ends_the_run_at_once() -> None:
     scheduler = ready(1, A)
     scheduler.decide(0.0)
@@ -227,8 +238,8 @@ def test_a_replica_that_fails_where_another_does_not_is_replaced() -> None:
 def test_replicas_that_are_sick_one_after_another_end_the_run() -> None:
     scheduler, now = ready(1, A), 0.0
     for _ in range(SICK):
-        [(replica, task, _)] = assigned(scheduler.decide(now))
-        scheduler.handle(Failed(replica, task, Failure(Trouble.SICK, "CUDA error")), now)
+        [(replica, task, piece)] = assigned(scheduler.decide(now))
+        scheduler.handle(Failed(replica, task, Failure(Trouble.SICK, "CUDA error"), piece), now)
         orders = scheduler.decide(now)
         if scheduler.ending is None:
             assert Stop(replica, "fails on what other replicas can do") in orders
@@ -360,7 +371,7 @@ def histories(count: int) -> Counter[str]:
             (
                 BlockKey("g", 0, dice.randrange(rows), dice.randrange(cols)),
                 dice.randrange(pieces),
-            ): dice.choice(["raise", "kill", "hang", "memory"])
+            ): dice.choice(["raise", "kill", "hang", "memory", "sick"])
             for _ in range(dice.choice([0, 0, 0, 1, 2]))
         }
         world = World(
@@ -416,6 +427,19 @@ def test_a_block_whose_tiles_are_all_guilty_is_not_tried_for_ever() -> None:
     cluster = Cluster(world, Limits(1, 1, tile_s=2.0), seed=0)
     cluster.run(limit_s=3600)
     assert cluster.scheduler.finished or cluster.scheduler.ending
+
+
+@pytest.mark.parametrize(("replicas", "deaths"), [(1, 20), (30, 60)])
+def test_a_model_that_kills_on_everything_ends_the_run(replicas: int, deaths: int) -> None:
+    scheduler = ready(replicas, *(Task(Kind.INFER, BlockKey("g", 0, 0, n)) for n in range(200)))
+    for number in range(deaths):
+        assert scheduler.ending is None, number
+        given = assigned(scheduler.decide(0.0))
+        scheduler.handle(Lost(given[0][0] if given else number, DIED), 0.0)
+        for order in scheduler.decide(0.0):
+            if isinstance(order, Start):
+                scheduler.handle(Ready(order.replica), 0.0)
+    assert "processes died and none answered a tile" in str(scheduler.ending)
 
 
 def test_machines_that_are_lost_prove_nothing() -> None:
