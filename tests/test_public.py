@@ -13,7 +13,7 @@ from tests import REPO
 
 
 def test_the_public_names_are_the_list() -> None:
-    names = ["JobSpec", "__version__", "open_model", "open_result", "plan", "run"]
+    names = ["JobSpec", "__version__", "open_model", "open_result", "open_scene", "plan", "run"]
     assert sorted(earthgptx.__all__) == dir(earthgptx) == names
     assert all(getattr(earthgptx, name) is not None for name in earthgptx.__all__)
     with pytest.raises(AttributeError, match="no attribute 'pool'"):

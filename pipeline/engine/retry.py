@@ -8,7 +8,7 @@ from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.assets import open_asset, pick_asset
-from earthgptx.pipeline.reading.scene import SceneItem
+from earthgptx.pipeline.reading.item import SceneItem
 
 
 def reachable(plan: Plan, keys: Iterable[BlockKey]) -> set[BlockKey]:
@@ -45,7 +45,7 @@ def _opens(source: SceneItem) -> bool:
     wanted += [profile.mask.assets] if profile.mask else []
     try:
         for key in {pick_asset(source.item, assets) for assets in wanted}:
-            with open_asset(source.item, key):
+            with open_asset(source.item, key, source.opening):
                 pass
     except SourceError:
         return False
