@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earthgptx.pipeline.engine.blame import is_guilty
-from earthgptx.pipeline.engine.scheduler import BUDGET, DEATHS, SICK, Scheduler
+from earthgptx.pipeline.engine.budgets import BUDGET, DEATHS, SICK
+from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.staff import SILENCE_S, Limits
 from earthgptx.pipeline.engine.tasks import (
     Assign,
