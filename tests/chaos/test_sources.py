@@ -41,6 +41,7 @@ def served(server: FileServer, folder: Path) -> Case:
     job = archive.job(folder / "out.zarr", grid=GRID, model="tests.chaos.moments:Moments")
     document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["source"]["catalog"] = str(folder / "catalog" / "catalog.json")
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
     return Case(folder, JobSpec.from_dict(document))
 
 
