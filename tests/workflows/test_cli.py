@@ -164,9 +164,9 @@ def test_search_freezes_the_items_and_a_job_over_them_is_the_same_plan(folder: P
     listed = json.loads(earthgptx("search", folder / "job.yaml", "--json")[0])
     assert listed["items"][0]["cloud_cover"] == 5.0
     before = json.loads(earthgptx("plan", folder / "job.yaml", "--json")[0])
-    after = json.loads(
-        earthgptx("plan", job_with(folder, source__catalog=str(frozen)), "--json")[0]
-    )
+    access = {"folders": [str(folder)]}  # the frozen file is not where the imagery is
+    job = job_with(folder, source__catalog=str(frozen), source__access=access)
+    after = json.loads(earthgptx("plan", job, "--json")[0])
     assert before["plan_id"] == after["plan_id"]
 
 
