@@ -65,13 +65,17 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
     item, profile = source.item, source.profile
     raw = _read_bands(grid, part, source)
     channels = np.empty((3, *part.shape), np.uint8)
-    valid = np.ones(part.shape, bool)
+    valid: NDArray[np.bool_] | None = None
     for channel, band in enumerate(profile.bands):
         key = pick_asset(item, band.assets)
         values, present = raw[key, band.index]
         channels[channel] = to_8bit(values, band, radiometry_of(item, key, band, profile))
-        valid &= present
-    channels[:, ~valid] = 0
+        if present is not None:
+            valid = present if valid is None else valid & present
+    if valid is None:
+        valid = np.ones(part.shape, bool)
+    else:
+        channels[:, ~valid] = 0
     hidden = np.zeros(part.shape, bool)
     if profile.mask:
         hidden = _hidden(grid, part, source, profile.mask)
@@ -80,8 +84,10 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
 
 def _read_bands(
     grid: Grid, part: Window, source: SceneItem
-) -> dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_]]]:
+) -> dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_] | None]]:
     """Returns stored values (h, w) and their data mask (h, w), by asset key and band index.
+
+    The mask is None where all values are data.
 
     Reads the bands of one asset together, and a band that serves several channels only once.
     """
@@ -102,9 +108,12 @@ def _read_bands(
     return raw
 
 
-def _is_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
-    return known if nodata is None or np.isnan(nodata) else known & (values != nodata)
+def _is_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Returns where values are data; None if nothing can say that they are not."""
+    finite = np.isfinite(values) if values.dtype.kind == "f" else None
+    if nodata is None or np.isnan(nodata):
+        return finite
+    return values != nodata if finite is None else finite & (values != nodata)
 
 
 def _hidden(grid: Grid, part: Window, source: SceneItem, mask: Mask) -> NDArray[np.bool_]:

@@ -86,10 +86,11 @@ def read_scene(
         fresh = found.valid & ~found.hidden & ~valid[at]
         if fresh.all():
             pixels[(slice(None), *at)] = found.channels
+            source[at] = number
         else:
             np.copyto(pixels[(slice(None), *at)], found.channels, where=fresh)
+            np.copyto(source[at], number, where=fresh)
         valid[at] |= fresh
-        source[at][fresh] = number
         clouded[at] |= found.valid & found.hidden
     return Scene(
         window=window,
