@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -82,14 +83,18 @@ class Reach:
         if "::" in address or "/vsi" in unquote(address).lower():
             return "chained and virtual addresses are never opened"
         scheme = scheme_of(address)
+        if scheme == "file" and ("?" in address or "#" in address):
+            return "parsers do not agree on what of a local path is a query"
         if scheme in ("", "file"):
             return self._why_not_local(address)
+        return _why_not_remote(self, scheme, host_of(address))
+
+    def _why_not_host(self, scheme: str, host: str) -> str:
         if scheme not in SCHEMES:
             return f"only {', '.join(SCHEMES)} and local paths are opened"
-        host = host_of(address)
         if not host:
             return "it names no host"
-        if self.knows(address):
+        if self._is_own(scheme, host) or _matches(host, self.hosts):
             return ""
         if any(
             fnmatchcase(host_of(self.catalog), own) and _matches(host, kept)
@@ -126,6 +131,12 @@ class Reach:
             f"it is a local file outside the catalog's folder {own[0]}; name its folder under "
             "source.access.folders if you trust it"
         )
+
+
+@lru_cache(maxsize=4096)
+def _why_not_remote(reach: Reach, scheme: str, host: str) -> str:
+    """The verdict on a host; cached, since thousands of Items name the same few."""
+    return reach._why_not_host(scheme, host)
 
 
 def scheme_of(address: str) -> str:

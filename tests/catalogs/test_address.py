@@ -82,6 +82,7 @@ def test_what_a_catalog_vouches_for_is_opened(reach: Reach, address: str) -> Non
         (API, "https://169.254.169.254\\@stac.example.com/a", "backslash"),
         (LOCAL, "/data/archive/../other/a.tif", "outside the catalog's folder"),
         (LOCAL, "file:///data/other/a.tif", "outside the catalog's folder"),
+        (LOCAL, "file:///data/archive/x?/../../../etc/y.tif", "what of a local path is a query"),
         (LOCAL, "file:///data/archive/%2e%2e/other/a.tif", "outside the catalog's folder"),
         (
             Reach("https://planetarycomputer.microsoft.com/api/stac/v1"),
