@@ -102,7 +102,7 @@ class Opening:
                 f"source.access.headers: the environment has no {', '.join(missing)}; set it"
             )
         values = {header: os.environ[name] for header, name in access.headers.items()}
-        return cls(Reach(catalog, access.hosts, access.folders), access, values)
+        return cls(Reach(catalog, tuple(access.hosts), tuple(access.folders)), access, values)
 
     def address(self, asset: pystac.Asset) -> str:
         """Returns the address of an asset that is opened; not signed yet."""

@@ -362,7 +362,9 @@ class JobSpec(_Section):
             update={
                 "access": self.source.access.model_copy(
                     update={
-                        "folders": [_place(each, folder) for each in self.source.access.folders]
+                        "folders": tuple(
+                            _place(each, folder) for each in self.source.access.folders
+                        )
                     }
                 ),
                 "catalog": _place(self.source.catalog, folder),

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from earthgptx import JobSpec
+from earthgptx.catalogs.errors import AddressRefused
 from earthgptx.pipeline.errors import JobError
 from tests import REPO
 
@@ -154,3 +155,16 @@ def test_a_time_needs_no_quotes(tmp_path: Path, written: str, meant: str) -> Non
         yaml.safe_dump(JOB | {"source": {**JOB["source"], "time": "WHEN"}}).replace("WHEN", written)
     )
     assert JobSpec.from_yaml(path).source.time == meant
+
+
+def test_a_job_file_says_what_may_be_opened(tmp_path: Path) -> None:
+    access = {"hosts": ["*.example.org"], "folders": ["cogs"]}
+    path = tmp_path / "job.yaml"
+    source = {**JOB["source"], "catalog": "https://stac.example.com/v1", "access": access}
+    path.write_text(yaml.safe_dump(JOB | {"source": source}))
+    reach = JobSpec.from_yaml(path).opening().reach
+    reach.check("https://stac.example.com/v1/search")
+    reach.check("https://cdn.example.org/a.tif")
+    reach.check(str(tmp_path / "cogs" / "a.tif"))
+    with pytest.raises(AddressRefused):
+        reach.check("https://example.com/a.tif")
