@@ -22,7 +22,7 @@ def warnings_of(usable: UsableItems) -> tuple[str, ...]:
         why = "the footprint is null, invalid or elsewhere; the extent of the asset counts"
         concerned[why] += usable.mended
     sides = Counter(pixel_side(native) for native in usable.natives)
-    if len({side for _, side in sides}) > 1:
+    if len(sides) > len({crs for crs, _ in sides}):  # each CRS has its own grid
         said = ", ".join(f"{n} of {side:g} in {crs}" for (crs, side), n in sorted(sides.items()))
         concerned[f"pixels of several sizes ({said}); grid.resolution chooses one"] += [
             item.id for item in usable.items
