@@ -8,9 +8,10 @@ when it is repeated, though the first one succeeded: the object is read to see w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -20,12 +21,14 @@ import zarr
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    GenericError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
     UnknownConfigurationKeyError,
 )
 from obstore.store import from_url
+from zarr.storage import WrapperStore
 
 from earthgptx.pipeline.errors import Outage, OutputError, PipelineError, WaitedFor
 from earthgptx.pipeline.storage.blobs import Blob, Conflict
@@ -36,6 +39,8 @@ WRITE_S = 20
 """Seconds for which a write that fails is repeated."""
 PAUSE_S = 0.5
 """Seconds between the attempts of a conditional write."""
+BODY_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before an object is asked for again whose body broke off."""
 REQUEST_S = 30
 """Seconds that one request may take."""
 _REFUSED = (PermissionDeniedError, UnauthenticatedError, UnknownConfigurationKeyError)
@@ -61,8 +66,15 @@ class CloudBlobs:
 
     def get(self, name: str) -> Blob:
         with cloud_errors(self.url):
-            found = obstore.get(self._store, name)
-            return Blob(bytes(found.bytes()), str(found.meta["e_tag"]))
+            for pause in (*BODY_PAUSES_S, None):
+                found = obstore.get(self._store, name)
+                try:
+                    return Blob(bytes(found.bytes()), str(found.meta["e_tag"]))
+                except GenericError:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+        raise AssertionError("unreachable")
 
     def put(self, name: str, data: bytes) -> None:
         with cloud_errors(self.url, writes=True):
@@ -113,9 +125,9 @@ class CloudBlobs:
             return obstore.open_reader(self._store, name)
 
     def zarr_store(self, *, read_only: bool) -> Any:
-        return zarr.storage.ObjectStore(
-            self._store if read_only else self._writer, read_only=read_only
-        )
+        if read_only:
+            return PatientReader(zarr.storage.ObjectStore(self._store, read_only=True))
+        return zarr.storage.ObjectStore(self._writer, read_only=False)
 
     def _put_if(self, name: str, data: bytes, mode: Any) -> str:
         """Writes conditionally. obstore does not repeat such a request, as its answer may be lost.
@@ -152,6 +164,30 @@ class CloudBlobs:
         except FileNotFoundError:
             return None
         return found.version if found.data == data else None
+
+
+class PatientReader(WrapperStore[Any]):
+    """A zarr store for reading that asks again for an object whose body breaks off.
+
+    obstore repeats a request that fails, but not one whose answer has begun.
+    """
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        return await self._patient(lambda: self._store.get(key, prototype, byte_range))
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        ranges = list(key_ranges)
+        return await self._patient(lambda: self._store.get_partial_values(prototype, ranges))
+
+    async def _patient(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        for pause in (*BODY_PAUSES_S, None):
+            try:
+                return await read()
+            except GenericError:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        return None
 
 
 @contextmanager
