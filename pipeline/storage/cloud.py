@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 import zarr
@@ -33,6 +33,7 @@ from zarr.storage import WrapperStore
 from earthgptx.pipeline.errors import Outage, OutputError, PipelineError, WaitedFor
 from earthgptx.pipeline.storage.blobs import Blob, Conflict
 
+Result = TypeVar("Result")
 READ_S = 120
 """Seconds for which a read that fails is repeated."""
 WRITE_S = 20
@@ -65,16 +66,12 @@ class CloudBlobs:
             raise OutputError(f"{url} cannot be opened: {_first_line(error)}") from error
 
     def get(self, name: str) -> Blob:
+        def read() -> Blob:
+            found = obstore.get(self._store, name)
+            return Blob(bytes(found.bytes()), str(found.meta["e_tag"]))
+
         with cloud_errors(self.url):
-            for pause in (*BODY_PAUSES_S, None):
-                found = obstore.get(self._store, name)
-                try:
-                    return Blob(bytes(found.bytes()), str(found.meta["e_tag"]))
-                except GenericError:
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
-        raise AssertionError("unreachable")
+            return _patient(read)
 
     def put(self, name: str, data: bytes) -> None:
         with cloud_errors(self.url, writes=True):
@@ -113,9 +110,12 @@ class CloudBlobs:
         pass  # an object store has no folders
 
     def names(self, folder: str = "") -> list[str]:
-        with cloud_errors(self.url):
+        def read() -> list[str]:
             pages = obstore.list(self._store, folder or None)
             return sorted(entry["path"] for page in pages for entry in page)
+
+        with cloud_errors(self.url):
+            return _patient(read)
 
     def leftovers(self) -> list[str]:
         return []  # an object is there as a whole or not at all
@@ -166,6 +166,16 @@ class CloudBlobs:
         return found.version if found.data == data else None
 
 
+def _patient(read: Callable[[], Result]) -> Result:
+    """Reads again what breaks off in the middle: obstore repeats only what has not begun."""
+    for pause in BODY_PAUSES_S:
+        try:
+            return read()
+        except GenericError:
+            time.sleep(pause)
+    return read()
+
+
 class PatientReader(WrapperStore[Any]):
     """A zarr store for reading that asks again for an object whose body breaks off.
 
@@ -179,15 +189,32 @@ class PatientReader(WrapperStore[Any]):
         ranges = list(key_ranges)
         return await self._patient(lambda: self._store.get_partial_values(prototype, ranges))
 
+    async def exists(self, key: str) -> bool:
+        return bool(await self._patient(lambda: self._store.exists(key)))
+
+    async def list(self) -> AsyncIterator[str]:
+        for name in await self._patient(lambda: _all(self._store.list())):
+            yield name
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        for name in await self._patient(lambda: _all(self._store.list_prefix(prefix))):
+            yield name
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        for name in await self._patient(lambda: _all(self._store.list_dir(prefix))):
+            yield name
+
     async def _patient(self, read: Callable[[], Awaitable[Any]]) -> Any:
-        for pause in (*BODY_PAUSES_S, None):
+        for pause in BODY_PAUSES_S:
             try:
                 return await read()
             except GenericError:
-                if pause is None:
-                    raise
                 await asyncio.sleep(pause)
-        return None
+        return await read()
+
+
+async def _all(names: AsyncIterator[str]) -> list[str]:
+    return [name async for name in names]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from obstore.exceptions import BaseError
@@ -162,6 +162,18 @@ class FencedStore(WrapperStore[Any]):
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
         return await self._reader.get_partial_values(prototype, key_ranges)
+
+    async def exists(self, key: str) -> bool:
+        return bool(await self._reader.exists(key))
+
+    def list(self) -> AsyncIterator[str]:
+        return self._reader.list()
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        return self._reader.list_prefix(prefix)
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        return self._reader.list_dir(prefix)
 
     async def set(self, key: str, value: Any) -> None:
         await self._write(lambda: self._store.set(key, value))
