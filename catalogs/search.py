@@ -72,20 +72,14 @@ def search(
             f"catalog {redacted(catalog)} did not answer to the end "
             f"({type(error).__name__}: {error}); nothing was kept, try again later"
         ) from error
-    in_collections = [
-        item for item in found if item.collection_id in collections and _has_time(item, warn)
-    ]
+    in_collections = _of_collections(found, collections, warn)
     in_time = [item for item in in_collections if _meets(item, time)]
     in_aoi = [item for item in in_time if _may_meet(item, aoi)]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
         if redacted(catalog).endswith(".parquet"):  # to say what is there, all of it
             found = thaw(catalog)
-            in_collections = [
-                each
-                for each in found
-                if each.collection_id in collections and _has_time(each, warn)
-            ]
+            in_collections = _of_collections(found, collections, warn)
             in_time = [item for item in in_collections if _meets(item, time)]
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
@@ -201,6 +195,12 @@ def _walk(
             continue
         if isinstance(found, pystac.Catalog):
             yield from _walk(found, warn, seen)
+
+
+def _of_collections(
+    found: list[pystac.Item], collections: tuple[str, ...], warn: Callable[[str], None]
+) -> list[pystac.Item]:
+    return [item for item in found if item.collection_id in collections and _has_time(item, warn)]
 
 
 def _has_time(item: pystac.Item, warn: Callable[[str], None]) -> bool:

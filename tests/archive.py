@@ -146,3 +146,20 @@ def targets(seed: int, shape: tuple[int, int] = (700, 900), count: int = 30) -> 
     for thick in range(3):
         pixels[rows + thick, cols] = 250
     return pixels
+
+
+def real_job(data: Path, collection: str, **more: object) -> JobSpec:
+    """A job over the real scenes of a collection."""
+    return JobSpec.from_dict(
+        {
+            "name": "real",
+            "source": {
+                "catalog": str(data / "scenes" / "catalog.json"),
+                "collections": [collection],
+                "aoi": {"bbox": [-180, -90, 180, 90]},
+            },
+            "tasks": {"find": ["ship"]},
+            "output": "real.zarr",
+            **more,
+        }
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.reading.item import ItemPixels, SceneItem, pixel_bounds
-from earthgptx.pipeline.reading.warping import CELL_PX
+from earthgptx.pipeline.reading.warping import cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,12 @@ def median(
         [
             [
                 da.from_delayed(work(grid, cell, items, read), (5, *cell.shape), np.uint16)
-                for cell in row
+                for cell in (whole & window for whole in row)
             ]
-            for row in _rows(window)
+            for row in cells(window)
         ]
     ).compute(scheduler="synchronous")
     return Median(planes[:3].astype(np.uint8), planes[3], planes[4] > 0)
-
-
-def _rows(window: Window) -> list[list[Window]]:
-    """Returns the cells of a window, clipped to it, row by row."""
-    tops = range(window.y0 // CELL_PX, -(-window.y1 // CELL_PX))
-    lefts = range(window.x0 // CELL_PX, -(-window.x1 // CELL_PX))
-    return [
-        [
-            window & Window(y * CELL_PX, x * CELL_PX, (y + 1) * CELL_PX, (x + 1) * CELL_PX)
-            for x in lefts
-        ]
-        for y in tops
-    ]
 
 
 def _cell(

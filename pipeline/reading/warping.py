@@ -6,7 +6,6 @@ depend on the requested window, but a result must not depend on where a block st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,25 +77,26 @@ def warp(
     Raises:
         SourceError: the raster has neither a CRS nor ground control points.
     """
-    cells = {}
+    warped = {}
+    wanted = [cell for row in cells(part) for cell in row]
     if raster.crs is None:
         native = header_grid(raster, request.item, request.key)
         points, crs = raster.gcps
         scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
         source = _Source(rasterio.band(raster, list(request.indexes)), crs, points, None)
-        for cell in _cells(part):
-            cells[cell] = _warp_cell(grid, cell, request, source, scale, 0.0)
+        for cell in wanted:
+            warped[cell] = _warp_cell(grid, cell, request, source, scale, 0.0)
     else:
         scale = min(step_ratio(grid, raster), 1.0)
-        for cell in _cells(part):
+        for cell in wanted:
             source = _whole(grid, cell, request, raster, scale) or _Source(
                 rasterio.band(raster, list(request.indexes)), raster.crs, None, None
             )
-            cells[cell] = _warp_cell(grid, cell, request, source, scale, TOLERANCE_PX)
-    whole = all(values.dtype != np.float32 for values in cells.values())
-    dtype = next(iter(cells.values())).dtype if whole else np.dtype(np.float32)
+            warped[cell] = _warp_cell(grid, cell, request, source, scale, TOLERANCE_PX)
+    whole = all(values.dtype != np.float32 for values in warped.values())
+    dtype = next(iter(warped.values())).dtype if whole else np.dtype(np.float32)
     merged = np.empty((len(request.indexes), *part.shape), dtype)
-    for cell, values in cells.items():
+    for cell, values in warped.items():
         here = cell & part
         merged[(slice(None), *here.within(part))] = values[(slice(None), *here.within(cell))]
     return merged, None if whole else float("nan")
@@ -198,15 +198,8 @@ def step_ratio(grid: Grid, raster: DatasetReader) -> float:
     return float(f"{area**0.5:.2g}") if np.isfinite(area) and area > 0 else 1.0
 
 
-def _cells(part: Window) -> Iterator[Window]:
-    """Yields the cells that a window meets."""
-    whole = _cells_around(part)
-    for y0 in range(whole.y0, whole.y1, CELL_PX):
-        for x0 in range(whole.x0, whole.x1, CELL_PX):
-            yield Window(y0, x0, y0 + CELL_PX, x0 + CELL_PX)
-
-
-def _cells_around(part: Window) -> Window:
-    """Returns the smallest window of whole cells that contains a window."""
-    y0, x0 = part.y0 // CELL_PX * CELL_PX, part.x0 // CELL_PX * CELL_PX
-    return Window(y0, x0, -(-part.y1 // CELL_PX) * CELL_PX, -(-part.x1 // CELL_PX) * CELL_PX)
+def cells(part: Window) -> list[list[Window]]:
+    """Returns the cells that a window meets, row by row; those at its border exceed it."""
+    tops = range(part.y0 // CELL_PX * CELL_PX, part.y1, CELL_PX)
+    lefts = range(part.x0 // CELL_PX * CELL_PX, part.x1, CELL_PX)
+    return [[Window(y, x, y + CELL_PX, x + CELL_PX) for x in lefts] for y in tops]

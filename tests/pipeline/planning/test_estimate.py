@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from earthgptx import JobSpec, plan
+from earthgptx import plan
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scene import read_scene
 from earthgptx.pipeline.reading.window import read_window
-from tests.archive import Archive
+from tests.archive import Archive, real_job
 
 
 def read_bytes(made: Plan) -> int:
@@ -35,24 +35,9 @@ def read_bytes(made: Plan) -> int:
     return total
 
 
-def of_real(data: Path, collection: str) -> JobSpec:
-    return JobSpec.from_dict(
-        {
-            "name": "real",
-            "source": {
-                "catalog": str(data / "scenes" / "catalog.json"),
-                "collections": [collection],
-                "aoi": {"bbox": [-180, -90, 180, 90]},
-            },
-            "tasks": {"find": ["ship"]},
-            "output": "real.zarr",
-        }
-    )
-
-
 @pytest.mark.parametrize("collection", ["sentinel-2-l2a", "sentinel-1-grd", "naip"])
 def test_bytes_of_real_jobs_are_within_a_factor_of_two(data: Path, collection: str) -> None:
-    made = plan(of_real(data, collection))
+    made = plan(real_job(data, collection))
     assert 0.5 < made.bytes_to_read / read_bytes(made) < 2
 
 

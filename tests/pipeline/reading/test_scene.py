@@ -25,7 +25,7 @@ from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scaling import to_8bit
 from earthgptx.pipeline.reading.scene import Scene, read_scene
 from earthgptx.pipeline.reading.window import read_window
-from tests.archive import GREY, Archive
+from tests.archive import GREY, Archive, real_job
 
 
 def whole(made: Plan, time: int = 0) -> Scene:
@@ -351,22 +351,6 @@ def test_radar_geometry_is_warped_by_its_ground_control_points(data: Path) -> No
     again = read_scene(grid, part, made.scene_items(grid.name, 0, part))
     assert np.array_equal(again.pixels, scene.pixels[:, 300:700, 500:900]), (
         "pixels must not depend on the window"
-    )
-
-
-def real_job(data: Path, collection: str, **more: Any) -> JobSpec:
-    return JobSpec.from_dict(
-        {
-            "name": "real",
-            "source": {
-                "catalog": str(data / "scenes" / "catalog.json"),
-                "collections": [collection],
-                "aoi": {"bbox": [-180, -90, 180, 90]},
-            },
-            "tasks": {"find": ["ship"]},
-            "output": "real.zarr",
-            **more,
-        }
     )
 
 
