@@ -29,8 +29,8 @@ TIMEOUT_S = 30.0
 class FsspecIO(DefaultStacIO):
     """pystac I/O for every URL that fsspec supports; HTTP by requests, which shows redirects."""
 
-    def __init__(self, opening: Opening | None = None) -> None:
-        """Takes how files are opened and which may be; None for any address, which a user gave."""
+    def __init__(self, opening: Opening) -> None:
+        """Takes how files are opened, and which may be."""
         super().__init__()
         self._opening = opening
 
@@ -42,8 +42,7 @@ class FsspecIO(DefaultStacIO):
             CatalogDown: the server does not answer.
             CatalogError: the document does not exist, is refused, or is larger than any of STAC.
         """
-        if self._opening:
-            self._opening.reach.check(href)
+        self._opening.reach.check(href)
         try:
             if scheme_of(href) in ("http", "https"):
                 return _get(href, self._opening)
@@ -65,18 +64,17 @@ class FsspecIO(DefaultStacIO):
             file.write(txt)
 
 
-def _get(href: str, opening: Opening | None) -> str:
+def _get(href: str, opening: Opening) -> str:
     """Returns a document by HTTP; redirects are checked, and headers go only where they belong."""
     import requests
 
     where = href
     for _ in range(MOST_REDIRECTS + 1):
-        headers = dict(opening.headers) if opening and opening.reach.knows(where) else {}
+        headers = dict(opening.headers) if opening.reach.knows(where) else {}
         answer = requests.get(where, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
         if answer.is_redirect:
             where = urljoin(where, answer.headers["location"])
-            if opening:
-                opening.reach.check(where)
+            opening.reach.check(where)
             continue
         if answer.status_code in (401, 403):
             raise CatalogError(
