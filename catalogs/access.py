@@ -149,6 +149,19 @@ class Opening:
             )
         return options
 
+    def fsspec(self, address: str) -> dict[str, Any]:
+        """Returns fsspec's options for an address of an object store."""
+        access = self.access
+        if not scheme_of(address).startswith("s3"):
+            return {}
+        options = {
+            "anon": access.anonymous,
+            "profile": access.profile,
+            "requester_pays": access.requester_pays,
+            "endpoint_url": access.endpoint,
+        }
+        return {name: value for name, value in options.items() if value}
+
     def hint(self, address: str) -> str:
         """Returns what to set if an address is refused for want of access."""
         if scheme_of(address).startswith("s3"):

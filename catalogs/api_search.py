@@ -33,6 +33,8 @@ TRIES = 4
 PAUSE_S = 1.0
 """Pause before the second try; it doubles."""
 MOST_PAGES = 100_000
+MOST_SECONDS = 4 * 3600.0
+"""Time that all pages may take."""
 HEAVY = (413, 500, 502, 503, 504, None)
 """Status codes after which a page of half the size is asked for; None: no answer in time."""
 ACCESS = (401, 403, 407)
@@ -141,7 +143,13 @@ def _pages(
     here: Any = url
     parameters = asked
     followed: set[str] = set()
+    end = time.monotonic() + MOST_SECONDS
     for _ in range(MOST_PAGES):
+        if time.monotonic() > end:
+            raise CatalogDown(
+                f"the search of {redacted(url)} takes more than {MOST_SECONDS / 3600:.0f} hours; "
+                "narrow source.aoi or source.time"
+            )
         page = _page(client, here, method, parameters)
         yield page
         links = [each for each in page.get("links") or () if isinstance(each, dict)]

@@ -1,7 +1,7 @@
 """The collections that are known, by the names that providers give them.
 
-Profiles are in physical units: reflectance, kelvin, decibels of gamma0. `docs/imagery.md` has the
-table of providers.
+Profiles are in physical units: reflectance, kelvin, decibels of sigma0 or gamma0.
+`docs/imagery.md` has the table of providers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ S2_RED, S2_GREEN, S2_BLUE = (
     ("blue", "B02", "B02_10m"),
 )
 """Keys of Earth Search, Planetary Computer and the Copernicus Data Space."""
+GAIN = 600.0
+"""Usual gain of Sentinel-1 GRD in IW mode, for Items without a calibration annotation: the
+`sigmaNought` of its scenes is between 550 and 670, from far to near range."""
 
 
 def _optical(
@@ -55,6 +58,17 @@ def _radar(
     return first, second, first
 
 
+def _grd() -> tuple[Band, Band, Band]:
+    """Returns the bands of Sentinel-1 GRD, in decibels of sigma0."""
+    first, second, _ = (
+        band.model_copy(
+            update={"calibration": f"schema-calibration-{band.asset}", "scale": 1 / GAIN}
+        )
+        for band in _radar((-25, 10), (-32, 3), "amplitude")
+    )
+    return first, second, first
+
+
 _LANDSAT_CLOUD = Mask(asset="qa_pixel", bits=(1, 2, 3, 4))
 """QA_PIXEL bits: dilated cloud, cirrus, cloud, shadow (Landsat C2 L2 science product guide)."""
 
@@ -68,10 +82,10 @@ KNOWN: Mapping[str, CollectionProfile] = {
     ),
     "sentinel-1-grd": CollectionProfile(
         modality="sar",
-        bands=_radar((20, 65), (15, 60), "amplitude"),
+        bands=_grd(),
         nodata=0,
+        radiometry="bands",
         radar_geometry=True,
-        uncalibrated=True,
     ),
     "sentinel-1-rtc": CollectionProfile(
         modality="sar", bands=_radar((-25, 5), (-32, -2), "power"), nodata=-32768

@@ -46,6 +46,15 @@ class Band(_OfAsset):
     """Physical value of a stored 0, for Items that declare none."""
     decibels: Literal["none", "amplitude", "power"] = "none"
     """Whether `low` and `high` are decibels: 20 log10 of an amplitude, or 10 log10 of a power."""
+    calibration: str | tuple[str, ...] = ()
+    """Key of the asset that holds Sentinel-1's calibration annotation, or several keys: a stored
+    amplitude is divided by its `sigmaNought`. Items that have none are scaled by `scale`, with a
+    warning."""
+
+    @property
+    def annotations(self) -> tuple[str, ...]:
+        """Keys of the calibration annotation to try, in order."""
+        return (self.calibration,) if isinstance(self.calibration, str) else self.calibration
 
     @model_validator(mode="after")
     def _range(self) -> Band:
@@ -87,5 +96,3 @@ class CollectionProfile(_Strict):
     radar_geometry: bool = False
     """Whether pixels lie as the sensor saw them, so that the grid that an Item declares is not that
     of its pixels."""
-    uncalibrated: bool = False
-    """Whether values are the sensor's numbers and no physical quantity."""

@@ -24,6 +24,8 @@ from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
 Interval = tuple[datetime | None, datetime | None]
+MOST_CATALOGS = 100_000
+"""Catalogs and collections of a static catalog that are read."""
 
 
 def search(
@@ -180,6 +182,11 @@ def _walk(
     if place in seen:
         return
     seen.add(place)
+    if len(seen) > MOST_CATALOGS:
+        raise CatalogError(
+            f"{redacted(place)} is one of more than {MOST_CATALOGS:,} catalogs below one; name a "
+            "catalog further down as source.catalog"
+        )
     for link in [*catalog.get_item_links(), *catalog.get_child_links()]:
         try:
             link.resolve_stac_object(root=catalog.get_root())

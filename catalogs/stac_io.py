@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from requests import Response
 
 MOST_BYTES = 64 * 2**20
-"""Characters of a STAC document that are read."""
+"""Bytes of a STAC document, or of a page of a search, that are read."""
+MOST_SECONDS = 120.0
+"""Time that one of them may take."""
 MOST_REDIRECTS = 5
 RETRIES = 2
 TIMEOUT_S = 30.0
@@ -46,7 +49,8 @@ class FsspecIO(DefaultStacIO):
         try:
             if scheme_of(href) in ("http", "https"):
                 return _get(href, self._opening)
-            with fsspec.open(href, "r", encoding="utf-8") as file:
+            options = self._opening.fsspec(href)
+            with fsspec.open(href, "r", encoding="utf-8", **options) as file:
                 text: str = file.read(MOST_BYTES)
         except CatalogError:
             raise
@@ -56,7 +60,9 @@ class FsspecIO(DefaultStacIO):
             raise CatalogDown(
                 f"cannot read {redacted(href)} ({type(error).__name__}: {error}); check the address"
             ) from error
-        return _bounded(text, href)
+        if len(text) >= MOST_BYTES:
+            raise CatalogError(f"{href} is larger than {MOST_BYTES / 2**20:.0f} MiB")
+        return text
 
     def write_text_to_href(self, href: str, txt: str) -> None:
         """Writes the text `txt` to `href`."""
@@ -71,7 +77,14 @@ def _get(href: str, opening: Opening) -> str:
     where = href
     for _ in range(MOST_REDIRECTS + 1):
         headers = dict(opening.headers) if opening.reach.knows(where) else {}
-        answer = requests.get(where, headers=headers, timeout=TIMEOUT_S, allow_redirects=False)
+        answer = requests.get(
+            opening.signed(where),
+            headers=headers,
+            timeout=TIMEOUT_S,
+            allow_redirects=False,
+            stream=True,
+        )
+        take(answer)
         if answer.is_redirect:
             where = urljoin(where, answer.headers["location"])
             opening.reach.check(where)
@@ -84,14 +97,39 @@ def _get(href: str, opening: Opening) -> str:
         if answer.status_code in (400, 404, 410):
             raise CatalogError(f"{href} does not exist (HTTP {answer.status_code})")
         answer.raise_for_status()
-        return _bounded(answer.text, href)
+        return answer.text
     raise CatalogDown(f"{href} redirects more than {MOST_REDIRECTS} times")
 
 
-def _bounded(text: str, href: str) -> str:
-    if len(text) >= MOST_BYTES:
-        raise CatalogError(f"{href} is larger than {MOST_BYTES / 2**20:.0f} MiB")
-    return text
+def take(answer: Response) -> None:
+    """Reads the body of an answer that was asked for as a stream, as far as a document may go.
+
+    Raises:
+        RequestException: it breaks off.
+        CatalogDown: it takes longer.
+        CatalogError: it is larger.
+    """
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
+
+    end = time.monotonic() + MOST_SECONDS
+    pieces, size = [], 0
+    try:
+        # What has come so far, and not a full buffer: a server may send a byte now and then.
+        while piece := answer.raw.read1(2**16, decode_content=True):
+            pieces.append(piece)
+            size += len(piece)
+            if size >= MOST_BYTES:
+                raise CatalogError(f"{answer.url} is larger than {MOST_BYTES / 2**20:.0f} MiB")
+            if time.monotonic() > end:
+                raise CatalogDown(
+                    f"{answer.url} takes more than {MOST_SECONDS:.0f} s; try again later"
+                )
+    except HTTPError as error:
+        raise RequestException(str(error), response=answer) from error
+    finally:
+        answer.close()
+    answer._content, answer._content_consumed = b"".join(pieces), True
 
 
 def api_io(opening: Opening) -> StacApiIO:
@@ -128,9 +166,10 @@ def api_io(opening: Opening) -> StacApiIO:
                     raise error.__context__ from None
                 raise
 
-    def redirected(response: Response, **_: object) -> None:
+    def checked(response: Response, **_: object) -> None:
         if response.is_redirect:
             opening.reach.check(urljoin(response.url, response.headers["location"]))
+        take(response)
 
     retry = Retry(
         total=RETRIES,
@@ -140,7 +179,8 @@ def api_io(opening: Opening) -> StacApiIO:
         respect_retry_after_header=True,
     )
     io = GuardedIO(max_retries=retry, timeout=TIMEOUT_S)
-    io.session.hooks["response"].append(redirected)
+    io.session.stream = True
+    io.session.hooks["response"].append(checked)
     io.session.max_redirects = MOST_REDIRECTS
     return io
 

@@ -19,6 +19,11 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window, bounds
 
 from earthgptx.model.interface.errors import DataError
+from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.job.vectors import read_vector
+
+DRIVERS = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG")
+"""GDAL's drivers that are tried; others may read what a file names."""
 
 
 def cut_chips(
@@ -36,8 +41,8 @@ def cut_chips(
     Chips without data are left out; chips without objects are kept.
 
     Args:
-        raster: 8 bit raster with one band or at least three, in any format that rasterio opens.
-        labels: polygons in any CRS, in any format that geopandas opens.
+        raster: 8 bit raster with one band or at least three, a GeoTIFF, JPEG 2000, JPEG or PNG.
+        labels: polygons in any CRS, as GeoJSON, GeoPackage, GeoParquet, FlatGeobuf or Shapefile.
         folder: output folder; created if it is missing.
         word: label of all objects; used if `column` is empty.
         px: side of a chip, pixels; chips are black beyond the raster's edge.
@@ -54,7 +59,7 @@ def cut_chips(
     frame = _read_labels(labels, column)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     try:
-        with rasterio.open(raster) as source:
+        with rasterio.open(raster, driver=list(DRIVERS)) as source:
             if source.dtypes[0] != "uint8" or source.crs is None:
                 placed = "" if source.crs else " without a CRS"
                 raise DataError(
@@ -73,9 +78,9 @@ def cut_chips(
 
 def _read_labels(labels: str, column: str) -> gpd.GeoDataFrame:
     try:
-        frame = gpd.read_file(labels)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{labels} cannot be read as a vector file: {error}") from error
+        frame = read_vector(labels, "labels")
+    except JobError as error:
+        raise DataError(str(error)) from error
     if column and column not in frame:
         columns = ", ".join(map(str, frame.columns))
         raise DataError(f"{labels} has no column '{column}'; it has {columns}")

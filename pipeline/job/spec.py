@@ -132,9 +132,9 @@ class GridSpec(_Section):
     resolution: Side = "native"
     """Side of a pixel in units of the CRS; or that of the first Item (`native`), of the finest, or
     of the coarsest Item."""
-    tile_px: int = Field(512, ge=32)
+    tile_px: int = Field(512, ge=32, le=4096)
     halo_px: int = Field(64, ge=1)
-    block_px: int = Field(3072, ge=32)
+    block_px: int = Field(3072, ge=32, le=16384)
 
     @property
     def core_px(self) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import fsspec
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import cut
 from earthgptx.pipeline.job.spec import BboxAoi, WktAoi
@@ -18,6 +21,21 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 LONLAT = "OGC:CRS84"
+SUFFIXES = {
+    ".geojson": None,
+    ".json": None,
+    ".geojsonl": None,
+    ".gpkg": b"SQLite format 3\0",
+    ".shp": b"\0\0\x27\x0a",
+    ".fgb": b"fgb\x03fgb",
+    ".parquet": b"PAR1",
+    ".geoparquet": b"PAR1",
+}
+"""First bytes by the suffix of a vector file; None for JSON, which is parsed here.
+
+pyogrio takes no driver by name. GDAL looks into a file for the driver, and a virtual layer, a text
+in XML, names any other file, whatever its own name: it has none of these first bytes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,7 @@ def read_aoi(aoi: str | BboxAoi | WktAoi) -> BaseGeometry:
             raise JobError(f"source.aoi.wkt is no WKT: {error}") from error
         where = "source.aoi.wkt"
     else:
-        frame = _read(aoi, "source.aoi")
+        frame = read_vector(aoi, "source.aoi")
         area = shapely.union_all(shapely.make_valid(frame.to_crs(LONLAT).geometry.values))
         where = f"source.aoi {aoi}"
     area = shapely.make_valid(area)
@@ -81,7 +99,7 @@ def read_prompts(path: str, aoi: BaseGeometry) -> PromptFile:
     Raises:
         JobError: the file cannot be read or has no CRS, or none of its prompts can be asked.
     """
-    frame = _read(path, "prompts.from")
+    frame = read_vector(path, "prompts.from")
     ids = [str(value) for value in frame["id"]] if "id" in frame else []
     if len(set(ids)) != len(frame):
         ids = [f"row-{number}" for number in range(len(frame))]
@@ -114,18 +132,40 @@ def read_prompts(path: str, aoi: BaseGeometry) -> PromptFile:
     return PromptFile(tuple(shapes), refused, digest.hexdigest())
 
 
-def _read(path: str, where: str) -> gpd.GeoDataFrame:
+def read_vector(path: str, where: str) -> gpd.GeoDataFrame:
+    """Reads a vector file with a CRS.
+
+    Args:
+        path: path or URL; its suffix says the format.
+        where: key of the job file or the like, for messages.
+
+    Raises:
+        JobError: it cannot be read, is not what its suffix says, or has no geometries or no CRS.
+    """
     import geopandas as gpd
 
+    suffix = PurePath(redacted(path)).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise JobError(
+            f"{where}: {path} has none of the suffixes {', '.join(SUFFIXES)}; convert it"
+        )
+    start = SUFFIXES[suffix]
     try:
-        if path.endswith((".parquet", ".geoparquet")):
-            with fsspec.open(path, "rb") as file:
+        with fsspec.open(path, "rb") as file:
+            if start is None:
+                frame = _from_json(file.read(), lines=suffix == ".geojsonl")
+            elif file.read(len(start)) != start:
+                raise JobError(f"{where}: {path} is not what its suffix {suffix} says")
+            elif start == b"PAR1":
+                file.seek(0)
                 frame = gpd.read_parquet(file)
-        elif "://" in path:
-            with fsspec.open(path, "rb") as file:
+            elif "://" in path:
+                file.seek(0)
                 frame = gpd.read_file(file)
-        else:
-            frame = gpd.read_file(path)
+            else:
+                frame = gpd.read_file(path)
+    except JobError:
+        raise
     except Exception as error:  # pyogrio, pyarrow and fsspec have no common error type
         reason = " ".join(str(error).split())
         raise JobError(f"{where}: cannot read {path} as a vector file ({reason})") from error
@@ -137,3 +177,27 @@ def _read(path: str, where: str) -> gpd.GeoDataFrame:
             "write it again with one (or as GeoJSON in lon/lat)"
         )
     return frame
+
+
+def _from_json(content: bytes, *, lines: bool) -> gpd.GeoDataFrame:
+    """Reads GeoJSON, in lon/lat unless the member `crs` of older files says otherwise.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no GeoJSON.
+    """
+    import geopandas as gpd
+
+    if lines:
+        document = {"features": [json.loads(line) for line in content.splitlines() if line.strip()]}
+    else:
+        document = json.loads(content)
+    features = document.get("features")
+    if features is None:
+        is_feature = document["type"] == "Feature"
+        features = [document if is_feature else {"geometry": document, "properties": {}}]
+    for feature in features:
+        feature["properties"] = feature.get("properties") or {}
+        if "id" in feature:
+            feature["properties"].setdefault("id", feature["id"])
+    crs = (document.get("crs") or {}).get("properties", {}).get("name", LONLAT)
+    return gpd.GeoDataFrame.from_features(features, crs=crs)

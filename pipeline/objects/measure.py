@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyproj
@@ -52,6 +52,8 @@ class GroundedObject:
     caption: str = ""
     item_id: str = ""
     """First Item of the mosaic whose footprint covers the object's centre; empty for none."""
+    elsewhere: tuple[tuple[str, Mask], ...] = ()
+    """What the grids of other zones show of it: name of the grid, and mask in its pixels."""
 
 
 def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> list[GroundedObject]:
@@ -72,7 +74,6 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
         outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1]))
     )
     geometries = unwrapped(geometries)
-    metres = _local_metres(geometries)
     return [
         GroundedObject(
             object_id=_identify(part, grid, slice_start),
@@ -80,15 +81,17 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
             time=time,
             part=part,
             geometry=cut(geometry),
-            area_m2=area,
-            length_m=length,
-            width_m=width,
-            orientation_deg=orientation,
+            **measures,
         )
-        for part, geometry, area, (length, width, orientation) in zip(
-            parts, geometries, shapely.area(metres).tolist(), _measure(metres), strict=True
-        )
+        for part, geometry, measures in zip(parts, geometries, _measures(geometries), strict=True)
     ]
+
+
+def measured(found: GroundedObject, outline: BaseGeometry) -> GroundedObject:
+    """Returns an object with another outline, lon/lat, and its measures."""
+    continuous = unwrapped(np.array([outline], object))
+    [measures] = _measures(continuous)
+    return replace(found, geometry=cut(continuous[0]), **measures)
 
 
 def _outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
@@ -221,6 +224,17 @@ def _local_metres(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
         geometries.copy(), (points - middle[owner]) * scale[owner]
     )
     return moved
+
+
+def _measures(geometries: NDArray[np.object_]) -> list[dict[str, float]]:
+    """Returns the measures of each lon/lat geometry, by the names of `GroundedObject`."""
+    metres = _local_metres(geometries)
+    return [
+        {"area_m2": area, "length_m": length, "width_m": width, "orientation_deg": orientation}
+        for area, (length, width, orientation) in zip(
+            shapely.area(metres).tolist(), _measure(metres), strict=True
+        )
+    ]
 
 
 def _measure(metres: NDArray[np.object_]) -> list[tuple[float, float, float]]:

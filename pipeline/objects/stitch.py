@@ -7,14 +7,13 @@ caption and Item. Also lists the objects to paint per block. Reads no pixel.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import shapely
 
 from earthgptx.model.interface.region import Mask
-from earthgptx.pipeline.job.grid import BlockKey, Grid
+from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.objects.measure import (
     GroundedObject,
     ground,
@@ -22,10 +21,9 @@ from earthgptx.pipeline.objects.measure import (
     nearest_neighbours,
 )
 from earthgptx.pipeline.objects.parts import Part, merge, resolve
+from earthgptx.pipeline.objects.zones import once_across_zones
 from earthgptx.pipeline.planning.plan import Plan
 
-SAME_ACROSS_ZONES = 0.3
-"""IoU from which objects found in the grids of two zones are the same object."""
 BlockParts = tuple[BlockKey, list[Part], list[Part]]
 """A block, its settled objects, and its open parts, which parts of other blocks may join."""
 
@@ -48,9 +46,9 @@ def stitch(plan: Plan, blocks: Iterable[BlockParts]) -> list[GroundedObject]:
         parts = whole[place] + [part for part in merged if part is not None]
         name, time = place
         grid, start = plan.grids[name], plan.slices[time].start.isoformat()
-        found += [each for each in ground(parts, grid, time, start) if _owned(each, grid)]
-    if len(plan.grids) > 1:
-        found = _once_across_zones(found)
+        found += ground(parts, grid, time, start)
+    if any(grid.zone for grid in plan.grids.values()) or len(plan.grids) > 1:
+        found = once_across_zones(found, plan.grids, plan.traits.same_object_overlap)
     found.sort(
         key=lambda each: (
             each.time,
@@ -72,44 +70,18 @@ def painted(
     """
     by_block: dict[BlockKey, list[tuple[int, Mask]]] = defaultdict(list)
     for each in sorted(objects, key=lambda one: (one.part.score, one.object_id)):
-        mask, side = each.part.mask, plan.spec.grid.block_px
-        for row in range(max(mask.y0, 0) // side, (mask.y0 + mask.height - 1) // side + 1):
-            for col in range(max(mask.x0, 0) // side, (mask.x0 + mask.width - 1) // side + 1):
-                key = BlockKey(each.grid, each.time, row, col)
+        for name, mask in ((each.grid, each.part.mask), *each.elsewhere):
+            for key in _blocks_of(mask, name, each.time, plan.spec.grid.block_px):
                 if key in plan.block_set:
                     by_block[key].append((each.object_id, mask))
     return by_block
 
 
-def _owned(found: GroundedObject, grid: Grid) -> bool:
-    if grid.zone is None:
-        return True
-    # Two pixels of tolerance in degrees (111 km each): the grids of two zones round differently.
-    middle, doubt = found.geometry.envelope.centroid, 2 * abs(grid.transform[0]) / 111_000
-    west, south, east, north = grid.zone
-    return west - doubt <= middle.x < east + doubt and south <= middle.y < north
-
-
-def _once_across_zones(objects: list[GroundedObject]) -> list[GroundedObject]:
-    """Of objects found in two zones, keeps the higher-scoring one, or the first zone's if equal."""
-    ranked = sorted(objects, key=lambda each: (-each.part.score, each.grid, each.object_id))
-    shapes = np.array([each.geometry for each in ranked], object)
-    first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    dropped: set[int] = set()
-    for a, b in sorted(zip(first.tolist(), second.tolist(), strict=True)):
-        one, other = ranked[a], ranked[b]
-        if (
-            a >= b
-            or a in dropped
-            or one.grid == other.grid
-            or one.time != other.time
-            or one.part.label != other.part.label
-        ):
-            continue
-        both = shapely.intersection(shapes[a], shapes[b]).area
-        if both >= SAME_ACROSS_ZONES * (shapes[a].area + shapes[b].area - both):
-            dropped.add(b)
-    return [each for at, each in enumerate(ranked) if at not in dropped]
+def _blocks_of(mask: Mask, grid: str, time: int, side: int) -> Iterator[BlockKey]:
+    """Yields the keys of the blocks that a mask's box meets."""
+    for row in range(max(mask.y0, 0) // side, (mask.y0 + mask.height - 1) // side + 1):
+        for col in range(max(mask.x0, 0) // side, (mask.x0 + mask.width - 1) // side + 1):
+            yield BlockKey(grid, time, row, col)
 
 
 def _described(plan: Plan, objects: list[GroundedObject]) -> list[GroundedObject]:

@@ -25,7 +25,7 @@ from earthgptx.pipeline.errors import JobError, Outage, SourceError
 from earthgptx.pipeline.job.lonlat import bbox, crosses
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
-from earthgptx.pipeline.reading.assets import NativeGrid, native_grid, pick_asset
+from earthgptx.pipeline.reading.assets import NativeGrid, assets_of, native_grid
 
 # A catalog may write anything anywhere.
 _ODD = (
@@ -83,9 +83,7 @@ def usable_items(
     for item, profile in zip(items, profiles, strict=True):
         try:
             start_of(item)
-            keys = [pick_asset(item, band.assets) for band in profile.bands]
-            if profile.mask:
-                keys.append(pick_asset(item, profile.mask.assets))
+            keys = assets_of(item, profile)
             for key in keys:
                 opening.reach.check(opening.address(item.assets[key]))
             native = native_grid(item, keys[0], opening, declared=not profile.radar_geometry)
@@ -123,7 +121,7 @@ def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
         item.properties,
         stac_extensions=item.stac_extensions,
         collection=item.collection_id,
-        assets={key: item.assets[key] for key in dict.fromkeys(keys)},
+        assets={key: item.assets[key] for key in keys},
     )
     own = item.get_self_href()
     if own:

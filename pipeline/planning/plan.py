@@ -40,7 +40,7 @@ from earthgptx.pipeline.planning.grids import Footprints, make_grids
 from earthgptx.pipeline.planning.items import usable_items
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.assets import pick_asset
+from earthgptx.pipeline.reading.assets import assets_of, pick_asset
 from earthgptx.pipeline.reading.item import SceneItem
 
 ALGORITHM = "5"
@@ -260,12 +260,7 @@ def _plan_id(parts: dict[str, Any]) -> str:
 
 def _hrefs(item: pystac.Item, profile: CollectionProfile) -> list[str]:
     """Returns the unsigned addresses of the assets that a profile reads."""
-    assets = [band.assets for band in profile.bands] + (
-        [profile.mask.assets] if profile.mask else []
-    )
-    return sorted(
-        {redacted(item.assets[key].href) for keys in assets for key in keys if key in item.assets}
-    )
+    return sorted({redacted(item.assets[key].href) for key in assets_of(item, profile)})
 
 
 def _values(item: pystac.Item, profile: CollectionProfile) -> list[list[float | None]]:
@@ -276,7 +271,8 @@ def _values(item: pystac.Item, profile: CollectionProfile) -> list[list[float | 
 def _read_assets(spec: JobSpec) -> set[str]:
     """Returns the keys of all assets that the job's profiles may read."""
     profiles = [profile_of(each, spec.source.profiles) for each in spec.source.collections]
-    keys = {key for profile in profiles for band in profile.bands for key in band.assets}
+    bands = [band for profile in profiles for band in profile.bands]
+    keys = {key for band in bands for key in (*band.assets, *band.annotations)}
     return keys | {key for profile in profiles if profile.mask for key in profile.mask.assets}
 
 

@@ -10,7 +10,7 @@ from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
 from earthgptx.pipeline.planning.grids import pixel_side
 from earthgptx.pipeline.planning.items import UsableItems
-from earthgptx.pipeline.reading.assets import pick_asset
+from earthgptx.pipeline.reading.assets import annotation_of, pick_asset
 
 
 def warnings_of(usable: UsableItems) -> tuple[str, ...]:
@@ -28,8 +28,9 @@ def warnings_of(usable: UsableItems) -> tuple[str, ...]:
             item.id for item in usable.items
         ]
     for item, profile in zip(usable.items, usable.profiles, strict=True):
-        if profile.uncalibrated:
-            concerned["its values are not calibrated, the sensor's gain is in them"].append(item.id)
+        if any(band.annotations and not annotation_of(item, band) for band in profile.bands):
+            why = "it has no calibration annotation; a usual gain is taken, decibels are not exact"
+            concerned[why].append(item.id)
         doubts = {each.doubt for each in radiometries(item, profile) if each.doubt}
         for doubt in doubts:
             concerned[doubt].append(item.id)

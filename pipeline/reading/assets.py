@@ -18,6 +18,7 @@ import pystac
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.enums import Interleaving
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
@@ -25,11 +26,16 @@ from rasterio.warp import calculate_default_transform
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
+from earthgptx.catalogs.profiles import Band, CollectionProfile
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import SourceError
 
 MAX_PIXELS = 2**36
 """Largest number of pixels in a file; larger files are refused before they are read."""
+
+
+MOST_STORED_BYTES = 2**28
+"""Largest size of a block of pixels as a file stores them; GDAL decodes a block as a whole."""
 
 
 def gdal_options() -> dict[str, Any]:
@@ -83,6 +89,24 @@ def pick_asset(item: pystac.Item, keys: tuple[str, ...]) -> str:
     )
 
 
+def annotation_of(item: pystac.Item, band: Band) -> str | None:
+    """Returns the key of the calibration annotation of a band; None if the Item has none."""
+    return next((key for key in band.annotations if key in item.assets), None)
+
+
+def assets_of(item: pystac.Item, profile: CollectionProfile) -> list[str]:
+    """Returns the keys of the assets that are read of an Item; the first band's is the first.
+
+    Raises:
+        SourceError: the Item lacks one.
+    """
+    keys = [pick_asset(item, band.assets) for band in profile.bands]
+    if profile.mask:
+        keys.append(pick_asset(item, profile.mask.assets))
+    keys += [key for band in profile.bands if (key := annotation_of(item, band))]
+    return list(dict.fromkeys(keys))
+
+
 @contextmanager
 def open_asset(
     item: pystac.Item, key: str, opening: Opening, overview_level: int | None = None
@@ -107,11 +131,7 @@ def open_asset(
         level = {} if overview_level is None else {"overview_level": overview_level}
         options = gdal_options() | opening.gdal(href)
         with rasterio.Env(**options), rasterio.open(address, driver=driver, **level) as raster:
-            if raster.width * raster.height > MAX_PIXELS:
-                raise SourceError(
-                    f"{where} claims {raster.height} x {raster.width} px; "
-                    "no file of that size is read"
-                )
+            _check_size(raster, where)
             declared = _declared_bands(item.assets[key])
             if declared and declared != raster.count:
                 raise SourceError(
@@ -120,6 +140,27 @@ def open_asset(
             yield raster
     except RasterioError as error:
         raise unreadable(href, where, error, opening) from error
+
+
+def _check_size(raster: DatasetReader, where: str) -> None:
+    """Lets a raster pass whose header asks for no more memory than imagery needs.
+
+    Raises:
+        SourceError: it asks for more.
+    """
+    if raster.width * raster.height > MAX_PIXELS:
+        raise SourceError(
+            f"{where} claims {raster.height} x {raster.width} px; no file of that size is read"
+        )
+    together = raster.count if raster.interleaving == Interleaving.pixel else 1
+    for (rows, cols), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
+        stored = rows * cols * np.dtype(dtype).itemsize * together
+        if stored > MOST_STORED_BYTES:
+            raise SourceError(
+                f"{where} is stored in pieces of {rows} x {cols} px ({stored / 2**20:,.0f} MiB); "
+                f"at most {MOST_STORED_BYTES / 2**20:.0f} MiB are read at once. Store it tiled, "
+                "for example as a Cloud Optimized GeoTIFF"
+            )
 
 
 def unreadable(href: str, where: str, error: Exception, opening: Opening) -> SourceError:

@@ -12,10 +12,11 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
-from earthgptx.catalogs.radiometry import radiometry_of
+from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import pick_asset
+from earthgptx.pipeline.reading.assets import annotation_of, pick_asset
+from earthgptx.pipeline.reading.calibration import gain
 from earthgptx.pipeline.reading.scaling import to_8bit
 from earthgptx.pipeline.reading.warping import BandRequest
 from earthgptx.pipeline.reading.window import ALIGNED_PX, read_window
@@ -69,7 +70,12 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
     for channel, band in enumerate(profile.bands):
         key = pick_asset(item, band.assets)
         values, present = raw[key, band.index]
-        channels[channel] = to_8bit(values, band, radiometry_of(item, key, band, profile))
+        radiometry = radiometry_of(item, key, band, profile)
+        annotation = annotation_of(item, band)
+        if annotation:
+            values = values / gain(grid, part, item, key, annotation, source.opening)
+            radiometry = Radiometry()
+        channels[channel] = to_8bit(values, band, radiometry)
         if present is not None:
             valid = present if valid is None else valid & present
     if valid is None:

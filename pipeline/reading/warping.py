@@ -29,6 +29,8 @@ CELL_PX = 512
 TOLERANCE_PX = 0.02
 """Largest error of a pixel's place, at which GDAL interpolates places instead of projecting each.
 Its default of 0.125 is visible where two cells meet."""
+MOST_PIECE_BYTES = 2**27
+"""Largest piece of a file that is read at once for a cell."""
 KERNEL_PX = 2
 """Radius of the widest resampling kernel, cubic, in pixels of the source."""
 MESH_PX = 32
@@ -161,6 +163,13 @@ def _whole(
     if min(row0, col0) < 0 or row1 > raster.height or col1 > raster.width:
         return None
     at = RasterWindow(col0, row0, col1 - col0, row1 - row0)
+    needed = (
+        (row1 - row0)
+        * (col1 - col0)
+        * sum(np.dtype(raster.dtypes[index - 1]).itemsize for index in request.indexes)
+    )
+    if needed > MOST_PIECE_BYTES:
+        return None  # GDAL warps the file piece by piece
     values = raster.read(list(request.indexes), window=at)
     if request.nodata is not None and (values == request.nodata).any():
         return None

@@ -64,7 +64,7 @@ def test_radar_of_one_polarisation_is_refused_with_what_it_has(data: Path) -> No
     profile = profile_of("sentinel-1-grd")
     with pytest.raises(SourceError, match="no asset vv.*hh.*source.profiles"):
         pick_asset(item, profile.bands[0].assets)
-    assert "not calibrated" in warnings_of(UsableItems([item], [profile]))[0]
+    assert "no calibration annotation" in warnings_of(UsableItems([item], [profile]))[0]
 
 
 @pytest.mark.parametrize("collection", ["cop-dem-glo-30", "cop-dem-glo-90", "nasadem-dem"])

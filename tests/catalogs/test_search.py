@@ -3,8 +3,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from earthgptx.catalogs.errors import AddressRefused, CatalogDown, CatalogError,
 from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.stac_io import api_io
 from tests.archive import Archive
 from tests.catalogs.servers import Cassette, Server
 
@@ -210,6 +214,50 @@ def test_an_answer_that_is_no_page_of_items_ends_in_words(quick: None, junk: Any
     server.junk = junk
     with pytest.raises(CatalogError):
         ask(server)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Sends a document that does not end: fast, or a byte now and then."""
+
+    pause_s = 0.0
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        if self.path == "/short":
+            self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with suppress(OSError):
+            if self.path == "/short":
+                self.wfile.write(b'{"type": ')
+                return
+            while True:
+                self.wfile.write(b" " if self.path == "/slow" else b" " * 10_000)
+                time.sleep(0.05 if self.path == "/slow" else 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("/fast", "larger than"), ("/slow", "takes more than"), ("/short", "cannot read")],
+)
+def test_a_document_is_bounded_in_bytes_and_time(
+    monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    monkeypatch.setattr("earthgptx.catalogs.stac_io.MOST_BYTES", 2**20)
+    monkeypatch.setattr("earthgptx.catalogs.stac_io.MOST_SECONDS", 1.0)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}{path}"
+    try:
+        with pytest.raises(CatalogError, match=reason):
+            search(url, collections=("made",), aoi=WORLD, time=ALL)
+        with pytest.raises(Exception, match=reason if path != "/short" else "."):
+            api_io(Opening.of(url, Access())).request(url)
+    finally:
+        server.shutdown()
 
 
 def test_one_odd_item_of_a_static_catalog_is_left_out_and_said(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def served(server: FileServer, folder: Path) -> Case:
     document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["source"]["catalog"] = str(folder / "catalog" / "catalog.json")
     document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
     return Case(folder, JobSpec.from_dict(document))
 
 

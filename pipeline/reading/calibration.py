@@ -1,0 +1,184 @@
+"""Calibrates Sentinel-1 GRD to sigma0 by the table of its calibration annotation.
+
+sigma0 = DN^2 / A^2, with A from the table `sigmaNought`, which is interpolated linearly between its
+lines and pixels (ESA, Sentinel-1 Product Specification, "Level 1 calibration data set"). Thermal
+noise is not subtracted. The table lies as the sensor saw the scene, as do the pixels: a coarse
+image of A is warped by the same ground control points.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pystac
+import rasterio
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from earthgptx.catalogs.access import Opening
+from earthgptx.catalogs.errors import AddressRefused, CatalogDown, CatalogError
+from earthgptx.catalogs.redaction import redacted
+from earthgptx.catalogs.stac_io import FsspecIO
+from earthgptx.pipeline.errors import SourceError
+from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.reading.assets import open_asset
+from earthgptx.pipeline.reading.warping import CELL_PX, cached_crs, cells
+
+STEP_PX = 32
+"""Pixels of the scene per pixel of the coarse image; the tables have a value per 40 pixels."""
+MOST_TABLES = 16
+"""Tables that a process keeps."""
+
+_tables: dict[str, Gains] = {}
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """A on a mesh of a scene's lines and pixels."""
+
+    lines: NDArray[np.float64]
+    """(L,), increasing."""
+    pixels: NDArray[np.float64]
+    """(P,), increasing."""
+    values: NDArray[np.float64]
+    """(L, P)."""
+
+    def at(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Returns A for rows and columns, (rows, cols); that of the border outside the mesh."""
+        by_col = np.array([np.interp(cols, self.pixels, line) for line in self.values])
+        where = np.clip(np.interp(rows, self.lines, np.arange(len(self.lines))), 0, None)
+        low = np.minimum(where.astype(int), max(len(self.lines) - 2, 0))
+        high = np.minimum(low + 1, len(self.lines) - 1)
+        share = (where - low)[:, None]
+        return ((1 - share) * by_col[low] + share * by_col[high]).astype(np.float32)
+
+
+def gains_of(document: str) -> Gains:
+    """Reads the table of a calibration annotation.
+
+    Vectors may have different pixels; all are interpolated to those of the first.
+
+    Raises:
+        ValueError: the document is no calibration annotation.
+    """
+    if "<!DOCTYPE" in document or "<!ENTITY" in document:
+        raise ValueError("it declares a document type")
+    try:
+        # Entities, by which XML attacks its reader, need a document type.
+        vectors = ET.fromstring(document).findall(".//calibrationVector")  # noqa: S314
+    except ET.ParseError as error:
+        raise ValueError(f"it is no XML: {error}") from error
+    read = [
+        (_numbers(each, "line"), _numbers(each, "pixel"), _numbers(each, "sigmaNought"))
+        for each in vectors
+    ]
+    if not read or any(
+        len(line) != 1 or len(pixel) < 2 or len(pixel) != len(value) or (np.diff(pixel) <= 0).any()
+        for line, pixel, value in read
+    ):
+        raise ValueError("it has no calibrationVector of line, pixel and sigmaNought")
+    lines = np.array([line[0] for line, _, _ in read])
+    pixels = read[0][1]
+    values = np.array([np.interp(pixels, pixel, value) for _, pixel, value in read])
+    if (np.diff(lines) <= 0).any() or not np.isfinite(values).all() or values.min() <= 0:
+        raise ValueError("its lines do not increase, or its values are not positive")
+    return Gains(lines, pixels, values)
+
+
+def _numbers(vector: ET.Element, name: str) -> NDArray[np.float64]:
+    return np.array((vector.findtext(name) or "").split(), np.float64)
+
+
+def gain(
+    grid: Grid, part: Window, item: pystac.Item, key: str, annotation: str, opening: Opening
+) -> NDArray[np.float32]:
+    """Returns A on a window of the grid, (h, w); NaN outside the scene.
+
+    Args:
+        grid: target grid.
+        part: window of the target grid.
+        item: Item of the scene.
+        key: key of the asset that A calibrates.
+        annotation: key of its calibration annotation.
+        opening: what is needed to open both.
+
+    Raises:
+        SourceError: the annotation cannot be read, or is not that of the asset.
+    """
+    where = f"asset {annotation} of item {item.id} ({redacted(item.assets[annotation].href)})"
+    gains = _read(item.assets[annotation], where, opening)
+    with open_asset(item, key, opening) as raster:
+        points, crs = raster.gcps
+        if not points or raster.crs is not None:
+            raise SourceError(
+                f"asset {key} of item {item.id} does not lie as the sensor saw it (it has no "
+                f"ground control points), so its calibration annotation cannot be placed; take "
+                "`calibration` out of its bands under source.profiles"
+            )
+        step = (gains.pixels[-1] - gains.pixels[0]) / (len(gains.pixels) - 1)
+        if abs(gains.pixels[-1] - (raster.width - 1)) > 2 * step:
+            raise SourceError(
+                f"{where} is of an image of {gains.pixels[-1] + 1:.0f} columns, asset {key} has "
+                f"{raster.width}; mend the catalog"
+            )
+        shape = raster.shape
+    # One coarse pixel more on every side, so that the scene's border is interpolated too.
+    rows, cols = (((np.arange(-1, side // STEP_PX + 2) + 0.5) * STEP_PX - 0.5) for side in shape)
+    coarse = gains.at(rows, cols)
+    moved = [
+        GroundControlPoint(p.row / STEP_PX + 1, p.col / STEP_PX + 1, p.x, p.y, p.z) for p in points
+    ]
+    result = np.full(part.shape, np.nan, np.float32)
+    for cell in (cell for row in cells(part) for cell in row):
+        here = cell & part
+        result[here.within(part)] = _warped(grid, cell, coarse, moved, crs)[here.within(cell)]
+    return result
+
+
+def _warped(
+    grid: Grid,
+    cell: Window,
+    coarse: NDArray[np.float32],
+    points: list[GroundControlPoint],
+    crs: rasterio.crs.CRS,
+) -> NDArray[np.float32]:
+    warped = np.full((CELL_PX, CELL_PX), np.nan, np.float32)
+    reproject(
+        coarse,
+        warped,
+        gcps=points,
+        src_crs=crs,
+        dst_crs=cached_crs(grid.crs),
+        dst_transform=grid.geobox(cell).affine,
+        dst_nodata=float("nan"),
+        resampling=Resampling.bilinear,
+    )
+    return warped
+
+
+def _read(asset: pystac.Asset, where: str, opening: Opening) -> Gains:
+    """Returns the table of an annotation; read once per process."""
+    address = opening.address(asset)
+    with _guard:
+        known = _tables.get(address)
+    if known is not None:
+        return known
+    try:
+        found = gains_of(FsspecIO(opening).read_text_from_href(address))
+    except CatalogError as error:
+        down = isinstance(error, CatalogDown)
+        refused = isinstance(error, AddressRefused)
+        raise SourceError(f"{where}: {error}", unreachable=not refused, passing=down) from error
+    except ValueError as error:
+        raise SourceError(f"{where} cannot be used: {error}") from error
+    with _guard:
+        while len(_tables) >= MOST_TABLES:
+            _tables.pop(next(iter(_tables)))
+        _tables[address] = found
+    return found

@@ -1,0 +1,164 @@
+"""Sentinel-1 GRD in decibels of sigma0, by the table of its calibration annotation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+
+from earthgptx import plan
+from earthgptx.pipeline.errors import SourceError
+from earthgptx.pipeline.job.grid import Window
+from earthgptx.pipeline.job.spec import JobSpec
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.reading.calibration import gain, gains_of
+from earthgptx.pipeline.reading.scene import Scene, read_scene
+from tests.archive import real_job
+
+
+def annotation(lines: list[int], pixels: list[list[int]], values: list[list[float]]) -> str:
+    vectors = "".join(
+        f"<calibrationVector><line>{line}</line><pixel>{' '.join(map(str, at))}</pixel>"
+        f"<sigmaNought>{' '.join(f'{value:e}' for value in row)}</sigmaNought></calibrationVector>"
+        for line, at, row in zip(lines, pixels, values, strict=True)
+    )
+    return f"<?xml version='1.0'?><calibration><list>{vectors}</list></calibration>"
+
+
+def grd(data: Path, folder: Path, document: str | None) -> Plan:
+    """A plan over the real scene, whose Item has a calibration annotation or not."""
+    job = real_job(data, "sentinel-1-grd")
+    bare = plan(job)
+    [item] = [item.clone() for item in bare.items]
+    if document is not None:
+        for band in ("vv", "vh"):
+            path = folder / f"calibration-{band}.xml"
+            path.write_text(document)
+            item.assets[f"schema-calibration-{band}"] = type(item.assets["vv"])(str(path))
+    spec = job.model_dump(mode="json", by_alias=True)
+    spec["source"]["access"]["folders"] = [str(folder)]
+    return plan(JobSpec.from_dict(spec), items=[item])
+
+
+def raw_of(made: Plan) -> tuple[np.ndarray, Any]:
+    with rasterio.open(made.items[0].assets["vv"].href) as raster:
+        return raster.read(1), raster.gcps[0]
+
+
+def whole(made: Plan) -> Scene:
+    [grid] = made.grids.values()
+    return read_scene(grid, grid.window, made.scene_items(grid.name, 0, grid.window))
+
+
+def test_values_between_lines_and_pixels_are_linear() -> None:
+    gains = gains_of(annotation([0, 100], [[0, 10, 20], [0, 20]], [[1, 2, 3], [11, 13]]))
+    found = gains.at(np.array([-5.0, 0, 50, 100, 120]), np.array([0.0, 5, 20, 30]))
+    expected = [
+        [1, 1.5, 3, 3],
+        [1, 1.5, 3, 3],
+        [6, 6.5, 8, 8],
+        [11, 11.5, 13, 13],
+        [11, 11.5, 13, 13],
+    ]
+    assert np.allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ("no XML", "no XML"),
+        ("<calibration/>", "no calibrationVector"),
+        (annotation([0], [[0, 10]], [[1.0]]), "no calibrationVector"),
+        (annotation([0], [[0, 10]], [[1.0, 0.0]]), "not positive"),
+        (annotation([5, 5], [[0, 10]] * 2, [[1.0, 1.0]] * 2), "do not increase"),
+        ("<!DOCTYPE a [<!ENTITY b 'c'>]><calibration/>", "document type"),
+    ],
+)
+def test_what_is_no_annotation_is_said(document: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        gains_of(document)
+
+
+def test_a_scene_is_sigma0_by_its_own_annotation(data: Path, tmp_path: Path) -> None:
+    """At the ground control points, whose place in the scene is known: 20 log10(DN / A)."""
+    rows, cols = raw_of(grd(data, tmp_path, None))[0].shape
+    at = [*range(0, cols, 40), cols - 1]
+    lines = [-50, rows // 2, rows + 50]
+    table = [[300 + line / 10 + pixel / 5 for pixel in at] for line in lines]
+    made = grd(data, tmp_path, annotation(lines, [at] * 3, table))
+    assert not made.warnings
+    [grid] = made.grids.values()
+    raw, points = raw_of(made)
+    found = gain(grid, grid.window, made.items[0], "vv", "schema-calibration-vv", made.opening)
+    scene = whole(made)
+    assert not scene.errors
+    to_grid = pyproj.Transformer.from_crs("OGC:CRS84", grid.crs, always_xy=True)
+    band = made.profiles[0].bands[0]
+    checked, pairs = 0, []
+    for point in points:
+        row, col = int(point.row), int(point.col)
+        x, y = (int(value) for value in ~grid.affine @ to_grid.transform(point.x, point.y))
+        if not (5 < row < rows - 5 and 5 < col < cols - 5):
+            continue
+        assert found[y, x] == pytest.approx(300 + row / 10 + col / 5, rel=2e-3)
+        there = raw[row - 4 : row + 5, col - 4 : col + 5]
+        sigma0 = 20 * np.log10(np.maximum(np.median(there), 1) / found[y, x])
+        seen = np.median(scene.pixels[0][y - 4 : y + 5, x - 4 : x + 5])
+        pairs.append((np.clip((sigma0 - band.low) * 255 / (band.high - band.low), 0, 255), seen))
+        checked += 1
+    assert checked > 100
+    expected, seen_there = np.array(pairs).T
+    assert np.median(np.abs(expected - seen_there)) < 4
+    part = Window(300, 500, 700, 900)
+    again = read_scene(grid, part, made.scene_items(grid.name, 0, part))
+    assert np.array_equal(again.pixels, scene.pixels[:, 300:700, 500:900])
+
+
+def test_a_scene_without_annotation_is_close_and_says_so(data: Path, tmp_path: Path) -> None:
+    bare = grd(data, tmp_path, None)
+    [warning] = bare.warnings
+    assert "no calibration annotation" in warning
+    cols = raw_of(bare)[0].shape[1]
+    flat = annotation([0, 9999], [[0, cols - 1]] * 2, [[600.0, 600.0]] * 2)
+    calibrated = whole(grd(data, tmp_path, flat))
+    difference = calibrated.pixels.astype(int) - whole(bare).pixels
+    assert np.abs(difference).max() <= 1, "of one gain, they differ by rounding"
+    assert bare.plan_id != grd(data, tmp_path, flat).plan_id
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (annotation([0, 9], [[0, 9]] * 2, [[1.0, 1.0]] * 2), "of an image of 10 columns"),
+        ("broken", "cannot be used: it is no XML"),
+    ],
+)
+def test_an_annotation_of_another_scene_breaks_the_ground(
+    data: Path, tmp_path: Path, document: str, reason: str
+) -> None:
+    scene = whole(grd(data, tmp_path, document))
+    assert not scene.valid.any()
+    assert reason in scene.errors[0]
+    assert json.dumps(scene.errors)
+
+
+def test_pixels_on_the_ground_are_not_calibrated_in_the_sensors_geometry(
+    data: Path, tmp_path: Path
+) -> None:
+    made = grd(data, tmp_path, "<calibration/>")
+    item = made.items[0].clone()
+    path = tmp_path / "ground.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=10, height=10, count=1, dtype="uint16", crs="EPSG:32643"
+    ) as raster:
+        raster.write(np.ones((1, 10, 10), np.uint16))
+    item.assets["vv"].href = str(path)
+    flat = tmp_path / "flat.xml"
+    flat.write_text(annotation([0, 9], [[0, 9]] * 2, [[1.0, 1.0]] * 2))
+    item.assets["schema-calibration-vv"].href = str(flat)
+    [grid] = made.grids.values()
+    with pytest.raises(SourceError, match="does not lie as the sensor saw it"):
+        gain(grid, Window(0, 0, 9, 9), item, "vv", "schema-calibration-vv", made.opening)
