@@ -60,9 +60,9 @@ class Scheduler:
         self._board = Board()
         self._survived = self._deaths = 0
         self._sick: set[int] = set()
+        """Replicas on which the model failed on everything since a tile was answered."""
         self._answers = False
         """Whether the model has ever answered a tile of this plan."""
-        """Replicas on which the model failed on everything since a tile was answered."""
         self._healthy: tuple[Task, int] | None = None
         """A tile that was answered."""
         self.assigned: Counter[Task] = Counter()

@@ -216,12 +216,19 @@ class Staff:
         )
 
     def expects(self, number: int, now: float) -> bool:
-        """Whether another replica is on its way: it loads its model, or was asked for just now."""
+        """Whether another replica is on its way.
+
+        It loads its model, or was asked for just now, or will be asked for: after a pause, or when
+        one that is dismissed has ended its tasks.
+        """
+        if now < self._start_after and 0 < self._failed_starts < FAILED_STARTS:
+            return True
         return any(
             member.number != number
             and (
                 member.state == "loading"
                 or (member.state == "asked" and now - member.since < EXPECTED_S)
+                or member.number in self._dismissed
             )
             for member in self.members.values()
         )

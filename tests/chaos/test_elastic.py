@@ -59,7 +59,7 @@ ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driv
 import threading
 stop = threading.Event()
 def killer():
-    while not stop.wait(dice.uniform(1.0, 3.0)):
+    while not stop.wait(dice.uniform(0.5, 1.5)):
         alive = replicas()
         if alive and counts and counts[-1] < blocks - 5 and len(kills) < wanted:
             victim = dice.choice(alive)
@@ -155,7 +155,7 @@ def test_two_hundred_random_kills_in_one_run_change_nothing(
     record("seconds_of_that_run", round(said["seconds"], 1))
     assert disturbed.same_as(contents(quiet.out))
     assert said["failed"] == 0
-    assert said["kills"] >= 150
+    assert said["kills"] == 200
 
 
 def test_a_run_hardly_stands_still_when_a_replica_dies(case: Case, record: Record) -> None:

@@ -418,6 +418,23 @@ def test_a_tile_that_one_replica_answers_is_never_quarantined_for_another() -> N
     assert not scheduler.is_done(A), "it is inferred again"
 
 
+def test_a_second_opinion_waits_for_those_who_replace_dismissed_replicas() -> None:
+    """One replica fails on a tile while all the others are to be replaced and end their work."""
+    scheduler = ready(2, A, B, C)
+    scheduler.decide(0.0)
+    scheduler.handle(Done(0, A, None, 3, (Suspect(2, "raised", proven=True),)), 0.0)
+    for task in (C, A):  # the other replica is sick; it is dismissed, and has B to end
+        scheduler.decide(0.0)
+        piece = 2 if task == A else None
+        scheduler.handle(Failed(1, task, Failure(Trouble.SICK, "CUDA error"), piece), 0.0)
+    scheduler.decide(0.0)
+    assert not scheduler.is_done(A)
+    scheduler.handle(Done(1, B, None, 4), 1.0)
+    [start] = [each for each in scheduler.decide(1.0) if isinstance(each, Start)]
+    scheduler.handle(Ready(start.replica), 2.0)
+    assert (start.replica, A, 2) in assigned(scheduler.decide(2.0))
+
+
 def test_a_block_whose_tiles_are_all_guilty_is_not_tried_for_ever() -> None:
     world = World(
         rows=1,
