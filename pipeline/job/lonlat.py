@@ -74,6 +74,8 @@ def boxes(geometry: BaseGeometry) -> BaseGeometry:
 
     One box for both sides of the antimeridian would span the Earth.
     """
+    if geometry.geom_type == "Polygon":
+        return shapely.envelope(geometry)
     parts = shapely.get_parts(geometry)
     return shapely.union_all(shapely.box(*shapely.bounds(parts).T))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import shapely
@@ -187,11 +187,13 @@ def _from_json(content: bytes, *, lines: bool) -> gpd.GeoDataFrame:
     """
     import geopandas as gpd
 
+    document: dict[str, Any] = {}
+    features: list[dict[str, Any]] | None
     if lines:
-        document = {"features": [json.loads(line) for line in content.splitlines() if line.strip()]}
+        features = [json.loads(line) for line in content.splitlines() if line.strip()]
     else:
         document = json.loads(content)
-    features = document.get("features")
+        features = document.get("features")
     if features is None:
         is_feature = document["type"] == "Feature"
         features = [document if is_feature else {"geometry": document, "properties": {}}]
@@ -199,5 +201,6 @@ def _from_json(content: bytes, *, lines: bool) -> gpd.GeoDataFrame:
         feature["properties"] = feature.get("properties") or {}
         if "id" in feature:
             feature["properties"].setdefault("id", feature["id"])
-    crs = (document.get("crs") or {}).get("properties", {}).get("name", LONLAT)
+    named: dict[str, Any] = document.get("crs") or {}
+    crs = named.get("properties", {}).get("name", LONLAT)
     return gpd.GeoDataFrame.from_features(features, crs=crs)

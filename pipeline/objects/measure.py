@@ -81,17 +81,29 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
             time=time,
             part=part,
             geometry=cut(geometry),
-            **measures,
+            area_m2=area,
+            length_m=length,
+            width_m=width,
+            orientation_deg=orientation,
         )
-        for part, geometry, measures in zip(parts, geometries, _measures(geometries), strict=True)
+        for part, geometry, (area, length, width, orientation) in zip(
+            parts, geometries, _measure(geometries), strict=True
+        )
     ]
 
 
 def measured(found: GroundedObject, outline: BaseGeometry) -> GroundedObject:
     """Returns an object with another outline, lon/lat, and its measures."""
     continuous = unwrapped(np.array([outline], object))
-    [measures] = _measures(continuous)
-    return replace(found, geometry=cut(continuous[0]), **measures)
+    [(area, length, width, orientation)] = _measure(continuous)
+    return replace(
+        found,
+        geometry=cut(continuous[0]),
+        area_m2=area,
+        length_m=length,
+        width_m=width,
+        orientation_deg=orientation,
+    )
 
 
 def _outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
@@ -226,31 +238,23 @@ def _local_metres(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
     return moved
 
 
-def _measures(geometries: NDArray[np.object_]) -> list[dict[str, float]]:
-    """Returns the measures of each lon/lat geometry, by the names of `GroundedObject`."""
-    metres = _local_metres(geometries)
-    return [
-        {"area_m2": area, "length_m": length, "width_m": width, "orientation_deg": orientation}
-        for area, (length, width, orientation) in zip(
-            shapely.area(metres).tolist(), _measure(metres), strict=True
-        )
-    ]
-
-
-def _measure(metres: NDArray[np.object_]) -> list[tuple[float, float, float]]:
-    """Returns length, width and orientation of each geometry's minimum rotated rectangle.
+def _measure(geometries: NDArray[np.object_]) -> list[tuple[float, float, float, float]]:
+    """Returns area, and length, width and orientation of the minimum rotated rectangle.
 
     Args:
-        metres: geometries in local metres.
+        geometries: lon/lat, unwrapped.
 
     Returns:
-        Length (m), width (m) and orientation (degrees clockwise from north) per geometry.
+        Area (m2), length (m), width (m) and orientation (degrees clockwise from north) of each.
     """
+    metres = _local_metres(geometries)
     measured = []
-    for rectangle in shapely.oriented_envelope(metres):
+    for area, rectangle in zip(
+        shapely.area(metres).tolist(), shapely.oriented_envelope(metres), strict=True
+    ):
         sides = np.diff(shapely.get_coordinates(rectangle)[:3], axis=0)
         lengths = np.hypot(*sides.T)
         east, north = sides[int(np.argmax(lengths))]
         angle = float(np.rad2deg(np.arctan2(east, north)) % 180.0)
-        measured.append((float(lengths.max()), float(lengths.min()), angle))
+        measured.append((area, float(lengths.max()), float(lengths.min()), angle))
     return measured

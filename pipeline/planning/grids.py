@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import pyproj
-import pystac
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
@@ -67,7 +66,7 @@ class Lattice:
 
 
 def make_grids(
-    spec: GridSpec, aoi: BaseGeometry, natives: list[NativeGrid], items: list[pystac.Item]
+    spec: GridSpec, aoi: BaseGeometry, natives: list[NativeGrid], shown: list[BaseGeometry]
 ) -> tuple[dict[str, Grid], dict[str, Footprints]]:
     """Returns the grids, and the footprints of all Items on each grid, by the grid's name.
 
@@ -75,15 +74,16 @@ def make_grids(
         spec: grid section of the job file.
         aoi: area of interest, lon/lat.
         natives: native grid of each Item's first band.
-        items: Items of the plan.
+        shown: footprint of each Item, lon/lat.
     """
-    chosen = _chosen_crs(spec, natives, items)
+    chosen = _chosen_crs(spec, natives, shown)
+    boxed = [boxes(each) for each in shown]
     zones = _zones(set(chosen))
     grids: dict[str, Grid] = {}
     footprints: dict[str, Footprints] = {}
     for crs in dict.fromkeys(chosen):
-        own = [item for item, other in zip(items, chosen, strict=True) if other == crs]
-        reach = shapely.union_all([_bbox(item).buffer(REACH_DEG) for item in own])
+        own = {box.wkb: box for box, other in zip(boxed, chosen, strict=True) if other == crs}
+        reach = shapely.union_all([box.buffer(REACH_DEG) for box in own.values()])
         of_crs = [native for native, other in zip(natives, chosen, strict=True) if other == crs]
         lattice = _chosen_lattice(crs, of_crs, spec)
         areas = _areas(crs, zones.get(crs), aoi, reach, spec.halo_px * abs(lattice.step_x))
@@ -94,10 +94,10 @@ def make_grids(
         # so do two CRSs of one zone, which would answer for the same ground twice.
         near = [other == crs or _are_neighbours(crs, other) for other in chosen]
         prints = tuple(
-            _footprint(native, item, crs)
-            if may_reach and _bbox(item).intersects(reach)
+            _footprint(native, footprint, crs)
+            if may_reach and box.intersects(reach)
             else shapely.Polygon()
-            for native, item, may_reach in zip(natives, items, near, strict=True)
+            for native, footprint, box, may_reach in zip(natives, shown, boxed, near, strict=True)
         )
         grid = _grid(spec, crs, lattice, prints, search_area, answer_area, zones.get(crs))
         if grid is not None:
@@ -105,19 +105,20 @@ def make_grids(
     return grids, footprints
 
 
-def _chosen_crs(spec: GridSpec, natives: list[NativeGrid], items: list[pystac.Item]) -> list[CRS]:
+def _chosen_crs(spec: GridSpec, natives: list[NativeGrid], shown: list[BaseGeometry]) -> list[CRS]:
     """Returns the grid CRS of each Item: the job's, else the native one.
 
     UTM replaces the native CRS if the native grid is geographic or rotated.
     """
     if spec.crs != "auto":
-        return [parse_crs(spec.crs)] * len(items)
+        return [parse_crs(spec.crs)] * len(shown)
     chosen = []
-    for native, item in zip(natives, items, strict=True):
-        rotated = native.transform.b or native.transform.d
-        centre = middle(shapely.geometry.shape(item.geometry))
-        utm = CRS.from_epsg(utm_epsg(centre.x, centre.y))
-        chosen.append(utm if native.crs.is_geographic or rotated else native.crs)
+    for native, footprint in zip(natives, shown, strict=True):
+        if native.crs.is_geographic or native.transform.b or native.transform.d:
+            centre = middle(footprint)
+            chosen.append(CRS.from_epsg(utm_epsg(centre.x, centre.y)))
+        else:
+            chosen.append(native.crs)
     return chosen
 
 
@@ -211,11 +212,11 @@ def _phase(origin: float, step: float) -> float:
     return float(round((origin / step + EDGE_PX) % 1.0 - EDGE_PX, 6) * step)
 
 
-def _footprint(native: NativeGrid, item: pystac.Item, crs: CRS) -> BaseGeometry:
-    """Returns the bounds of an Item's pixels if they lie in the CRS, else its geometry in it."""
+def _footprint(native: NativeGrid, footprint: BaseGeometry, crs: CRS) -> BaseGeometry:
+    """Returns the bounds of an Item's pixels if they lie in the CRS, else its footprint in it."""
     if native.crs == crs and not native.transform.b and not native.transform.d:
         return shapely.box(*native.bounds)
-    return project(shapely.make_valid(shapely.geometry.shape(item.geometry)), LONLAT, crs)
+    return project(footprint, LONLAT, crs)
 
 
 def _grid(
@@ -261,7 +262,3 @@ def _name(crs: CRS) -> str:
     if crs.to_epsg():
         return crs.to_string().lower().replace(":", "")
     return f"crs{hashlib.sha256(crs.to_wkt().encode()).hexdigest()[:8]}"
-
-
-def _bbox(item: pystac.Item) -> BaseGeometry:
-    return boxes(shapely.geometry.shape(item.geometry))

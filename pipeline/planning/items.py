@@ -6,7 +6,8 @@ the reason, as long as a job allows so many (`source.max_failed_items`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,10 @@ _ODD = (
     TypeError,
     ValueError,
 )
+HEADERS = 8
+"""Headers of files that are read at the same time."""
+GROUP = 64
+"""Items that a thread looks at in turn: handing over each of them would cost more."""
 SHOWN = 3
 """Refused Items that an error names."""
 
@@ -52,6 +57,8 @@ class UsableItems:
     profiles: list[CollectionProfile] = field(default_factory=list)
     natives: list[NativeGrid] = field(default_factory=list)
     """Native grid of each Item's first band."""
+    footprints: list[BaseGeometry] = field(default_factory=list)
+    """Footprint of each Item, lon/lat, cut at the antimeridian."""
     refused: dict[str, str] = field(default_factory=dict)
     """Reason by id of each Item that cannot be used."""
     mended: list[str] = field(default_factory=list)
@@ -80,32 +87,78 @@ def usable_items(
         Outage: the header of an asset, which an Item does not declare, cannot be read for now.
     """
     found = UsableItems()
-    for item, profile in zip(items, profiles, strict=True):
-        try:
-            start_of(item)
-            keys = assets_of(item, profile)
-            for key in keys:
-                opening.reach.check(opening.address(item.assets[key]))
-            native = native_grid(item, keys[0], opening, declared=not profile.radar_geometry)
-            footprint = _footprint(item, native)
-        except _ODD as error:
-            if isinstance(error, SourceError) and error.passing:
-                raise Outage(str(error)) from error
-            found.refused[item.id] = redact(f"{error}") or type(error).__name__
+    for item, profile, seen in zip(items, profiles, _all(opening, items, profiles), strict=True):
+        if isinstance(seen, str):
+            found.refused[item.id] = seen
             continue
-        if footprint is not None:
-            if not footprint.intersects(aoi):
-                continue
-            item = item.clone()
-            item.geometry = shapely.geometry.mapping(footprint)
-            item.bbox = bbox(footprint)
+        if seen.mended and not seen.footprint.intersects(aoi):
+            continue
+        lean = _lean(item, seen.keys)
+        if seen.mended:
+            lean.geometry = shapely.geometry.mapping(seen.footprint)
+            lean.bbox = bbox(seen.footprint)
             found.mended.append(item.id)
-        found.items.append(_lean(item, keys))
+        found.items.append(lean)
         found.profiles.append(profile)
-        found.natives.append(native)
+        found.natives.append(seen.native)
+        found.footprints.append(seen.footprint)
     if len(found.refused) > allowed or not found.items:
         raise JobError(_too_many(found.refused, len(items)))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of an Item that can be used."""
+
+    keys: list[str]
+    native: NativeGrid
+    footprint: BaseGeometry
+    mended: bool
+    """Whether the footprint is not the Item's own."""
+
+
+def _all(
+    opening: Opening, items: Sequence[pystac.Item], profiles: Sequence[CollectionProfile]
+) -> Iterator[_Seen | str]:
+    """Yields what is known of each Item; headers are read in parallel, in groups of Items."""
+    size = min(max(len(items) // HEADERS, 1), GROUP)
+
+    def look(start: int) -> list[_Seen | str]:
+        group = slice(start, start + size)
+        return [
+            _look_at(opening, item, profile)
+            for item, profile in zip(items[group], profiles[group], strict=True)
+        ]
+
+    with ThreadPoolExecutor(HEADERS) as pool:
+        for group in pool.map(look, range(0, len(items), size)):
+            yield from group
+
+
+def _look_at(opening: Opening, item: pystac.Item, profile: CollectionProfile) -> _Seen | str:
+    """Returns what is known of an Item, or why it cannot be used.
+
+    Raises:
+        Outage: its header is needed and cannot be read for now.
+    """
+    try:
+        start_of(item)
+        keys = assets_of(item, profile)
+        for key in keys:
+            opening.reach.check(opening.address(item.assets[key]))
+        native = native_grid(item, keys[0], opening, declared=not profile.radar_geometry)
+        given = _sound_footprint(item)
+        if given is not None and _middle(native).intersects(given.envelope):
+            return _Seen(keys, native, given, mended=False)
+        extent = to_lonlat(shapely.box(*native.bounds), native.crs.to_wkt())
+        if given is not None and extent.intersects(given):
+            return _Seen(keys, native, given, mended=False)
+        return _Seen(keys, native, extent, mended=True)
+    except _ODD as error:
+        if isinstance(error, SourceError) and error.passing:
+            raise Outage(str(error)) from error
+        return redact(f"{error}") or type(error).__name__
 
 
 def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
@@ -129,30 +182,20 @@ def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
     return lean
 
 
-def _footprint(item: pystac.Item, native: NativeGrid) -> BaseGeometry | None:
-    """Returns the extent of an Item's asset if the Item's own footprint is odd; None if it is not.
+def _sound_footprint(item: pystac.Item) -> BaseGeometry | None:
+    """Returns an Item's footprint; None if it is odd, and the extent of the asset should count.
 
-    Odd is what is null, empty, no polygon, not in degrees, apart from the asset, or crosses the
-    antimeridian without being cut there.
+    Odd is what is null, empty, no polygon, not in degrees, or crosses the antimeridian without
+    being cut there. One that lies apart from the asset is odd too, as `_look_at` finds.
     """
     try:
         given = shapely.make_valid(shapely.geometry.shape(item.geometry))
         west, south, east, north = given.bounds
+        in_degrees = west >= -180 and east <= 180 and south >= -90 and north <= 90
         whole = not crosses(np.array([given], object))[0]
-        sound = (
-            whole
-            and given.area > 0
-            and west >= -180
-            and east <= 180
-            and south >= -90
-            and north <= 90
-        )
     except (AttributeError, KeyError, TypeError, ValueError, shapely.GEOSException):
-        sound = False
-    if sound and _middle(native).intersects(given.envelope):
         return None
-    extent = to_lonlat(shapely.box(*native.bounds), native.crs.to_wkt())
-    return None if sound and extent.intersects(given) else extent
+    return given if in_degrees and whole and given.area > 0 else None
 
 
 def _middle(native: NativeGrid) -> BaseGeometry:

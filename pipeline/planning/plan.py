@@ -169,7 +169,7 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
     items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices, spec.compose)
-    grids, footprints = make_grids(spec.grid, aoi, usable.natives, items)
+    grids, footprints = make_grids(spec.grid, aoi, usable.natives, usable.footprints)
     blocks, tile_count = find_blocks(grids, footprints, slices)
     if not blocks:
         raise JobError(
@@ -207,12 +207,14 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
 
 def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any]:
     """Returns everything that changes a result, by part, so that plans can be compared."""
+    unlike = {id(each): each for each in plan.profiles}  # thousands of Items share a few profiles
+    dumped = {name: each.model_dump(mode="json") for name, each in unlike.items()}
     return {
         "items": [
             [item.collection_id, item.id, _hrefs(item, profile), _values(item, profile)]
             for item, profile in zip(plan.items, plan.profiles, strict=True)
         ],
-        "profiles": [profile.model_dump(mode="json") for profile in plan.profiles],
+        "profiles": [dumped[id(profile)] for profile in plan.profiles],
         "aoi": shapely.to_wkb(shapely.normalize(aoi), hex=True),
         "grid": plan.spec.grid.model_dump(mode="json"),
         "slices": plan.spec.slices,

@@ -121,7 +121,7 @@ def test_an_object_longer_than_the_halo_is_one_across_zones(
     assert ship.length_m == pytest.approx(230, abs=70)
     tree = xr.open_datatree(result.url, engine="zarr")
     for name in result.grids:
-        ids = tree[f"raster/{name}"]["object_id"].values
+        ids = tree[f"raster/{name}/object_id"].to_numpy()
         assert set(np.unique(ids)) == {0, ship.object_id, line.object_id}
 
 
