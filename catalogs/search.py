@@ -70,9 +70,10 @@ def search(
             _candidates(catalog, collections, aoi, time, expression, opening, assets, warn)
         )
     except (RequestException, APIError, OSError) as error:
+        perhaps = " (if it goes on, it may not bear source.filter)" if expression else ""
         raise CatalogDown(
             f"catalog {redacted(catalog)} did not answer to the end "
-            f"({type(error).__name__}: {error}); nothing was kept, try again later"
+            f"({type(error).__name__}: {error}); nothing was kept, try again later{perhaps}"
         ) from error
     in_collections = _of_collections(found, collections, warn)
     in_time = [item for item in in_collections if _meets(item, time)]
