@@ -24,6 +24,8 @@ from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
 Interval = tuple[datetime | None, datetime | None]
+TOLD = 250
+"""Items after which the progress of a search is told."""
 MOST_CATALOGS = 100_000
 """Catalogs and collections of a static catalog that are read."""
 
@@ -38,6 +40,7 @@ def search(
     opening: Opening | None = None,
     assets: Collection[str] = (),
     warn: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[pystac.Item]:
     """Returns the Items that match the collections, the AOI, the time range and the filter.
 
@@ -55,6 +58,7 @@ def search(
         assets: keys of the assets that are needed, where leaving others out saves memory; empty for
             all.
         warn: takes a sentence for each thing that may make the answer incomplete.
+        tell: takes a sentence about the progress, now and then.
 
     Raises:
         CatalogDown: the catalog does not answer completely; no partial result is returned.
@@ -66,9 +70,11 @@ def search(
     expression = parse_filter(filter) if filter else None
     try:
         opening = opening or Opening.of(catalog, Access())
-        found = list(
-            _candidates(catalog, collections, aoi, time, expression, opening, assets, warn)
-        )
+        found: list[pystac.Item] = []
+        for item in _candidates(catalog, collections, aoi, time, expression, opening, assets, warn):
+            found.append(item)
+            if len(found) % TOLD == 0:
+                tell(f"searching: {len(found):,} items so far")
     except (RequestException, APIError, OSError) as error:
         perhaps = " (if it goes on, it may not bear source.filter)" if expression else ""
         raise CatalogDown(

@@ -1,8 +1,9 @@
-"""Measures how long a plan's model takes per tile, on a tile of random pixels."""
+"""Measures how long a plan's model takes to load and per tile, on a tile of random pixels."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +12,20 @@ from earthgptx.pipeline.analyst import find_analyst
 from earthgptx.pipeline.planning.plan import Plan
 
 
-def seconds_per_tile(plan: Plan) -> float:
-    """Returns the seconds per tile of the plan's model on this machine, without I/O or prompts.
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a model is on this machine, without I/O or prompts."""
 
-    The first of two batches only warms up the model.
+    load_s: float
+    """Seconds from nothing to the first answer."""
+    tile_s: float
+    """Seconds per tile from then on."""
+
+
+def measure(plan: Plan) -> Speed:
+    """Returns the speed of the plan's model.
+
+    The first of two batches warms up the model and belongs to its load.
     """
     side = plan.spec.grid.tile_px
     noise = np.random.default_rng(0)
@@ -31,8 +42,9 @@ def seconds_per_tile(plan: Plan) -> float:
         describe=plan.spec.tasks.describe,
     )
     batch = [tile] * plan.traits.tiles_per_batch
+    started = time.perf_counter()
     analyst = find_analyst(plan.spec.model).load()
     analyst.analyse(batch)
-    started = time.perf_counter()
+    loaded = time.perf_counter()
     analyst.analyse(batch)
-    return (time.perf_counter() - started) / len(batch)
+    return Speed(loaded - started, (time.perf_counter() - loaded) / len(batch))

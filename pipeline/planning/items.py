@@ -6,7 +6,7 @@ the reason, as long as a job allows so many (`source.max_failed_items`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -72,6 +72,7 @@ def usable_items(
     opening: Opening,
     *,
     allowed: int,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> UsableItems:
     """Returns the Items that can be used.
 
@@ -81,13 +82,17 @@ def usable_items(
         aoi: area of interest, lon/lat; Items with a mended footprint outside it are dropped.
         opening: what is needed to open the imagery.
         allowed: Items that may be refused.
+        tell: takes a sentence about the progress, now and then.
 
     Raises:
         JobError: more Items are refused, or all of them.
         Outage: the header of an asset, which an Item does not declare, cannot be read for now.
     """
     found = UsableItems()
-    for item, profile, seen in zip(items, profiles, _all(opening, items, profiles), strict=True):
+    looked_at = _all(opening, items, profiles)
+    for number, (item, profile, seen) in enumerate(zip(items, profiles, looked_at, strict=True)):
+        if number % GROUP == 0:
+            tell(f"planning: {number:,} of {len(items):,} items looked at")
         if isinstance(seen, str):
             found.refused[item.id] = seen
             continue

@@ -145,12 +145,18 @@ class Plan:
         return 2 * side * side * (3 * 3 + 4 + phrases * 6 + 4) + 300 * 2**20
 
 
-def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
+def plan(
+    spec: JobSpec,
+    *,
+    items: list[pystac.Item] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Plan:
     """Resolves a job into a plan.
 
     Args:
         spec: the job.
         items: Items of a frozen search; None to search the catalog now.
+        tell: takes a sentence about the progress, now and then.
 
     Raises:
         JobError: the job asks for something impossible.
@@ -163,9 +169,12 @@ def plan(spec: JobSpec, *, items: list[pystac.Item] | None = None) -> Plan:
         profile_of(collection, spec.source.profiles)
     doubts: list[str] = []
     opening = spec.opening()
-    items = _search(spec, aoi, opening, doubts.append) if items is None else items
+    items = _search(spec, aoi, opening, doubts.append, tell) if items is None else items
     read_by = [profile_of(item.collection_id or "", spec.source.profiles) for item in items]
-    usable = usable_items(items, read_by, aoi, opening, allowed=spec.source.max_failed_items)
+    usable = usable_items(
+        items, read_by, aoi, opening, allowed=spec.source.max_failed_items, tell=tell
+    )
+    tell(f"planning: grids of {len(usable.items):,} items")
     items, profiles = usable.items, tuple(usable.profiles)
     modality = modality_of(profiles)
     slices = time_slices(items, spec.slices, spec.compose)
@@ -288,7 +297,11 @@ def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:
 
 
 def _search(
-    spec: JobSpec, aoi: BaseGeometry, opening: Opening, warn: Callable[[str], None]
+    spec: JobSpec,
+    aoi: BaseGeometry,
+    opening: Opening,
+    warn: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> list[pystac.Item]:
     return search(
         spec.source.catalog,
@@ -299,4 +312,5 @@ def _search(
         opening=opening,
         assets=_read_assets(spec),
         warn=warn,
+        tell=tell,
     )

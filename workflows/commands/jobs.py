@@ -24,12 +24,13 @@ from earthgptx.workflows.terminal import (
 )
 
 if TYPE_CHECKING:
+    from earthgptx.pipeline.planning.estimate import Speed
     from earthgptx.pipeline.planning.plan import Plan
 
 app = typer.Typer()
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
-START_S = 8
-"""Seconds that a run needs to start Ray and its replicas."""
+RAY_S = 7.0
+"""Seconds that a run needs to start Ray and the processes of its replicas."""
 
 
 class Origin(StrEnum):
@@ -132,15 +133,17 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
     spec = JobSpec.from_yaml(job)
     source = spec.source
     doubts: list[str] = []
-    items = find(
-        source.catalog,
-        collections=tuple(source.collections),
-        aoi=read_aoi(source.aoi),
-        time=parse_interval(source.time),
-        filter=source.filter,
-        opening=spec.opening(),
-        warn=doubts.append,
-    )
+    with err.status("searching") as status:
+        items = find(
+            source.catalog,
+            collections=tuple(source.collections),
+            aoi=read_aoi(source.aoi),
+            time=parse_interval(source.time),
+            filter=source.filter,
+            opening=spec.opening(),
+            warn=doubts.append,
+            tell=status.update,
+        )
     print_warnings(doubts)
     path = items_beside(spec.output)
     _make_parent(path)
@@ -168,24 +171,28 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
 def plan(job: JobFile, as_json: AsJson = False) -> None:
     """Show what a job would do: counts, bytes, memory bound, time. Changes nothing."""
     from earthgptx.pipeline.job.spec import JobSpec
-    from earthgptx.pipeline.planning.estimate import seconds_per_tile
+    from earthgptx.pipeline.planning.estimate import measure
     from earthgptx.pipeline.planning.plan import plan as make_plan
 
-    made = make_plan(JobSpec.from_yaml(job))
-    per_tile = seconds_per_tile(made)
-    facts = _facts(made, per_tile)
+    spec = JobSpec.from_yaml(job)
+    with err.status("searching") as status:
+        made = make_plan(spec, tell=status.update)
+        status.update("measuring the model")
+        speed = measure(made)
+    facts = _facts(made, speed)
     if as_json:
         print_json(facts)
         return
     print_warnings(made.warnings)
     table = Table(title=f"plan of {made.spec.name}", show_header=False)
-    for name, value in _lines(made, facts, per_tile).items():
+    for name, value in _lines(made, facts).items():
         table.add_row(name, value)
     out.print(table)
 
 
-def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
+def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
     """Returns the figures of a plan, ready for JSON."""
+    replicas = min(made.spec.engine.most, len(made.blocks))
     prompts: int | str = made.spec.prompts.origin
     if made.spec.prompts.is_file:
         prompts = sum(len(found) for found in made.prompts.values())
@@ -210,14 +217,13 @@ def _facts(made: Plan, per_tile: float) -> dict[str, Any]:
         "warnings": list(made.warnings),
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
-        "seconds_per_tile": round(per_tile, 4),
-        "seconds": round(
-            per_tile * made.tile_count / min(made.spec.engine.most, len(made.blocks)) + START_S, 1
-        ),
+        "seconds_per_tile": round(speed.tile_s, 4),
+        "start_seconds": round(speed.load_s + RAY_S, 1),
+        "seconds": round(speed.load_s + RAY_S + speed.tile_s * made.tile_count / replicas, 1),
     }
 
 
-def _lines(made: Plan, facts: dict[str, Any], per_tile: float) -> dict[str, str]:
+def _lines(made: Plan, facts: dict[str, Any]) -> dict[str, str]:
     """Returns the rows of a plan's table: text by heading."""
     size = made.spec.grid.resolution
     how = "" if isinstance(size, float) else f" ({size})"
@@ -228,7 +234,8 @@ def _lines(made: Plan, facts: dict[str, Any], per_tile: float) -> dict[str, str]
     refused = f", {len(made.refused_prompts)} refused" if made.refused_prompts else ""
     memory = f"{made.replica_bytes / 1e6:,.0f} MB a replica"
     measured = (
-        f"{per_tile * 1000:.0f} ms a tile, measured just now on a made tile; {START_S} s to start"
+        f"{facts['seconds_per_tile'] * 1000:.0f} ms a tile and {facts['start_seconds']:.0f} s to "
+        "start, measured just now on a made tile; without waiting for imagery"
     )
     return {
         "plan id": made.plan_id,
@@ -271,8 +278,8 @@ def run(
 
     with interrupts_in_words():
         spec = JobSpec.from_yaml(job, output=output)
-        with err.status("searching and planning"):
-            made = make_plan(spec)
+        with err.status("searching") as status:
+            made = make_plan(spec, tell=status.update)
         print_warnings(made.warnings)
         _make_parent(spec.output)
         with ray_log(), job_bar() as update:
