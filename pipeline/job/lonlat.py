@@ -69,6 +69,25 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
     return geometry
 
 
+def around_pole(polygon: BaseGeometry, *, north: bool) -> BaseGeometry:
+    """Returns a polygon that has a pole inside, as GeoJSON wants it: with edges to the pole.
+
+    Args:
+        polygon: its outline goes around the pole once.
+        north: whether the pole is the northern one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return shapely.make_valid(
+            antimeridian.fix_polygon(
+                shapely.Polygon(shapely.get_exterior_ring(polygon)),
+                force_north_pole=north,
+                force_south_pole=not north,
+                great_circle=False,
+            )
+        )
+
+
 def boxes(geometry: BaseGeometry) -> BaseGeometry:
     """Returns the bounding box of each part of a geometry.
 

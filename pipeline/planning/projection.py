@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.job.lonlat import cut, unwrapped
+from earthgptx.pipeline.job.lonlat import around_pole, cut, unwrapped
 from earthgptx.pipeline.job.vectors import LONLAT
 
 _GEOD = pyproj.Geod(ellps="WGS84")
@@ -74,12 +74,16 @@ def transformer(source: str, target: str) -> pyproj.Transformer:
 
 
 def to_lonlat(shape: BaseGeometry, crs: str) -> BaseGeometry:
-    """Projects a geometry from a CRS to lon/lat, cut at the antimeridian.
+    """Projects a polygon from a CRS to lon/lat, cut at the antimeridian, and with its pole.
 
     Raises:
         JobError: a part of the geometry has no lon/lat.
     """
     moved = _projected(shape, transformer(crs, LONLAT), LONLAT)
+    poles = [shapely.Point(transformer(LONLAT, crs).transform(0.0, lat)) for lat in (-90, 90)]
+    south, north = (np.isfinite(at.bounds).all() and shape.contains(at) for at in poles)
+    if south or north:
+        return around_pole(moved, north=bool(north))
     [continuous] = unwrapped(np.array([moved], object))
     return cut(shapely.make_valid(continuous))
 

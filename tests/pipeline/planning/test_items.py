@@ -12,6 +12,7 @@ from earthgptx import plan
 from earthgptx.catalogs.geoparquet import frozen, thaw
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.reading.scene import read_scene
 from tests.archive import Archive
 
 PIXELS = np.full((300, 300), 20, np.uint8)
@@ -173,3 +174,26 @@ def test_a_sound_footprint_stays(archive: Archive) -> None:
     made = planned(archive, lambda _: None)
     assert not made.warnings
     assert not made.refused_items
+
+
+@pytest.mark.parametrize(("epsg", "lat"), [(3031, -90.0), (3413, 90.0)])
+@pytest.mark.parametrize("footprint", ["its own", "null"])
+def test_a_scene_over_a_pole_is_read_whole(
+    tmp_path: Path, epsg: int, lat: float, footprint: str
+) -> None:
+    archive = Archive(tmp_path / "archive", epsg=epsg, west=-1500, north=1500)
+    archive.add("a", PIXELS)
+    if footprint == "null":
+        item = archive.catalog.get_item("a")
+        assert item is not None
+        item.geometry = item.bbox = None
+    archive.save()
+    made = plan(archive.job("a.zarr", source={"aoi": {"bbox": [-180, -90, 180, 90]}}))
+    [grid] = made.grids.values()
+    assert (grid.crs, grid.shape) == (f"EPSG:{epsg}", (300, 300))
+    scene = read_scene(grid, grid.window, made.scene_items(grid.name, 0, grid.window))
+    assert scene.valid.all()
+    shown = shapely.geometry.shape(made.items[0].geometry)
+    assert all(shown.buffer(1e-6).covers(shapely.Point(lon, lat * 0.9999)) for lon in (-179, 5, 91))
+    assert shown.bounds[1] < -89.9 or shown.bounds[3] > 89.9
+    assert not shown.intersects(shapely.box(-180, -80, 180, 80))
