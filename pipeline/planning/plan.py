@@ -43,7 +43,7 @@ from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
 from earthgptx.pipeline.reading.assets import assets_of, pick_asset
 from earthgptx.pipeline.reading.item import SceneItem
 
-ALGORITHM = "5"
+ALGORITHM = "6"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
 
 
