@@ -83,9 +83,13 @@ def read_scene(
             broken |= inside(scene_item.footprint, grid, window)
             continue
         at = found.window.within(window)
-        fresh = found.valid & ~found.hidden & ~valid[at]
+        # `a > b` is `a & ~b` in one pass.
+        fresh = (found.valid > found.hidden) > valid[at]
         if fresh.all():
-            pixels[(slice(None), *at)] = found.channels
+            if found.window == window:
+                pixels = found.channels  # nothing was there before: no copy
+            else:
+                pixels[(slice(None), *at)] = found.channels
             source[at] = number
         else:
             np.copyto(pixels[(slice(None), *at)], found.channels, where=fresh)
@@ -97,8 +101,8 @@ def read_scene(
         pixels=pixels,
         valid=valid,
         source=source,
-        masked=clouded & ~valid,
-        broken=broken & ~valid,
+        masked=clouded > valid,
+        broken=broken > valid,
         errors=tuple(errors),
         unreachable=unreachable,
     )

@@ -1,15 +1,18 @@
 """The table of providers in docs/imagery.md: what of their recorded Items is read, and how."""
 
 from pathlib import Path
+from typing import Any
 
+import pystac
 import pytest
 
+from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.collections import profile_of
-from earthgptx.catalogs.errors import UnknownCollection
+from earthgptx.catalogs.errors import AddressRefused, UnknownCollection
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.planning.items import UsableItems
 from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.assets import pick_asset
+from earthgptx.pipeline.reading.assets import assets_of, pick_asset
 from tests.catalogs.recorded import recorded_item
 
 Values = tuple[float, float, float | None]
@@ -95,3 +98,84 @@ def test_a_collection_is_known_under_its_providers_names(collection: str, like: 
 def test_other_products_are_not_taken_for_known_ones(collection: str) -> None:
     with pytest.raises(UnknownCollection, match="is not known"):
         profile_of(collection)
+
+
+def written(collection: str, assets: dict[str, dict[str, Any]], **properties: Any) -> pystac.Item:
+    """An Item in the shape of a catalog of which there is no recording."""
+    when = pystac.utils.str_to_datetime("2025-06-28T02:41:41Z")
+    item = pystac.Item("written", None, None, when, properties, collection=collection)
+    for key, fields in assets.items():
+        item.add_asset(key, pystac.Asset(fields.pop("href"), extra_fields=fields))
+    return item
+
+
+COPERNICUS = "https://stac.dataspace.copernicus.eu/v1"
+AUSTRALIA = "https://explorer.dea.ga.gov.au/stac"
+LP_DAAC = "https://cmr.earthdata.nasa.gov/stac/LPCLOUD"
+OF_COPERNICUS = {"raster:scale": 1e-4, "raster:offset": -0.1, "nodata": 0}
+WRITTEN: list[tuple[str, str, dict[str, dict[str, Any]], Values, str]] = [
+    (
+        COPERNICUS,
+        "sentinel-2-l2a",
+        {
+            **{
+                f"B0{number}_10m": {"href": f"s3://eodata/S2/B0{number}.jp2", **OF_COPERNICUS}
+                for number in (2, 3, 4)
+            },
+            "SCL_20m": {"href": "s3://eodata/S2/SCL.jp2"},
+        },
+        (1e-4, -0.1, 0),
+        "",
+    ),
+    (
+        AUSTRALIA,
+        "ga_s2am_ard_3",
+        {
+            **{
+                f"nbart_{band}": {"href": f"s3://dea-public-data/ga_s2am_ard_3/{band}.tif"}
+                for band in ("red", "green", "blue")
+            },
+            "oa_s2cloudless_mask": {"href": "s3://dea-public-data/ga_s2am_ard_3/mask.tif"},
+        },
+        (1e-4, 0.0, -999),
+        "",
+    ),
+    (
+        LP_DAAC,
+        "HLSL30_2.0",
+        {
+            key: {"href": f"https://data.lpdaac.earthdatacloud.nasa.gov/lp/HLS.{key}.tif"}
+            for key in ("B02", "B03", "B04", "Fmask")
+        },
+        (1e-4, 0.0, -9999),
+        "name data.lpdaac.earthdatacloud.nasa.gov under source.access.hosts",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("catalog", "collection", "assets", "values", "refused"),
+    WRITTEN,
+    ids=[row[0].split("/")[2] for row in WRITTEN],
+)
+def test_an_item_written_in_the_shape_of_a_catalog_is_read_or_says_what_to_set(
+    catalog: str, collection: str, assets: dict[str, dict[str, Any]], values: Values, refused: str
+) -> None:
+    item = written(collection, {key: dict(fields) for key, fields in assets.items()})
+    profile = profile_of(collection)
+    first = radiometries(item, profile)[0]
+    assert (first.scale, first.offset, first.nodata) == values
+    opening = Opening.of(catalog, Access())
+    addresses = [opening.address(item.assets[key]) for key in assets_of(item, profile)]
+    assert len(addresses) == 4
+    for address in addresses:
+        if refused:
+            with pytest.raises(AddressRefused, match=refused):
+                opening.reach.check(address)
+        else:
+            opening.reach.check(address)
+    options = opening.gdal(addresses[0])
+    if catalog == COPERNICUS:
+        assert options["AWS_S3_ENDPOINT"] == "eodata.dataspace.copernicus.eu"
+    if catalog == AUSTRALIA:
+        assert options["AWS_NO_SIGN_REQUEST"] == "YES"
