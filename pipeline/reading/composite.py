@@ -80,9 +80,10 @@ def _cell(
         # No data sorts behind every value.
         layer = np.full((3, *cell.shape), 255, np.uint8)
         valid = np.zeros(cell.shape, bool)
-        valid[at] = found.valid & ~found.hidden
+        hidden = np.zeros_like(found.valid) if found.hidden is None else found.hidden
+        valid[at] = found.valid & ~hidden
         layer[(slice(None), *at)] = np.where(valid[at], found.channels, 255)
-        result[4][at] |= found.valid & found.hidden
+        result[4][at] |= found.valid & hidden
         values.append(layer)
         valids.append(valid)
     if not values:

@@ -42,8 +42,8 @@ class ItemPixels:
     """(3, h, w)."""
     valid: NDArray[np.bool_]
     """(h, w). True where all bands have data."""
-    hidden: NDArray[np.bool_]
-    """(h, w). True where the Item's mask flags cloud or shadow."""
+    hidden: NDArray[np.bool_] | None
+    """(h, w). True where the Item's mask flags cloud or shadow; None if it has no mask."""
 
 
 def read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
@@ -65,35 +65,59 @@ def read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
 def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
     item, profile = source.item, source.profile
     raw = _read_bands(grid, part, source)
-    channels = np.empty((3, *part.shape), np.uint8)
+    planes: list[NDArray[np.uint8]] = []
     valid: NDArray[np.bool_] | None = None
-    for channel, band in enumerate(profile.bands):
+    for band in profile.bands:
         key = pick_asset(item, band.assets)
-        values, present = raw[key, band.index]
+        asset = raw[key]
+        at = asset.indexes.index(band.index)
+        values, present = asset.values[at], asset.present[at]
         radiometry = radiometry_of(item, key, band, profile)
         annotation = annotation_of(item, band)
         if annotation:
             values = values / gain(grid, part, item, key, annotation, source.opening)
             radiometry = Radiometry()
-        channels[channel] = to_8bit(values, band, radiometry)
+        planes.append(to_8bit(values, band, radiometry))
         if present is not None:
             valid = present if valid is None else valid & present
+    channels = _stacked(planes, raw)
     if valid is None:
         valid = np.ones(part.shape, bool)
     else:
         channels[:, ~valid] = 0
-    hidden = np.zeros(part.shape, bool)
-    if profile.mask:
-        hidden = _hidden(grid, part, source, profile.mask)
+    hidden = _hidden(grid, part, source, profile.mask) if profile.mask else None
     return ItemPixels(part, channels, valid, hidden)
 
 
-def _read_bands(
-    grid: Grid, part: Window, source: SceneItem
-) -> dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.bool_] | None]]:
-    """Returns stored values (h, w) and their data mask (h, w), by asset key and band index.
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Bands of one asset."""
 
-    The mask is None where all values are data.
+    indexes: tuple[int, ...]
+    values: NDArray[Any]
+    """(B, h, w), as stored."""
+    present: tuple[NDArray[np.bool_] | None, ...]
+    """(h, w) per band: where it has data; None where all of it is data."""
+
+
+def _stacked(planes: list[NDArray[np.uint8]], raw: dict[str, _Stored]) -> NDArray[np.uint8]:
+    """Returns the three channels as one array; as the one that was read, if they are its bands."""
+    if len(raw) == 1:
+        [asset] = raw.values()
+        own = [asset.values[number] for number in range(len(asset.values))]
+        if [_place(plane) for plane in planes] == [_place(band) for band in own]:
+            read: NDArray[np.uint8] = asset.values
+            return read
+    return np.stack(planes)
+
+
+def _place(array: NDArray[Any]) -> tuple[object, ...]:
+    """Returns where an array lies in memory, and how."""
+    return array.__array_interface__["data"], array.strides, array.dtype.str
+
+
+def _read_bands(grid: Grid, part: Window, source: SceneItem) -> dict[str, _Stored]:
+    """Returns the bands that a profile reads, by asset key.
 
     Reads the bands of one asset together, and a band that serves several channels only once.
     """
@@ -109,8 +133,7 @@ def _read_bands(
         nodata = radiometry_of(item, key, bands[0], profile).nodata
         request = BandRequest(item, key, indexes, source.opening, profile.resampling, nodata)
         values, nodata = read_window(grid, part, request)
-        for number, index in enumerate(indexes):
-            raw[key, index] = values[number], _is_data(values[number], nodata)
+        raw[key] = _Stored(indexes, values, tuple(_is_data(band, nodata) for band in values))
     return raw
 
 

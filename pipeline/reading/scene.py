@@ -63,49 +63,70 @@ def read_scene(
     """
     if compose == "median":
         return _median_scene(grid, window, items, patient=patient)
-    pixels = np.zeros((3, *window.shape), np.uint8)
-    valid, clouded, broken = (np.zeros(window.shape, bool) for _ in range(3))
-    source = np.full(window.shape, -1, np.int16)
+    mosaic = _Mosaic(window)
+    broken = np.zeros(window.shape, bool)
     errors: list[str] = []
     unreachable = False
     for number, scene_item in enumerate(items):
         part = window & pixel_bounds(grid, scene_item.footprint)
-        part = _unfilled(part, window, valid)
+        part = _unfilled(part, window, mosaic.valid)
         if part.empty:
             continue
         try:
-            found = read_item(grid, part, scene_item)
+            mosaic.add(number, read_item(grid, part, scene_item))
         except SourceError as error:
             if patient and error.passing:
                 raise
             errors.append(str(error))
             unreachable |= error.unreachable
             broken |= inside(scene_item.footprint, grid, window)
-            continue
-        at = found.window.within(window)
-        # `a > b` is `a & ~b` in one pass.
-        fresh = (found.valid > found.hidden) > valid[at]
-        if fresh.all():
-            if found.window == window:
-                pixels = found.channels  # nothing was there before: no copy
-            else:
-                pixels[(slice(None), *at)] = found.channels
-            source[at] = number
-        else:
-            np.copyto(pixels[(slice(None), *at)], found.channels, where=fresh)
-            np.copyto(source[at], number, where=fresh)
-        valid[at] |= fresh
-        clouded[at] |= found.valid & found.hidden
     return Scene(
         window=window,
-        pixels=pixels,
-        valid=valid,
-        source=source,
-        masked=clouded > valid,
-        broken=broken > valid,
+        pixels=mosaic.pixels,
+        valid=mosaic.valid,
+        source=mosaic.source,
+        masked=mosaic.clouded > mosaic.valid,
+        broken=broken > mosaic.valid if errors else broken,
         errors=tuple(errors),
         unreachable=unreachable,
     )
+
+
+class _Mosaic:
+    """What Items have shown of a window so far; memory that nothing touches costs nothing."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.pixels = np.zeros((3, *window.shape), np.uint8)
+        self.valid, self.clouded = (np.zeros(window.shape, bool) for _ in range(2))
+        self._source: NDArray[np.int16] | None = None
+
+    @property
+    def source(self) -> NDArray[np.int16]:
+        """Number of the Item of each pixel; -1 for none."""
+        if self._source is None:
+            self._source = np.full(self.window.shape, -1, np.int16)
+        return self._source
+
+    def add(self, number: int, found: ItemPixels) -> None:
+        """Takes the pixels of an Item where none of an earlier one is valid."""
+        at = found.window.within(self.window)
+        # `a > b` is `a & ~b` in one pass.
+        shown = found.valid if found.hidden is None else found.valid > found.hidden
+        fresh = shown > self.valid[at]
+        if found.hidden is not None:
+            self.clouded[at] |= found.valid & found.hidden
+        if not fresh.all():
+            np.copyto(self.pixels[(slice(None), *at)], found.channels, where=fresh)
+            np.copyto(self.source[at], number, where=fresh)
+            self.valid[at] |= fresh
+        elif found.window == self.window:  # it fills the window, and nothing was there before
+            self.pixels, self.valid = found.channels, fresh
+            self._source = np.full(self.window.shape, number, np.int16)
+        else:
+            self.pixels[(slice(None), *at)] = found.channels
+            self.source[at] = number
+            self.valid[at] = True
 
 
 def _median_scene(grid: Grid, window: Window, items: list[SceneItem], *, patient: bool) -> Scene:
