@@ -42,7 +42,7 @@ def cut_chips(
 
     Args:
         raster: 8 bit raster with one band or at least three, a GeoTIFF, JPEG 2000, JPEG or PNG.
-        labels: polygons in any CRS, as GeoJSON, GeoPackage, GeoParquet, FlatGeobuf or Shapefile.
+        labels: polygons in any CRS, as GeoJSON, GeoPackage, GeoParquet or Shapefile.
         folder: output folder; created if it is missing.
         word: label of all objects; used if `column` is empty.
         px: side of a chip, pixels; chips are black beyond the raster's edge.

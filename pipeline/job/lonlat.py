@@ -105,6 +105,15 @@ def middle(geometry: BaseGeometry) -> shapely.Point:
     return shapely.centroid(parts[int(np.argmax(shapely.area(shapely.envelope(parts))))])
 
 
+def box_centre(geometry: BaseGeometry) -> shapely.Point:
+    """Returns the centre of a geometry's bounding box, between -180 and 180 degrees.
+
+    The bounds of one that is cut at the antimeridian span the Earth.
+    """
+    west, south, east, north = unwrapped(np.array([geometry], object))[0].bounds
+    return shapely.Point(((west + east) / 2 + 180) % 360 - 180, (south + north) / 2)
+
+
 def bbox(geometry: BaseGeometry) -> list[float]:
     """Returns west, south, east, north; west exceeds east if it crosses the antimeridian."""
     west, south, east, north = geometry.bounds

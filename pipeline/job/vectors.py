@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -27,7 +28,6 @@ SUFFIXES = {
     ".geojsonl": None,
     ".gpkg": b"SQLite format 3\0",
     ".shp": b"\0\0\x27\x0a",
-    ".fgb": b"fgb\x03fgb",
     ".parquet": b"PAR1",
     ".geoparquet": b"PAR1",
 }
@@ -36,6 +36,10 @@ SUFFIXES = {
 pyogrio takes no driver by name. GDAL looks into a file for the driver, and a virtual layer, a text
 in XML, names any other file, whatever its own name: it has none of these first bytes.
 """
+
+
+MOST_BYTES = 2**28
+"""Bytes of a GeoJSON file that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,13 @@ def read_vector(path: str, where: str) -> gpd.GeoDataFrame:
     try:
         with fsspec.open(path, "rb") as file:
             if start is None:
-                frame = _from_json(file.read(), lines=suffix == ".geojsonl")
+                content = file.read(MOST_BYTES + 1)
+                if len(content) > MOST_BYTES:
+                    raise JobError(
+                        f"{where}: {path} is larger than {MOST_BYTES / 2**20:.0f} MiB; "
+                        "write it as GeoPackage or GeoParquet"
+                    )
+                frame = _from_json(content, lines=suffix == ".geojsonl")
             elif file.read(len(start)) != start:
                 raise JobError(f"{where}: {path} is not what its suffix {suffix} says")
             elif start == b"PAR1":
@@ -176,6 +186,8 @@ def read_vector(path: str, where: str) -> gpd.GeoDataFrame:
             f"{where}: {path} does not say its CRS; "
             "write it again with one (or as GeoJSON in lon/lat)"
         )
+    if not np.isfinite(shapely.get_coordinates(frame.geometry.values)).all():
+        raise JobError(f"{where}: {path} has coordinates that are no numbers; mend the file")
     return frame
 
 
@@ -183,24 +195,50 @@ def _from_json(content: bytes, *, lines: bool) -> gpd.GeoDataFrame:
     """Reads GeoJSON, in lon/lat unless the member `crs` of older files says otherwise.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no GeoJSON.
+        ValueError: it is no GeoJSON.
     """
     import geopandas as gpd
 
-    document: dict[str, Any] = {}
-    features: list[dict[str, Any]] | None
     if lines:
-        features = [json.loads(line) for line in content.splitlines() if line.strip()]
+        documents = [json.loads(line) for line in content.splitlines() if line.strip()]
     else:
-        document = json.loads(content)
-        features = document.get("features")
-    if features is None:
-        is_feature = document["type"] == "Feature"
-        features = [document if is_feature else {"geometry": document, "properties": {}}]
-    for feature in features:
-        feature["properties"] = feature.get("properties") or {}
-        if "id" in feature:
-            feature["properties"].setdefault("id", feature["id"])
-    named: dict[str, Any] = document.get("crs") or {}
-    crs = named.get("properties", {}).get("name", LONLAT)
-    return gpd.GeoDataFrame.from_features(features, crs=crs)
+        documents = [json.loads(content)]
+    features = [each for document in documents for each in _features(document)]
+    crs = _declared_crs(documents[0]) if documents else LONLAT
+    geometries = [each["geometry"] for each in features]
+    shapes = [shapely.geometry.shape(each) if each else None for each in geometries]
+    properties = [each["properties"] for each in features]
+    return gpd.GeoDataFrame(properties, geometry=shapes, crs=crs)
+
+
+def _features(document: Any) -> list[dict[str, Any]]:
+    """Returns geometry and properties of each feature; the id is a text among the properties."""
+    if not isinstance(document, dict) or not isinstance(document.get("type"), str):
+        raise ValueError("it is no GeoJSON: it has no type")
+    if document["type"] == "FeatureCollection":
+        listed = document.get("features")
+        if not isinstance(listed, list):
+            raise ValueError("it is no GeoJSON: its features are no list")
+        return [found for each in listed for found in _features(each)]
+    if document["type"] != "Feature":
+        return [{"geometry": document, "properties": {}}]
+    given = document.get("properties") or {}
+    properties = {name: value for name, value in given.items() if name != "geometry"}
+    name = properties.get("id", document.get("id"))
+    if name is not None:
+        properties["id"] = str(name)
+    return [{"geometry": document.get("geometry"), "properties": properties}]
+
+
+def _declared_crs(document: dict[str, Any]) -> str:
+    """Returns the CRS of a document; files before RFC 7946 may declare one."""
+    declared = document.get("crs")
+    if declared is None:
+        return LONLAT
+    if isinstance(declared, dict):
+        properties = declared.get("properties") or {}
+        code = properties.get("code")
+        declared = f"EPSG:{code}" if code is not None else properties.get("name")
+    if not isinstance(declared, str):
+        raise ValueError("its member crs names no CRS; write it again in lon/lat, without crs")
+    return declared

@@ -207,8 +207,9 @@ def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
     for members in groups.values():
         if len(members) < 2:
             continue
-        middles = np.array([objects[at].geometry.envelope.centroid.coords[0] for at in members])
-        lon, lat = np.deg2rad(middles).T
+        outlines = unwrapped(np.array([objects[at].geometry for at in members], object))
+        west, south, east, north = shapely.bounds(outlines).T
+        lon, lat = np.deg2rad((west + east) / 2), np.deg2rad((south + north) / 2)
         places = (
             np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
             * 6371008.8

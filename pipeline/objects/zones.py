@@ -15,8 +15,10 @@ import numpy as np
 import shapely
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.job.grid import Grid
+from earthgptx.pipeline.job.lonlat import box_centre
 from earthgptx.pipeline.objects.measure import GroundedObject, measured
 from earthgptx.pipeline.planning.projection import to_lonlat
 
@@ -28,13 +30,14 @@ ROUNDING_PX = 3
 
 
 def is_owned(found: GroundedObject, grid: Grid) -> bool:
-    """Returns whether an object's centre lies in the zone of its grid, or within two pixels of it.
+    """Returns whether an object belongs to its grid.
 
-    The grids of two zones round differently.
+    It does if its centre lies in the grid's zone, or within two pixels of it, since the grids of
+    two zones round differently; or if it answers a visual prompt, which only this grid was asked.
     """
-    if grid.zone is None:
+    if grid.zone is None or found.part.prompt_ids:
         return True
-    middle, doubt = found.geometry.envelope.centroid, 2 * abs(grid.transform[0]) / 111_000
+    middle, doubt = box_centre(found.geometry), 2 * abs(grid.transform[0]) / 111_000
     west, south, east, north = grid.zone
     return west - doubt <= middle.x < east + doubt and south <= middle.y < north
 
@@ -44,10 +47,11 @@ def once_across_zones(
 ) -> list[GroundedObject]:
     """Returns the objects of all grids, each once.
 
-    A grid keeps the objects whose centre lies in its zone. Of two kept ones that are the same, the
-    higher-scoring one stays, or the first grid's if equal; if the other one reaches further, they
-    are united. A united object has the score, id and caption of its highest-scoring piece. What a
-    grid shows of an object that another one keeps is its mask there.
+    A grid keeps the objects that belong to it. Of two kept ones that are the same, the
+    higher-scoring one stays, or the first grid's if equal, with the prompts of both. If it reaches
+    the end of what its grid or tile searches, and the other one reaches further, they are united.
+    Answers to two prompts stay two objects. What a grid shows of an object that another one keeps
+    is its mask there. Of two that neither grid keeps, the higher-scoring one stays.
 
     Args:
         objects: objects of all grids.
@@ -55,45 +59,90 @@ def once_across_zones(
         overlap: `same_object_overlap` of the model, if it exceeds `SAME_ACROSS_ZONES`.
     """
     ranked = sorted(objects, key=lambda each: (-each.part.score, each.grid, each.object_id))
+    searched = {name: to_lonlat(grid.search_area, grid.crs) for name, grid in grids.items()}
+    inner = {name: each.buffer(-_degrees(each, grids[name])) for name, each in searched.items()}
     kept = [is_owned(each, grids[each.grid]) for each in ranked]
-    dropped: set[int] = set()
-    joined: list[tuple[int, int]] = []
-    shown: dict[int, tuple[float, int]] = {}
-    for a, b, share in _pairs(ranked, grids):
-        if share < max(SAME_ACROSS_ZONES, overlap) or a in dropped or b in dropped:
-            continue
-        if kept[a] and kept[b] and _reaches_further(ranked[b], ranked[a], grids):
-            joined.append((a, b))
-        elif kept[a] and kept[b]:
-            dropped.add(b)
-            shown[b] = (share, a)
-        elif kept[a] or kept[b]:
-            keeper, other = (a, b) if kept[a] else (b, a)
-            shown[other] = max(shown.get(other, (0.0, -1)), (share, keeper))
-    groups = _groups(len(ranked), [pair for pair in joined if not dropped & set(pair)])
-    elsewhere: dict[int, list[int]] = defaultdict(list)
-    for other, (_, keeper) in sorted(shown.items()):
-        elsewhere[keeper].append(other)
-    return [
-        _united(
-            [ranked[at] for at in group],
-            [ranked[other] for at in group for other in elsewhere[at]],
-        )
-        for group in groups
-        if kept[group[0]] and group[0] not in dropped
+    merged = _Merged()
+    pairs = [
+        (a, b, share)
+        for a, b, share in _pairs(ranked, searched)
+        if share >= max(SAME_ACROSS_ZONES, overlap)
+        and not (ranked[a].part.prompted and ranked[b].part.prompted)
     ]
+    # First those that a grid keeps; then those that neither keeps.
+    for a, b, share in [pair for pair in pairs if kept[pair[0]] or kept[pair[1]]]:
+        keeper, other = (a, b) if kept[a] else (b, a)
+        if keeper in merged.taken or other in merged.taken:
+            continue
+        one, two = ranked[keeper], ranked[other]
+        may_go_on = one.part.cut or not inner[one.grid].covers(one.geometry)
+        if (may_go_on and _reaches_further(two, one, grids)) or merged.is_piece(other):
+            merged.joined.append((keeper, other))
+        elif kept[other]:
+            merged.take(keeper, other)
+        else:
+            merged.show(keeper, other, share)
+    for a, b, _ in pairs:
+        if not (kept[a] or kept[b] or {a, b} & merged.known):
+            kept[a] = True
+            merged.take(a, b)
+    return [
+        _united([ranked[at] for at in group], [ranked[at] for at in merged.shown_with(group)])
+        for group in _groups(len(ranked), merged.joined)
+        if any(kept[at] for at in group) and group[0] not in merged.taken
+    ]
+
+
+class _Merged:
+    """Which objects are one; positions in the ranking."""
+
+    def __init__(self) -> None:
+        self.joined: list[tuple[int, int]] = []
+        """Pieces of one object."""
+        self.taken: dict[int, int] = {}
+        """Objects that another one, which stays, is the same as."""
+        self._shown: dict[int, tuple[float, int]] = {}
+
+    def is_piece(self, at: int) -> bool:
+        """Whether an object is a piece of another one."""
+        return any(at in pair for pair in self.joined)
+
+    def take(self, keeper: int, other: int) -> None:
+        """Notes that two objects are the same, and which one stays."""
+        self.taken[other] = keeper
+
+    def show(self, keeper: int, other: int, share: float) -> None:
+        """Notes what another grid shows of an object; of several objects, that of most share."""
+        self._shown[other] = max(self._shown.get(other, (0.0, -1)), (share, keeper))
+
+    @property
+    def known(self) -> set[int]:
+        """All objects of which something is noted."""
+        joined = {at for pair in self.joined for at in pair}
+        return joined | self._shown.keys() | self.taken.keys() | set(self.taken.values())
+
+    def shown_with(self, group: Sequence[int]) -> list[int]:
+        """Returns what other grids show of the pieces of an object."""
+        pieces = {at for pair in self.joined for at in pair}
+        shown = {other: keeper for other, (_, keeper) in self._shown.items() if other not in pieces}
+        return sorted(other for other, keeper in (shown | self.taken).items() if keeper in group)
 
 
 def _reaches_further(other: GroundedObject, one: GroundedObject, grids: dict[str, Grid]) -> bool:
     """Whether an object reaches further than another one, by more than rounding."""
-    metres = ROUNDING_PX * abs(grids[one.grid].transform[0])
-    shrunk = max(np.cos(np.deg2rad(one.geometry.bounds[1])), 0.01)
-    degrees = metres / (111_000 * shrunk)
-    return not one.geometry.buffer(degrees).covers(other.geometry)
+    rounding = _degrees(one.geometry, grids[one.grid])
+    return not one.geometry.buffer(rounding).covers(other.geometry)
+
+
+def _degrees(geometry: BaseGeometry, grid: Grid) -> float:
+    """Returns the distance that counts as rounding, in degrees of longitude."""
+    _, south, _, north = geometry.bounds
+    shrunk = max(float(np.cos(np.deg2rad(max(abs(south), abs(north))))), 0.01)
+    return ROUNDING_PX * abs(grid.transform[0]) / (111_000 * shrunk)
 
 
 def _pairs(
-    ranked: Sequence[GroundedObject], grids: dict[str, Grid]
+    ranked: Sequence[GroundedObject], searched: dict[str, BaseGeometry]
 ) -> Iterator[tuple[int, int, float]]:
     """Yields pairs of one label and time slice, of different grids, that share ground.
 
@@ -101,7 +150,6 @@ def _pairs(
     one, on the ground that both grids search.
     """
     shapes = np.array([each.geometry for each in ranked], object)
-    searched = {name: to_lonlat(grid.search_area, grid.crs) for name, grid in grids.items()}
     first, second = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     for a, b in sorted(zip(first.tolist(), second.tolist(), strict=True)):
         one, other = ranked[a], ranked[b]
@@ -135,18 +183,17 @@ def _united(pieces: Sequence[GroundedObject], shown: Sequence[GroundedObject]) -
     """Returns one object of pieces, of which the first gives score, id and caption.
 
     Args:
-        pieces: kept pieces.
+        pieces: pieces, highest-scoring first.
         shown: what other grids show of them.
     """
-    best = pieces[0]
-    masks = tuple((each.grid, each.part.mask) for each in (*pieces[1:], *shown))
-    if len(pieces) == 1:
-        return replace(best, elsewhere=masks)
-    prompt_ids = tuple(sorted({name for each in pieces for name in each.part.prompt_ids}))
-    caption = next((each.part.caption for each in pieces if each.part.caption), "")
-    outline = shapely.union_all([each.geometry for each in pieces])
-    return replace(
-        measured(best, outline),
+    best, everything = pieces[0], (*pieces, *shown)
+    prompt_ids = tuple(sorted({name for each in everything for name in each.part.prompt_ids}))
+    caption = next((each.part.caption for each in everything if each.part.caption), "")
+    united = replace(
+        best,
         part=replace(best.part, prompt_ids=prompt_ids, caption=caption),
-        elsewhere=masks,
+        elsewhere=tuple((each.grid, each.part.mask) for each in everything[1:]),
     )
+    if len(pieces) == 1:
+        return united
+    return measured(united, shapely.union_all([each.geometry for each in pieces]))

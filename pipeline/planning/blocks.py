@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import BlockKey, Grid
+from earthgptx.pipeline.job.lonlat import box_centre
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.grids import Footprints
 from earthgptx.pipeline.planning.projection import parse_crs, project
@@ -123,7 +124,7 @@ def _place(
     shape: BaseGeometry, grids: dict[str, Grid], context_px: int
 ) -> tuple[BlockPlace, BaseGeometry] | str:
     """Returns the prompt's block and the prompt in its grid's CRS, or the reason if it has none."""
-    middle = shape.envelope.centroid
+    middle = box_centre(shape)
     for grid in grids.values():
         if not grid.owns(middle.x, middle.y):
             continue

@@ -74,18 +74,45 @@ def transformer(source: str, target: str) -> pyproj.Transformer:
 
 
 def to_lonlat(shape: BaseGeometry, crs: str) -> BaseGeometry:
-    """Projects a polygon from a CRS to lon/lat, cut at the antimeridian, and with its pole.
+    """Projects polygons from a CRS to lon/lat, cut at the antimeridian, and with their pole.
 
     Raises:
-        JobError: a part of the geometry has no lon/lat.
+        JobError: a part of the geometry has no lon/lat, or holds both poles.
     """
+    parts = shapely.get_parts(shape)
+    poles = [_pole_inside(part, crs) for part in parts]
+    if any(poles):
+        found = [_with_pole(part, crs, at) for part, at in zip(parts, poles, strict=True)]
+        return shapely.union_all(found)
     moved = _projected(shape, transformer(crs, LONLAT), LONLAT)
-    poles = [shapely.Point(transformer(LONLAT, crs).transform(0.0, lat)) for lat in (-90, 90)]
-    south, north = (np.isfinite(at.bounds).all() and shape.contains(at) for at in poles)
-    if south or north:
-        return around_pole(moved, north=bool(north))
     [continuous] = unwrapped(np.array([moved], object))
     return cut(shapely.make_valid(continuous))
+
+
+def _pole_inside(polygon: BaseGeometry, crs: str) -> float:
+    """Returns the latitude of the pole inside a polygon's outline; 0 for none."""
+    if not isinstance(polygon, shapely.Polygon):
+        return 0.0
+    outline = shapely.Polygon(polygon.exterior)
+    move = transformer(LONLAT, crs)
+    found = [
+        lat
+        for lat in (-90.0, 90.0)
+        if np.isfinite(at := move.transform(0.0, lat)).all() and outline.contains(shapely.Point(at))
+    ]
+    if len(found) > 1:
+        raise JobError(f"the AOI or an item's footprint in {crs} holds both poles; make it smaller")
+    return found[0] if found else 0.0
+
+
+def _with_pole(polygon: shapely.Polygon, crs: str, pole: float) -> BaseGeometry:
+    """Projects one polygon to lon/lat, whose outline may go around a pole, and its holes."""
+    if not pole:
+        return to_lonlat(polygon, crs)
+    outline = _projected(shapely.Polygon(polygon.exterior), transformer(crs, LONLAT), LONLAT)
+    whole = around_pole(outline, north=pole > 0)
+    holes = [to_lonlat(shapely.Polygon(hole), crs) for hole in polygon.interiors]
+    return whole.difference(shapely.union_all(holes)) if holes else whole
 
 
 def parse_crs(text: str) -> CRS:
