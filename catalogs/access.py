@@ -137,7 +137,7 @@ class Opening:
             or os.environ.get("AWS_ENDPOINT_URL")
         )
         if endpoint:
-            parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+            parts = urlsplit(_with_scheme(endpoint))
             options |= {
                 "AWS_S3_ENDPOINT": parts.netloc,
                 "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
@@ -158,7 +158,7 @@ class Opening:
             "anon": access.anonymous,
             "profile": access.profile,
             "requester_pays": access.requester_pays,
-            "endpoint_url": access.endpoint,
+            "endpoint_url": access.endpoint and _with_scheme(access.endpoint),
         }
         return {name: value for name, value in options.items() if value}
 
@@ -170,3 +170,7 @@ class Opening:
                 "anonymous, endpoint, or requester_pays (you pay for what you read)"
             )
         return "set source.access.sign, or a token under source.access.headers"
+
+
+def _with_scheme(endpoint: str) -> str:
+    return endpoint if "://" in endpoint else f"https://{endpoint}"

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.redaction import redacted
-from earthgptx.catalogs.stac_io import api_io
+from earthgptx.catalogs.stac_io import TooMuch, api_io
 
 if TYPE_CHECKING:
     import cql2
@@ -184,6 +184,10 @@ def _page(client: Client, here: Any, method: str, asked: dict[str, Any]) -> dict
             if not isinstance(found, dict):
                 raise CatalogDown(f"catalog {client.self_href} answers with no JSON object")
             return found
+        except TooMuch:
+            if int(asked.get("limit", PAGE)) <= SMALLEST_PAGE:
+                raise
+            asked = _smaller(asked, here)
         except ValueError as error:
             raise CatalogDown(
                 f"catalog {client.self_href} answers with no JSON: {error}"

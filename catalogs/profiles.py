@@ -62,6 +62,8 @@ class Band(_OfAsset):
             raise ValueError(
                 f"low and high are both {self.low}; they are the values that become 0 and 255"
             )
+        if self.calibration and self.decibels != "amplitude":
+            raise ValueError("calibration is for amplitudes; write decibels: amplitude")
         if not self.scale:
             raise ValueError("scale 0 makes all values equal; write the factor, or leave it out")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -26,6 +27,9 @@ MOST_SECONDS = 120.0
 """Time that one of them may take."""
 MOST_REDIRECTS = 5
 RETRIES = 2
+BUSY = (429, 500, 502, 503, 504)
+MOST_PAUSE_S = 60.0
+"""Longest pause before an API is asked again, whatever its header Retry-After says."""
 TIMEOUT_S = 30.0
 
 
@@ -54,6 +58,10 @@ class FsspecIO(DefaultStacIO):
                 text: str = file.read(MOST_BYTES)
         except CatalogError:
             raise
+        except PermissionError as error:
+            raise CatalogError(
+                f"{href} is refused ({error}); {self._opening.hint(href)}"
+            ) from error
         except (FileNotFoundError, IsADirectoryError) as error:
             raise CatalogError(f"{href} does not exist; check the address") from error
         except Exception as error:  # fsspec's backends have no common error type
@@ -83,8 +91,8 @@ def _get(href: str, opening: Opening) -> str:
             timeout=TIMEOUT_S,
             allow_redirects=False,
             stream=True,
+            hooks={"response": lambda found, **_: take(found)},  # before requests reads it itself
         )
-        take(answer)
         if answer.is_redirect:
             where = urljoin(where, answer.headers["location"])
             opening.reach.check(where)
@@ -97,8 +105,19 @@ def _get(href: str, opening: Opening) -> str:
         if answer.status_code in (400, 404, 410):
             raise CatalogError(f"{href} does not exist (HTTP {answer.status_code})")
         answer.raise_for_status()
-        return answer.text
+        return _decoded(answer.content, href)
     raise CatalogDown(f"{href} redirects more than {MOST_REDIRECTS} times")
+
+
+def _decoded(content: bytes, href: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{href} is no text in UTF-8; is it a STAC document?") from error
+
+
+class TooMuch(CatalogDown):
+    """A document is larger, or takes longer, than any should; a smaller page of it may not."""
 
 
 def take(answer: Response) -> None:
@@ -106,8 +125,7 @@ def take(answer: Response) -> None:
 
     Raises:
         RequestException: it breaks off.
-        CatalogDown: it takes longer.
-        CatalogError: it is larger.
+        TooMuch: it is larger, or takes longer.
     """
     from requests import RequestException
     from urllib3.exceptions import HTTPError
@@ -120,11 +138,9 @@ def take(answer: Response) -> None:
             pieces.append(piece)
             size += len(piece)
             if size >= MOST_BYTES:
-                raise CatalogError(f"{answer.url} is larger than {MOST_BYTES / 2**20:.0f} MiB")
+                raise TooMuch(f"{answer.url} is larger than {MOST_BYTES / 2**20:.0f} MiB")
             if time.monotonic() > end:
-                raise CatalogDown(
-                    f"{answer.url} takes more than {MOST_SECONDS:.0f} s; try again later"
-                )
+                raise TooMuch(f"{answer.url} takes more than {MOST_SECONDS:.0f} s; try again later")
     except HTTPError as error:
         raise RequestException(str(error), response=answer) from error
     finally:
@@ -133,7 +149,9 @@ def take(answer: Response) -> None:
 
 
 def api_io(opening: Opening) -> StacApiIO:
-    """Returns pystac-client I/O that retries 429 and 5xx with back-off and has a timeout.
+    """Returns pystac-client I/O that repeats 429 and 5xx with back-off and bounds every answer.
+
+    urllib3 would repeat them too, but reads the body of each without a bound.
 
     Args:
         opening: what may be opened, as the links of an API may point anywhere; and its headers.
@@ -159,24 +177,33 @@ def api_io(opening: Opening) -> StacApiIO:
             opening.reach.check(href)
             if opening.reach.knows(href):
                 headers = {**(headers or {}), **opening.headers}
-            try:
-                return super().request(href, method, headers, parameters)
-            except APIError as error:
-                if isinstance(error.__context__, CatalogError):  # of the hook below
-                    raise error.__context__ from None
-                raise
+            for number in range(RETRIES + 1):
+                try:
+                    return super().request(href, method, headers, parameters)
+                except APIError as error:
+                    if isinstance(error.__context__, CatalogError):  # of the hook below
+                        raise error.__context__ from None
+                    if number == RETRIES or getattr(error, "status_code", None) not in BUSY:
+                        raise
+                time.sleep(min(pauses.pop() if pauses else 0.5 * 2**number, MOST_PAUSE_S))
+            raise AssertionError("unreachable")
 
     def checked(response: Response, **_: object) -> None:
         if response.is_redirect:
             opening.reach.check(urljoin(response.url, response.headers["location"]))
         take(response)
+        pauses.clear()
+        with suppress(ValueError, KeyError):
+            pauses.append(float(response.headers["Retry-After"]))
 
+    pauses: list[float] = []
+    """What the last answer says of when to ask again, in s."""
     retry = Retry(
         total=RETRIES,
         backoff_factor=0.5,
-        status_forcelist=[429, 500, 502, 503, 504],
+        status=0,
         allowed_methods=None,
-        respect_retry_after_header=True,
+        respect_retry_after_header=False,
     )
     io = GuardedIO(max_retries=retry, timeout=TIMEOUT_S)
     io.session.stream = True

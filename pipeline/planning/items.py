@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 
 import numpy as np
 import pystac
@@ -95,6 +96,8 @@ def usable_items(
             tell(f"planning: {number:,} of {len(items):,} items looked at")
         if isinstance(seen, str):
             found.refused[item.id] = seen
+            if len(found.refused) > allowed:
+                break
             continue
         if seen.mended and not seen.footprint.intersects(aoi):
             continue
@@ -128,17 +131,30 @@ def _all(
 ) -> Iterator[_Seen | str]:
     """Yields what is known of each Item; headers are read in parallel, in groups of Items."""
     size = min(max(len(items) // HEADERS, 1), GROUP)
+    ended = Event()
+    outages: list[Outage] = []
 
     def look(start: int) -> list[_Seen | str]:
         group = slice(start, start + size)
-        return [
-            _look_at(opening, item, profile)
-            for item, profile in zip(items[group], profiles[group], strict=True)
-        ]
+        found = []
+        for item, profile in zip(items[group], profiles[group], strict=True):
+            if ended.is_set():
+                break
+            try:
+                found.append(_look_at(opening, item, profile))
+            except Outage as error:
+                outages.append(error)
+                ended.set()
+        return found
 
     with ThreadPoolExecutor(HEADERS) as pool:
-        for group in pool.map(look, range(0, len(items), size)):
-            yield from group
+        try:
+            for group in pool.map(look, range(0, len(items), size)):
+                if outages:
+                    raise outages[0]
+                yield from group
+        finally:
+            ended.set()  # also if the user interrupts, or enough Items are refused
 
 
 def _look_at(opening: Opening, item: pystac.Item, profile: CollectionProfile) -> _Seen | str:
@@ -211,6 +227,8 @@ def _middle(native: NativeGrid) -> BaseGeometry:
 
 
 def _too_many(refused: Mapping[str, str], count: int) -> str:
+    if not refused:
+        return f"none of {count} items lies in source.aoi, though their footprints say so"
     reasons = "; ".join(list(refused.values())[:SHOWN])
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
     return (

@@ -33,6 +33,10 @@ STEP_PX = 32
 """Pixels of the scene per pixel of the coarse image; the tables have a value per 40 pixels."""
 MOST_TABLES = 16
 """Tables that a process keeps."""
+MOST_VALUES = 10_000_000
+"""Values of a table; those of real scenes have some 20,000."""
+USUAL = (1.0, 1e5)
+"""Values of A that a Sentinel-1 product may have; those of scenes in IW mode are near 600."""
 
 _tables: dict[str, Gains] = {}
 _guard = threading.Lock()
@@ -48,6 +52,17 @@ class Gains:
     """(P,), increasing."""
     values: NDArray[np.float64]
     """(L, P)."""
+    polarisation: str
+    """For example `VV`; empty if the annotation does not say it."""
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Whether the mesh is that of an image of (rows, columns), within two of its steps."""
+        return all(
+            len(at) > 1
+            and abs(at[0]) <= 2 * np.diff(at).max()
+            and abs(at[-1] - (side - 1)) <= 2 * np.diff(at).max()
+            for at, side in zip((self.lines, self.pixels), shape, strict=True)
+        )
 
     def at(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> NDArray[np.float32]:
         """Returns A for rows and columns, (rows, cols); that of the border outside the mesh."""
@@ -71,9 +86,10 @@ def gains_of(document: str) -> Gains:
         raise ValueError("it declares a document type")
     try:
         # Entities, by which XML attacks its reader, need a document type.
-        vectors = ET.fromstring(document).findall(".//calibrationVector")  # noqa: S314
+        root = ET.fromstring(document)  # noqa: S314
     except ET.ParseError as error:
         raise ValueError(f"it is no XML: {error}") from error
+    vectors = root.findall(".//calibrationVector")
     read = [
         (_numbers(each, "line"), _numbers(each, "pixel"), _numbers(each, "sigmaNought"))
         for each in vectors
@@ -83,12 +99,21 @@ def gains_of(document: str) -> Gains:
         for line, pixel, value in read
     ):
         raise ValueError("it has no calibrationVector of line, pixel and sigmaNought")
-    lines = np.array([line[0] for line, _, _ in read])
-    pixels = read[0][1]
+    if not np.isfinite(np.concatenate([part for each in read for part in each])).all():
+        raise ValueError("some of its numbers are none")
+    lines, pixels = np.array([line[0] for line, _, _ in read]), read[0][1]
+    if len(lines) * len(pixels) > MOST_VALUES:
+        raise ValueError(
+            f"its table has {len(lines) * len(pixels):,} values, more than any scene's"
+        )
     values = np.array([np.interp(pixels, pixel, value) for _, pixel, value in read])
-    if (np.diff(lines) <= 0).any() or not np.isfinite(values).all() or values.min() <= 0:
-        raise ValueError("its lines do not increase, or its values are not positive")
-    return Gains(lines, pixels, values)
+    if (np.diff(lines) <= 0).any():
+        raise ValueError("its lines do not increase")
+    if values.min() < USUAL[0] or values.max() > USUAL[1]:
+        raise ValueError(
+            f"its values are {values.min():g} to {values.max():g}, which no product has"
+        )
+    return Gains(lines, pixels, values, (root.findtext(".//polarisation") or "").strip().upper())
 
 
 def _numbers(vector: ET.Element, name: str) -> NDArray[np.float64]:
@@ -121,13 +146,14 @@ def gain(
                 f"ground control points), so its calibration annotation cannot be placed; take "
                 "`calibration` out of its bands under source.profiles"
             )
-        step = (gains.pixels[-1] - gains.pixels[0]) / (len(gains.pixels) - 1)
-        if abs(gains.pixels[-1] - (raster.width - 1)) > 2 * step:
-            raise SourceError(
-                f"{where} is of an image of {gains.pixels[-1] + 1:.0f} columns, asset {key} has "
-                f"{raster.width}; mend the catalog"
-            )
         shape = raster.shape
+        if not gains.fits(shape) or gains.polarisation not in ("", key.upper()):
+            raise SourceError(
+                f"{where} is not that of asset {key}, which has {shape[0]} lines and {shape[1]} "
+                f"columns: its lines are {gains.lines[0]:.0f} to {gains.lines[-1]:.0f}, "
+                f"its columns {gains.pixels[0]:.0f} to {gains.pixels[-1]:.0f}, its polarisation "
+                f"'{gains.polarisation}'; mend the catalog"
+            )
     # One coarse pixel more on every side, so that the scene's border is interpolated too.
     rows, cols = (((np.arange(-1, side // STEP_PX + 2) + 0.5) * STEP_PX - 0.5) for side in shape)
     coarse = gains.at(rows, cols)

@@ -66,6 +66,7 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
     item, profile = source.item, source.profile
     raw = _read_bands(grid, part, source)
     planes: list[NDArray[np.uint8]] = []
+    gains: dict[str, NDArray[np.float32]] = {}
     valid: NDArray[np.bool_] | None = None
     for band in profile.bands:
         key = pick_asset(item, band.assets)
@@ -75,8 +76,9 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
         radiometry = radiometry_of(item, key, band, profile)
         annotation = annotation_of(item, band)
         if annotation:
-            values = values / gain(grid, part, item, key, annotation, source.opening)
-            radiometry = Radiometry()
+            if annotation not in gains:
+                gains[annotation] = gain(grid, part, item, key, annotation, source.opening)
+            values, radiometry = values / gains[annotation], Radiometry()
         planes.append(to_8bit(values, band, radiometry))
         if present is not None:
             valid = present if valid is None else valid & present

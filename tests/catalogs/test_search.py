@@ -225,8 +225,10 @@ class Endless(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response({"/moved": 302, "/busy": 503}.get(self.path, 200))
         self.send_header("Content-Type", "application/json")
+        if self.path == "/moved":
+            self.send_header("Location", "/fast")
         if self.path == "/short":
             self.send_header("Content-Length", "1000")
         self.end_headers()
@@ -241,7 +243,13 @@ class Endless(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("/fast", "larger than"), ("/slow", "takes more than"), ("/short", "cannot read")],
+    [
+        ("/fast", "larger than"),
+        ("/slow", "takes more than"),
+        ("/short", "cannot read"),
+        ("/moved", "larger than"),
+        ("/busy", "larger than"),
+    ],
 )
 def test_a_document_is_bounded_in_bytes_and_time(
     monkeypatch: pytest.MonkeyPatch, path: str, reason: str
@@ -328,6 +336,16 @@ def test_a_page_that_fails_is_asked_for_again_and_for_less(quick: None) -> None:
     limits = [body["limit"] for body in server.bodies]
     assert limits[0] == limits[1] > limits[-1]
     assert all(body.get("token") == "2" for body in server.bodies[1:])
+
+
+def test_a_page_that_is_too_large_is_asked_for_again_and_for_less(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earthgptx.catalogs.stac_io.MOST_BYTES", 100_000)
+    server = Server([(200, 400, True), (200, 2, False)])
+    assert ask(server) == ["i-1-0", "i-1-1"]
+    limits = [body["limit"] for body in server.bodies]
+    assert limits[1] == limits[0] // 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.job.vectors import read_aoi, read_prompts, read_vector
+from earthgptx.pipeline.job.vectors import SUFFIXES, read_aoi, read_prompts, read_vector
 
 AREA = shapely.box(10, 45, 11, 46)
 VIRTUAL = """<OGRVRTDataSource><OGRVRTLayer name="{name}">
@@ -23,7 +23,6 @@ VIRTUAL = """<OGRVRTDataSource><OGRVRTLayer name="{name}">
         ("a.geojsonl", "GeoJSONSeq"),
         ("a.gpkg", "GPKG"),
         ("a.shp", "ESRI Shapefile"),
-        ("a.fgb", "FlatGeobuf"),
         ("A.GPKG", "GPKG"),
     ],
 )
@@ -60,13 +59,16 @@ def test_prompts_are_named_by_the_ids_of_features(tmp_path: Path) -> None:
     assert found.refused == {"gone": "empty geometry"}
 
 
-@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".shp", ".fgb", ".parquet"])
-@pytest.mark.parametrize("front", ["", '{"a": "', "  "])
+STARTS = [start.decode("latin-1") for start in SUFFIXES.values() if start]
+
+
+@pytest.mark.parametrize("suffix", list(SUFFIXES))
+@pytest.mark.parametrize("front", ["", '{"a": "', "  ", *STARTS])
 def test_a_virtual_layer_reads_no_other_file(tmp_path: Path, suffix: str, front: str) -> None:
     secret = tmp_path / "secret.geojson"
     gpd.GeoDataFrame(geometry=[AREA], crs="OGC:CRS84").to_file(secret)
     path = tmp_path / f"area{suffix}"
-    path.write_text(front + VIRTUAL.format(name="secret", path=secret))
+    path.write_bytes(front.encode("latin-1") + VIRTUAL.format(name="secret", path=secret).encode())
     with pytest.raises(JobError, match=r"source\.aoi"):
         read_aoi(str(path))
 
@@ -81,6 +83,12 @@ def test_a_virtual_layer_reads_no_other_file(tmp_path: Path, suffix: str, front:
         ("a.geojson", '{"type": "FeatureCollection", "features": [{}]}', "cannot read"),
         ("a.geojson", '{"type": "FeatureCollection", "features": []}', "no "),
         ("a.gpkg", "SQLite format 3\0", "cannot read"),
+        ("a.fgb", "", "none of the suffixes"),
+        ("a.geojson", '{"geometryType": "esriGeometryPoint", "features": []}', "it has no type"),
+        ("a.geojson", '{"type": "Point", "coordinates": [NaN, 1]}', "are no numbers"),
+        ("a.geojson", '{"type": "Point", "coordinates": [1e999, 1]}', "are no numbers"),
+        ("a.geojson", '{"type": "Point", "coordinates": [1, 2], "crs": {"type": "link"}}', "crs"),
+        ("a.geojson", '{"type": "Point", "coordinates": [1, 2], "crs": "nonsense"}', "nonsense"),
     ],
 )
 def test_bad_files_are_refused_with_a_sentence(
@@ -91,3 +99,28 @@ def test_bad_files_are_refused_with_a_sentence(
     with pytest.raises(JobError, match=reason):
         read_vector(str(path), "labels")
         read_aoi(str(path))
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        {"type": "EPSG", "properties": {"code": 32632}},
+        {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}},
+        "EPSG:32632",
+    ],
+)
+def test_every_old_way_to_say_a_crs_counts(tmp_path: Path, crs: object) -> None:
+    moved = gpd.GeoSeries([AREA], crs="OGC:CRS84").to_crs("EPSG:32632").iloc[0]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(moved.__geo_interface__ | {"crs": crs}))
+    assert read_aoi(str(path)).hausdorff_distance(AREA) < 1e-3
+
+
+def test_ids_that_are_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    features = [
+        {"type": "Feature", "geometry": AREA.__geo_interface__, **more}
+        for more in ({"id": 7}, {"properties": {"id": 12, "geometry": "odd"}}, {"id": "x"})
+    ]
+    path = tmp_path / "a.geojsonl"
+    path.write_text("\n".join(map(json.dumps, features)))
+    assert [name for name, _ in read_prompts(str(path), AREA).shapes] == ["7", "12", "x"]

@@ -14,7 +14,8 @@ import pytest
 from earthgptx import JobSpec, plan
 from earthgptx.catalogs import signing
 from earthgptx.catalogs.access import Access, Opening
-from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.errors import CatalogDown, CatalogError
+from earthgptx.catalogs.stac_io import FsspecIO
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scene import Scene, read_scene
 from tests.archive import Archive
@@ -205,3 +206,19 @@ def test_the_file_behind_a_login_is_read_from_s3(data: Path) -> None:
     opening.reach.check(address)
     assert "requester_pays" in opening.hint(address)
     assert opening.address(pystac.Asset("https://landsatlook.usgs.gov/a.tif")).startswith("https")
+
+
+def test_a_document_on_s3_that_is_refused_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a calibration annotation in a bucket whose reader pays."""
+
+    def refused(*_: object, **options: object) -> None:
+        assert options["requester_pays"] is True
+        assert options["endpoint_url"] == "https://s3.example.org"
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr("earthgptx.catalogs.stac_io.fsspec.open", refused)
+    access = Access(requester_pays=True, endpoint="s3.example.org", hosts=("bucket",))
+    opening = Opening.of("https://example.org", access)
+    with pytest.raises(CatalogError, match="is refused.*AWS_ACCESS_KEY_ID") as at:
+        FsspecIO(opening).read_text_from_href("s3://bucket/a.xml")
+    assert not isinstance(at.value, CatalogDown), "another try would not help"

@@ -1,6 +1,6 @@
 """Sentinel-1 GRD in decibels of sigma0, by the table of its calibration annotation."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,19 @@ from earthgptx.pipeline.reading.scene import Scene, read_scene
 from tests.archive import real_job
 
 
-def annotation(lines: list[int], pixels: list[list[int]], values: list[list[float]]) -> str:
+def annotation(
+    lines: list[int],
+    pixels: Sequence[Sequence[float]],
+    values: list[list[float]],
+    polarisation: str = "",
+) -> str:
     vectors = "".join(
         f"<calibrationVector><line>{line}</line><pixel>{' '.join(map(str, at))}</pixel>"
         f"<sigmaNought>{' '.join(f'{value:e}' for value in row)}</sigmaNought></calibrationVector>"
         for line, at, row in zip(lines, pixels, values, strict=True)
     )
-    return f"<?xml version='1.0'?><calibration><list>{vectors}</list></calibration>"
+    said = f"<polarisation>{polarisation}</polarisation><list>{vectors}</list>"
+    return f"<?xml version='1.0'?><calibration>{said}</calibration>"
 
 
 def grd(data: Path, folder: Path, document: str | None) -> Plan:
@@ -54,8 +60,8 @@ def whole(made: Plan) -> Scene:
 
 
 def test_values_between_lines_and_pixels_are_linear() -> None:
-    gains = gains_of(annotation([0, 100], [[0, 10, 20], [0, 20]], [[1, 2, 3], [11, 13]]))
-    found = gains.at(np.array([-5.0, 0, 50, 100, 120]), np.array([0.0, 5, 20, 30]))
+    document = annotation([0, 100], [[0, 10, 20], [0, 20]], [[100, 200, 300], [1100, 1300]])
+    found = gains_of(document).at(np.array([-5.0, 0, 50, 100, 120]), np.array([0.0, 5, 20, 30]))
     expected = [
         [1, 1.5, 3, 3],
         [1, 1.5, 3, 3],
@@ -63,7 +69,7 @@ def test_values_between_lines_and_pixels_are_linear() -> None:
         [11, 11.5, 13, 13],
         [11, 11.5, 13, 13],
     ]
-    assert np.allclose(found, expected)
+    assert np.allclose(found / 100, expected)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,19 @@ def test_values_between_lines_and_pixels_are_linear() -> None:
         ("no XML", "no XML"),
         ("<calibration/>", "no calibrationVector"),
         (annotation([0], [[0, 10]], [[1.0]]), "no calibrationVector"),
-        (annotation([0], [[0, 10]], [[1.0, 0.0]]), "not positive"),
+        (annotation([0], [[0, 10]], [[600.0, 0.0]]), "which no product has"),
+        (annotation([0], [[0, 10]], [[600.0, 1e300]]), "which no product has"),
+        (annotation([0], [[0, 10]], [[600.0, float("nan")]]), "some of its numbers are none"),
+        (annotation([0], [[0, float("inf")]], [[600.0, 600.0]]), "some of its numbers are none"),
         (annotation([5, 5], [[0, 10]] * 2, [[1.0, 1.0]] * 2), "do not increase"),
+        (
+            annotation(
+                list(range(60)),
+                [list(range(200_000)), *[[0, 1]] * 59],
+                [[9.0] * 200_000, *[[9.0, 9.0]] * 59],
+            ),
+            "12,000,000 values",
+        ),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]><calibration/>", "document type"),
     ],
 )
@@ -129,20 +146,30 @@ def test_a_scene_without_annotation_is_close_and_says_so(data: Path, tmp_path: P
     assert bare.plan_id != grd(data, tmp_path, flat).plan_id
 
 
+ROWS, COLS = 837, 1280
+"""Of the real scene."""
+
+
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        (annotation([0, 9], [[0, 9]] * 2, [[1.0, 1.0]] * 2), "of an image of 10 columns"),
         ("broken", "cannot be used: it is no XML"),
+        (annotation([0, ROWS], [[0, 9]] * 2, [[600.0] * 2] * 2), "its columns 0 to 9"),
+        (annotation([0, ROWS], [[COLS - 9, COLS]] * 2, [[600.0] * 2] * 2), "its columns"),
+        (annotation([0, 10], [[0, COLS]] * 2, [[600.0] * 2] * 2), "its lines are 0 to 10"),
+        (annotation([10**6, 10**6 + 9], [[0, COLS]] * 2, [[600.0] * 2] * 2), "its lines"),
+        (annotation([0], [[0, COLS]], [[600.0] * 2]), "is not that of asset"),
+        (annotation([0, ROWS], [[0, COLS]] * 2, [[600.0] * 2] * 2, "HH"), "its polarisation 'HH'"),
     ],
 )
 def test_an_annotation_of_another_scene_breaks_the_ground(
     data: Path, tmp_path: Path, document: str, reason: str
 ) -> None:
-    scene = whole(grd(data, tmp_path, document))
+    made = grd(data, tmp_path, document)
+    assert raw_of(made)[0].shape == (ROWS, COLS)
+    scene = whole(made)
     assert not scene.valid.any()
     assert reason in scene.errors[0]
-    assert json.dumps(scene.errors)
 
 
 def test_pixels_on_the_ground_are_not_calibrated_in_the_sensors_geometry(
