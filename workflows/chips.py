@@ -22,8 +22,15 @@ from earthgptx.model.interface.errors import DataError
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.vectors import read_vector
 
-DRIVERS = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG")
-"""GDAL's drivers that are tried; others may read what a file names."""
+DRIVERS = {
+    ".tif": "GTiff",
+    ".tiff": "GTiff",
+    ".jp2": "JP2OpenJPEG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+}
+"""Driver by a raster's suffix; GDAL would look into the file, which may name any other one."""
 
 
 def cut_chips(
@@ -57,9 +64,12 @@ def cut_chips(
             missing, or no object lies on the raster.
     """
     frame = _read_labels(labels, column)
+    driver = DRIVERS.get(Path(raster).suffix.lower())
+    if driver is None:
+        raise DataError(f"{raster} has none of the suffixes {', '.join(DRIVERS)}; convert it")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     try:
-        with rasterio.open(raster, driver=list(DRIVERS)) as source:
+        with rasterio.open(raster, driver=driver) as source:
             if source.dtypes[0] != "uint8" or source.crs is None:
                 placed = "" if source.crs else " without a CRS"
                 raise DataError(

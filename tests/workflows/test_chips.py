@@ -78,5 +78,5 @@ def test_what_cannot_be_cut_is_refused(raster: Path, tmp_path: Path) -> None:
         cut_chips(str(raster), far, tmp_path / "a", word="x", column="name")
     with pytest.raises(DataError, match="cannot be read"):
         cut_chips(str(tmp_path / "none.tif"), far, tmp_path / "a", word="x")
-    with pytest.raises(DataError, match="cannot be read as a vector file"):
+    with pytest.raises(DataError, match="cannot read .* as a vector file"):
         cut_chips(str(raster), str(tmp_path / "none.geojson"), tmp_path / "a", word="x")
