@@ -22,7 +22,14 @@ import psutil
 import structlog
 
 from earthgptx.pipeline.engine.scratch import MAGIC
-from earthgptx.pipeline.errors import Outage, OutputBusy, OutputError, PipelineError, RunLost
+from earthgptx.pipeline.errors import (
+    Outage,
+    OutputBusy,
+    OutputError,
+    PipelineError,
+    RunLost,
+    WaitedFor,
+)
 from earthgptx.pipeline.storage.blobs import Blob, Blobs, Conflict, open_blobs
 from earthgptx.pipeline.storage.fence import HOLDER, Fence, decoded, parts_of
 
@@ -87,13 +94,16 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Releases the lease.
 
         The record goes if the result is finished and scratch is empty. Else it stays, released: it
-        says that the folder and an unfinished store are ours.
+        says that the folder and an unfinished store are ours. A store that has not answered for
+        minutes is not asked again: the lease lapses.
         """
         self._stop.set()
+        if any(isinstance(each, WaitedFor) for each in raised):
+            return
         self._thread.join(timeout=2.0)
         with self._guard, contextlib.suppress(Conflict, PipelineError, FileNotFoundError):
             unfinished = self.owned_plan and not self.finished

@@ -19,7 +19,7 @@ from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scratch import Scratch
 from earthgptx.pipeline.engine.steps import Steps
-from earthgptx.pipeline.errors import Outage, PipelineError, RunFailed, RunLost
+from earthgptx.pipeline.errors import Outage, PipelineError, RunFailed, RunLost, WaitedFor
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create
@@ -75,7 +75,8 @@ def run(
 def _ending(error: BaseException, steps: Steps) -> BaseException:
     """Notes in the result how a run has ended, and returns the error to raise."""
     interrupted = isinstance(error, KeyboardInterrupt)
-    if not isinstance(error, RunLost) and not steps.finished:
+    # What has not answered for minutes is not asked again.
+    if not isinstance(error, RunLost | WaitedFor) and not steps.finished:
         with suppress(PipelineError, OSError):  # the storage may be what has failed
             store.set_state(steps.root, "canceled" if interrupted else "error", steps.failed.failed)
     if interrupted and not steps.finished:

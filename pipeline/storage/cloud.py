@@ -169,11 +169,17 @@ class CloudBlobs:
 
 
 def _patient(read: Callable[[], Result]) -> Result:
-    """Reads again what breaks off in the middle: obstore repeats only what has not begun."""
+    """Reads again what breaks off in the middle: obstore repeats only what has not begun.
+
+    What obstore has repeated for `READ_S` is not repeated here.
+    """
+    limit = time.monotonic() + READ_S / 2
     for pause in BODY_PAUSES_S:
         try:
             return read()
         except GenericError:
+            if time.monotonic() > limit:
+                raise
             time.sleep(pause)
     return read()
 
@@ -207,10 +213,13 @@ class PatientReader(WrapperStore[Any]):
             yield name
 
     async def _patient(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        limit = time.monotonic() + READ_S / 2
         for pause in BODY_PAUSES_S:
             try:
                 return await read()
             except GenericError:
+                if time.monotonic() > limit:
+                    raise
                 await asyncio.sleep(pause)
         return await read()
 
