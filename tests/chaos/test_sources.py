@@ -50,6 +50,8 @@ def served(server: FileServer, folder: Path) -> Case:
     document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
     document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
     document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
+    document["source"]["access"] = {"hosts": [server.url.removeprefix("http://")]}
     return Case(folder, JobSpec.from_dict(document))
 
 
