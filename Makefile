@@ -1,7 +1,7 @@
 # make demo      run the main job end to end and say where to look
 # make test      lint, types, floors and the fast tests
 # make test-all  the slow tests too
-# make chaos     every fault at every moment of a run; two hours and a half; figures into chaos.json
+# make chaos     every fault at every moment of a run; two hours; figures into chaos.json
 # make install   .venv alone
 # make bench     every benchmark, figures into bench/
 # TORCH=cpu (default) or cuda: which build of torch is installed
