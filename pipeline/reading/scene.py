@@ -69,7 +69,8 @@ def read_scene(
     unreachable = False
     for number, scene_item in enumerate(items):
         part = window & pixel_bounds(grid, scene_item.footprint)
-        part = _unfilled(part, window, mosaic.valid)
+        if not mosaic.blank:
+            part = _unfilled(part, window, mosaic.valid)
         if part.empty:
             continue
         try:
@@ -99,6 +100,8 @@ class _Mosaic:
         self.window = window
         self.pixels = np.zeros((3, *window.shape), np.uint8)
         self.valid, self.clouded = (np.zeros(window.shape, bool) for _ in range(2))
+        self.blank = True
+        """Whether no Item has been taken."""
         self._source: NDArray[np.int16] | None = None
 
     @property
@@ -113,7 +116,8 @@ class _Mosaic:
         at = found.window.within(self.window)
         # `a > b` is `a & ~b` in one pass.
         shown = found.valid if found.hidden is None else found.valid > found.hidden
-        fresh = shown > self.valid[at]
+        fresh = shown if self.blank else shown > self.valid[at]
+        self.blank = False
         if found.hidden is not None:
             self.clouded[at] |= found.valid & found.hidden
         if not fresh.all():
