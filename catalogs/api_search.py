@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pystac
@@ -71,7 +72,7 @@ def api_items(
     asked = _request(client, collections, aoi, interval, expression)
     seen: set[tuple[str, str]] = set()
     matched, repeated = None, 0
-    for page in _pages(client, *asked):
+    for page in _ahead(_pages(client, *asked)):
         matched = _matched(page) if matched is None else matched
         for item in page.get("features") or ():
             if not isinstance(item, dict):
@@ -134,6 +135,15 @@ def _dialect(client: Client) -> tuple[str, str]:
     # By default: JSON in a body, text in an address.
     wanted = "cql2-json" if method == "POST" else "cql2-text"
     return method, wanted if wanted in spoken or not spoken else ""
+
+
+def _ahead(pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields pages, and asks for the next one while the last is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = pool.submit(next, pages, None)
+            yield page
 
 
 def _pages(
