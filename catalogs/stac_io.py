@@ -201,7 +201,6 @@ def api_io(opening: Opening) -> StacApiIO:
     retry = Retry(
         total=RETRIES,
         backoff_factor=0.5,
-        status=0,
         allowed_methods=None,
         respect_retry_after_header=False,
     )

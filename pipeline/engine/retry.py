@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.reading.assets import open_asset, pick_asset
+from earthgptx.pipeline.reading.assets import open_asset, rasters_of
 from earthgptx.pipeline.reading.item import SceneItem
 
 
@@ -39,12 +39,9 @@ def _sources(plan: Plan, key: BlockKey) -> Iterator[SceneItem]:
 
 
 def _opens(source: SceneItem) -> bool:
-    """Whether all assets that are read of an Item can be opened now."""
-    profile = source.profile
-    wanted = [band.assets for band in profile.bands]
-    wanted += [profile.mask.assets] if profile.mask else []
+    """Whether all rasters that are read of an Item can be opened now."""
     try:
-        for key in {pick_asset(source.item, assets) for assets in wanted}:
+        for key in rasters_of(source.item, source.profile):
             with open_asset(source.item, key, source.opening):
                 pass
     except SourceError:

@@ -69,18 +69,18 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
     return geometry
 
 
-def around_pole(polygon: BaseGeometry, *, north: bool) -> BaseGeometry:
+def around_pole(polygon: shapely.Polygon, *, north: bool) -> BaseGeometry:
     """Returns a polygon that has a pole inside, as GeoJSON wants it: with edges to the pole.
 
     Args:
-        polygon: its outline goes around the pole once.
+        polygon: without holes; its outline goes around the pole once.
         north: whether the pole is the northern one.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of windings, which it mends
         return shapely.make_valid(
             antimeridian.fix_polygon(
-                shapely.Polygon(shapely.get_exterior_ring(polygon)),
+                polygon,
                 force_north_pole=north,
                 force_south_pole=not north,
                 great_circle=False,

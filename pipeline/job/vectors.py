@@ -36,8 +36,6 @@ SUFFIXES = {
 pyogrio takes no driver by name. GDAL looks into a file for the driver, and a virtual layer, a text
 in XML, names any other file, whatever its own name: it has none of these first bytes.
 """
-
-
 MOST_BYTES = 2**28
 """Bytes of a GeoJSON file that are read."""
 

@@ -115,12 +115,17 @@ def merge(parts: Sequence[Part], traits: AnalystTraits) -> list[list[Part]]:
             if shared and shared > traits.same_object_overlap * least:
                 joined.append((a, b))
     joined += [(prompted, found) for prompted, (_, found) in pointed.items()]
+    return [[parts[at] for at in group] for group in connected(count, joined)]
+
+
+def connected(count: int, joined: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Returns the positions 0 to `count` in groups that pairs connect, each in rising order."""
     rows, cols = (list(column) for column in zip(*joined, strict=True)) if joined else ([], [])
     graph = coo_matrix((np.ones(len(rows), bool), (rows, cols)), shape=(count, count))
     _, group_of = connected_components(graph, directed=False)
-    groups: dict[int, list[Part]] = defaultdict(list)
-    for part, number in zip(parts, group_of.tolist(), strict=True):
-        groups[number].append(part)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for at, number in enumerate(group_of.tolist()):
+        groups[number].append(at)
     return list(groups.values())
 
 

@@ -13,13 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.lonlat import box_centre
 from earthgptx.pipeline.objects.measure import GroundedObject, measured
+from earthgptx.pipeline.objects.parts import connected
 from earthgptx.pipeline.planning.projection import to_lonlat
 
 SAME_ACROSS_ZONES = 0.3
@@ -76,19 +75,23 @@ def once_across_zones(
             continue
         one, two = ranked[keeper], ranked[other]
         may_go_on = one.part.cut or not inner[one.grid].covers(one.geometry)
-        if (may_go_on and _reaches_further(two, one, grids)) or merged.is_piece(other):
-            merged.joined.append((keeper, other))
+        if (may_go_on and _reaches_further(two, one, grids)) or other in merged.pieces:
+            merged.join(keeper, other)
         elif kept[other]:
             merged.take(keeper, other)
         else:
             merged.show(keeper, other, share)
     for a, b, _ in pairs:
-        if not (kept[a] or kept[b] or {a, b} & merged.known):
+        if not (kept[a] or kept[b] or merged.is_known(a) or merged.is_known(b)):
             kept[a] = True
             merged.take(a, b)
+    shown = merged.by_keeper()
     return [
-        _united([ranked[at] for at in group], [ranked[at] for at in merged.shown_with(group)])
-        for group in _groups(len(ranked), merged.joined)
+        _united(
+            [ranked[at] for at in group],
+            [ranked[other] for other in sorted(each for at in group for each in shown.get(at, ()))],
+        )
+        for group in connected(len(ranked), merged.joined)
         if any(kept[at] for at in group) and group[0] not in merged.taken
     ]
 
@@ -98,34 +101,38 @@ class _Merged:
 
     def __init__(self) -> None:
         self.joined: list[tuple[int, int]] = []
-        """Pieces of one object."""
+        self.pieces: set[int] = set()
+        """Objects that are a piece of a larger one, as `joined` says."""
         self.taken: dict[int, int] = {}
         """Objects that another one, which stays, is the same as."""
         self._shown: dict[int, tuple[float, int]] = {}
+        self._keepers: set[int] = set()
 
-    def is_piece(self, at: int) -> bool:
-        """Whether an object is a piece of another one."""
-        return any(at in pair for pair in self.joined)
+    def join(self, keeper: int, other: int) -> None:
+        """Notes that two objects are pieces of one."""
+        self.joined.append((keeper, other))
+        self.pieces |= {keeper, other}
 
     def take(self, keeper: int, other: int) -> None:
         """Notes that two objects are the same, and which one stays."""
         self.taken[other] = keeper
+        self._keepers.add(keeper)
 
     def show(self, keeper: int, other: int, share: float) -> None:
         """Notes what another grid shows of an object; of several objects, that of most share."""
         self._shown[other] = max(self._shown.get(other, (0.0, -1)), (share, keeper))
 
-    @property
-    def known(self) -> set[int]:
-        """All objects of which something is noted."""
-        joined = {at for pair in self.joined for at in pair}
-        return joined | self._shown.keys() | self.taken.keys() | set(self.taken.values())
+    def is_known(self, at: int) -> bool:
+        """Whether something is noted of an object."""
+        return at in self.pieces or at in self._shown or at in self.taken or at in self._keepers
 
-    def shown_with(self, group: Sequence[int]) -> list[int]:
-        """Returns what other grids show of the pieces of an object."""
-        pieces = {at for pair in self.joined for at in pair}
-        shown = {other: keeper for other, (_, keeper) in self._shown.items() if other not in pieces}
-        return sorted(other for other, keeper in (shown | self.taken).items() if keeper in group)
+    def by_keeper(self) -> dict[int, list[int]]:
+        """Returns what other grids show, by the object that it is, or is a piece of."""
+        shown = {at: keeper for at, (_, keeper) in self._shown.items() if at not in self.pieces}
+        found: dict[int, list[int]] = defaultdict(list)
+        for other, keeper in (shown | self.taken).items():
+            found[keeper].append(other)
+        return found
 
 
 def _reaches_further(other: GroundedObject, one: GroundedObject, grids: dict[str, Grid]) -> bool:
@@ -168,17 +175,6 @@ def _pairs(
         yield a, b, both / least if least else 0.0
 
 
-def _groups(count: int, joined: list[tuple[int, int]]) -> list[list[int]]:
-    """Returns the positions of the objects that are one, the lowest first."""
-    rows, cols = (list(each) for each in zip(*joined, strict=True)) if joined else ([], [])
-    graph = coo_matrix((np.ones(len(rows), bool), (rows, cols)), shape=(count, count))
-    _, group_of = connected_components(graph, directed=False)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for at, number in enumerate(group_of.tolist()):
-        groups[number].append(at)
-    return list(groups.values())
-
-
 def _united(pieces: Sequence[GroundedObject], shown: Sequence[GroundedObject]) -> GroundedObject:
     """Returns one object of pieces, of which the first gives score, id and caption.
 
@@ -187,6 +183,8 @@ def _united(pieces: Sequence[GroundedObject], shown: Sequence[GroundedObject]) -
         shown: what other grids show of them.
     """
     best, everything = pieces[0], (*pieces, *shown)
+    if len(everything) == 1:
+        return best
     prompt_ids = tuple(sorted({name for each in everything for name in each.part.prompt_ids}))
     caption = next((each.part.caption for each in everything if each.part.caption), "")
     united = replace(

@@ -32,8 +32,6 @@ from earthgptx.pipeline.errors import SourceError
 
 MAX_PIXELS = 2**36
 """Largest number of pixels in a file; larger files are refused before they are read."""
-
-
 MOST_STORED_BYTES = 2**28
 """Largest size of a block of pixels as a file stores them; GDAL decodes a block as a whole."""
 
@@ -94,8 +92,8 @@ def annotation_of(item: pystac.Item, band: Band) -> str | None:
     return next((key for key in band.annotations if key in item.assets), None)
 
 
-def assets_of(item: pystac.Item, profile: CollectionProfile) -> list[str]:
-    """Returns the keys of the assets that are read of an Item; the first band's is the first.
+def rasters_of(item: pystac.Item, profile: CollectionProfile) -> list[str]:
+    """Returns the keys of the rasters that are read of an Item; the first band's is the first.
 
     Raises:
         SourceError: the Item lacks one.
@@ -103,8 +101,17 @@ def assets_of(item: pystac.Item, profile: CollectionProfile) -> list[str]:
     keys = [pick_asset(item, band.assets) for band in profile.bands]
     if profile.mask:
         keys.append(pick_asset(item, profile.mask.assets))
-    keys += [key for band in profile.bands if (key := annotation_of(item, band))]
     return list(dict.fromkeys(keys))
+
+
+def assets_of(item: pystac.Item, profile: CollectionProfile) -> list[str]:
+    """Returns the keys of all assets that are read of an Item, the rasters first.
+
+    Raises:
+        SourceError: the Item lacks a raster.
+    """
+    annotations = [key for band in profile.bands if (key := annotation_of(item, band))]
+    return list(dict.fromkeys([*rasters_of(item, profile), *annotations]))
 
 
 @contextmanager

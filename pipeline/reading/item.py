@@ -72,7 +72,7 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
         key = pick_asset(item, band.assets)
         asset = raw[key]
         at = asset.indexes.index(band.index)
-        values, present = asset.values[at], asset.present[at]
+        values, present = asset.bands[at], asset.present[at]
         radiometry = radiometry_of(item, key, band, profile)
         annotation = annotation_of(item, band)
         if annotation:
@@ -98,24 +98,20 @@ class _Stored:
     indexes: tuple[int, ...]
     values: NDArray[Any]
     """(B, h, w), as stored."""
+    bands: tuple[NDArray[Any], ...]
+    """Views of `values`, (h, w) per band."""
     present: tuple[NDArray[np.bool_] | None, ...]
     """(h, w) per band: where it has data; None where all of it is data."""
 
 
 def _stacked(planes: list[NDArray[np.uint8]], raw: dict[str, _Stored]) -> NDArray[np.uint8]:
     """Returns the three channels as one array; as the one that was read, if they are its bands."""
-    if len(raw) == 1:
-        [asset] = raw.values()
-        own = [asset.values[number] for number in range(len(asset.values))]
-        if [_place(plane) for plane in planes] == [_place(band) for band in own]:
+    for asset in raw.values():
+        # What needs no scaling is handed through by `to_8bit`.
+        if [id(plane) for plane in planes] == [id(band) for band in asset.bands]:
             read: NDArray[np.uint8] = asset.values
             return read
     return np.stack(planes)
-
-
-def _place(array: NDArray[Any]) -> tuple[object, ...]:
-    """Returns where an array lies in memory, and how."""
-    return array.__array_interface__["data"], array.strides, array.dtype.str
 
 
 def _read_bands(grid: Grid, part: Window, source: SceneItem) -> dict[str, _Stored]:
@@ -135,7 +131,8 @@ def _read_bands(grid: Grid, part: Window, source: SceneItem) -> dict[str, _Store
         nodata = radiometry_of(item, key, bands[0], profile).nodata
         request = BandRequest(item, key, indexes, source.opening, profile.resampling, nodata)
         values, nodata = read_window(grid, part, request)
-        raw[key] = _Stored(indexes, values, tuple(_is_data(band, nodata) for band in values))
+        planes = tuple(values)
+        raw[key] = _Stored(indexes, values, planes, tuple(_is_data(one, nodata) for one in planes))
     return raw
 
 
