@@ -101,7 +101,15 @@ class Opening:
             raise CatalogError(
                 f"source.access.headers: the environment has no {', '.join(missing)}; set it"
             )
-        values = {header: os.environ[name] for header, name in access.headers.items()}
+        values = {header: os.environ[name].strip() for header, name in access.headers.items()}
+        odd = [
+            header for header, value in values.items() if not re.fullmatch(r"[\x20-\x7e]*", value)
+        ]
+        if odd:
+            raise CatalogError(
+                f"source.access.headers: what the environment has for {', '.join(odd)} is no value "
+                "of a header; it holds a line break or a character that is not ASCII"
+            )
         return cls(Reach(catalog, tuple(access.hosts), tuple(access.folders)), access, values)
 
     def address(self, asset: pystac.Asset) -> str:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -47,6 +47,7 @@ PROVIDERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("explorer.sandbox.dea.ga.gov.au", ("data.dea.ga.gov.au", "dea-public-data*")),
 )
 """Hosts of catalogs, and the hosts and buckets where they keep their imagery."""
+NAME_IT = "name it under source.access.hosts if you trust it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class Reach:
         if "::" in address or "/vsi" in unquote(address).lower():
             return "chained and virtual addresses are never opened"
         scheme = scheme_of(address)
+        if "%" in host_of(address):
+            return "a percent sign in a host hides what it is"
         if scheme == "file" and ("?" in address or "#" in address):
             return "parsers do not agree on what of a local path is a query"
         if scheme in ("", "file"):
@@ -102,9 +105,10 @@ class Reach:
         ):
             return ""
         if scheme in ("http", "https") and _is_private(host):
-            return f"{host} is a private address; name it under source.access.hosts if you trust it"
-        if self._is_local:
-            return ""  # the user's own file, which may point to any public place
+            return f"{host} is a private address; {NAME_IT}"
+        if self._is_local:  # the user's own file, which may point to any public place
+            inside = scheme in ("http", "https") and _resolves_to_private(host)
+            return f"{host} resolves to a private address; {NAME_IT}" if inside else ""
         return f"the catalog lives elsewhere; name {host} under source.access.hosts if you trust it"
 
     @property
@@ -167,10 +171,7 @@ def _matches(host: str, patterns: Iterable[str]) -> bool:
 
 
 def _is_private(host: str) -> bool:
-    """Whether a host is a private, local or link-local address, or a name without a domain.
-
-    A public name may still resolve to a private address: that is not looked up.
-    """
+    """Whether a host is a private, local or link-local address, or a name without a domain."""
     name = (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).rstrip(
         "."
     )
@@ -178,6 +179,37 @@ def _is_private(host: str) -> bool:
         # As resolvers read them: 127.1, 2130706433 and 0x7f.1 are addresses too.
         name = socket.inet_ntoa(socket.inet_aton(name))
     try:
-        return not ip_address(name).is_global
+        return _is_inside(name)
     except ValueError:
         return "." not in name or name.endswith((".internal", ".local", ".localhost"))
+
+
+def _resolves_to_private(host: str) -> bool:
+    """Whether a public name resolves to a private address.
+
+    A name that cannot be resolved does not: a proxy may know it. Whoever owns a name may have it
+    resolve to something else a moment later; that is not noticed.
+    """
+    name = host.partition(":")[0]
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    addresses = (str(where[0]).partition("%")[0] for *_, where in found)
+    return any(_is_inside(each) for each in addresses)
+
+
+_CARRIES = [ip_network(each) for each in ("64:ff9b::/96", "::/96", "2002::/16", "fec0::/10")]
+"""Addresses that may stand for one of another network: of IPv4, or of a site."""
+
+
+def _is_inside(address: str) -> bool:
+    """Whether an address is not of the public internet, or may stand for one that is not.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    found = ip_address(address)
+    return not found.is_global or any(
+        found in net for net in _CARRIES if net.version == found.version
+    )

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"<>]+")
 """Greedy: a secret may hold any character that is not blank; what follows it is lost with it."""
+_NO_SCHEME = re.compile(r"(?<=with url: )\S+")
+"""How urllib3 shows an address: without its scheme and host."""
 _QUERY = re.compile(r"(?<=[\w/.-])\?[^\s\"<>=?]*=[^\s\"<>]*")
 """A query whose address has lost its scheme, as in `Max retries exceeded with url: /a?sig=...`."""
 
@@ -26,6 +28,7 @@ def redacted(address: str) -> str:
 
 def redact(text: str) -> str:
     """Returns a text whose addresses are redacted."""
+    text = _NO_SCHEME.sub(lambda found: re.split(r"[?#;]", found[0], maxsplit=1)[0], text)
     return _QUERY.sub("", _ADDRESS.sub(lambda found: redacted(found[0]), text))
 
 

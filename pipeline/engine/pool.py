@@ -110,7 +110,7 @@ class ReplicaPool:
             plan: plan of the run.
             token: token of the run's lease.
         """
-        self._args = (plan, token)
+        self._args = (plan.for_replicas(), token)
         self._spare += self._hands.values()
         self._hands = {}
         # Ray's own restarts and retries are off: they cannot tell a tile that kills from bad luck.

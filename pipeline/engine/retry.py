@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.reading.assets import open_asset, rasters_of
+from earthgptx.pipeline.reading.assets import open_raster
 from earthgptx.pipeline.reading.item import SceneItem
 
 
@@ -23,10 +23,11 @@ def reachable(plan: Plan, keys: Iterable[BlockKey]) -> set[BlockKey]:
     """
     opens: dict[str, bool] = {}
 
-    def can_open(source: SceneItem) -> bool:
-        if source.item.id not in opens:
-            opens[source.item.id] = _opens(source)
-        return opens[source.item.id]
+    def can_open(scene_item: SceneItem) -> bool:
+        name = scene_item.source.name
+        if name not in opens:
+            opens[name] = _opens(scene_item)
+        return opens[name]
 
     return {key for key in keys if all(can_open(each) for each in _sources(plan, key))}
 
@@ -38,11 +39,11 @@ def _sources(plan: Plan, key: BlockKey) -> Iterator[SceneItem]:
         yield from plan.scene_items(other.grid, other.time, window)
 
 
-def _opens(source: SceneItem) -> bool:
+def _opens(scene_item: SceneItem) -> bool:
     """Whether all rasters that are read of an Item can be opened now."""
     try:
-        for key in rasters_of(source.item, source.profile):
-            with open_asset(source.item, key, source.opening):
+        for raster in scene_item.source.rasters:
+            with open_raster(raster, scene_item.opening):
                 pass
     except SourceError:
         return False

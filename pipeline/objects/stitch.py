@@ -98,7 +98,7 @@ def _item_of(plan: Plan, found: GroundedObject) -> str:
     prints = plan.footprints[found.grid]
     return next(
         (
-            plan.items[at].id
+            plan.sources[at].item
             for at in plan.slices[found.time].items
             if prints[at].intersects(middle)
         ),

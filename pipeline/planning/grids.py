@@ -25,7 +25,7 @@ from earthgptx.pipeline.job.lonlat import boxes, middle
 from earthgptx.pipeline.job.spec import GridSpec
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import parse_crs, project
-from earthgptx.pipeline.reading.assets import NativeGrid, utm_epsg
+from earthgptx.pipeline.reading.native import NativeGrid, utm_epsg
 
 REACH_DEG = 0.5
 """Margin in degrees around the Items' bounds, to which the AOI is clipped before it is projected: a

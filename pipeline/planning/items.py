@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 import pystac
@@ -27,7 +28,9 @@ from earthgptx.pipeline.errors import JobError, Outage, SourceError
 from earthgptx.pipeline.job.lonlat import bbox, crosses
 from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
-from earthgptx.pipeline.reading.assets import NativeGrid, assets_of, native_grid
+from earthgptx.pipeline.reading.assets import open_raster
+from earthgptx.pipeline.reading.native import NativeGrid, header_grid
+from earthgptx.pipeline.reading.sources import Source, source_of
 
 # A catalog may write anything anywhere.
 _ODD = (
@@ -44,10 +47,13 @@ _ODD = (
 )
 HEADERS = 8
 """Headers of files that are read at the same time."""
-GROUP = 64
-"""Items that a thread looks at in turn: handing over each of them would cost more."""
+TOLD = 64
+"""Items between two sentences about the progress."""
 SHOWN = 3
 """Refused Items that an error names."""
+
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -55,7 +61,8 @@ class UsableItems:
     """Items of a plan with what is known of each."""
 
     items: list[pystac.Item] = field(default_factory=list)
-    profiles: list[CollectionProfile] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    """What is read of each Item."""
     natives: list[NativeGrid] = field(default_factory=list)
     """Native grid of each Item's first band."""
     footprints: list[BaseGeometry] = field(default_factory=list)
@@ -91,8 +98,8 @@ def usable_items(
     """
     found = UsableItems()
     looked_at = _all(opening, items, profiles)
-    for number, (item, profile, seen) in enumerate(zip(items, profiles, looked_at, strict=True)):
-        if number % GROUP == 0:
+    for number, (item, seen) in enumerate(zip(items, looked_at, strict=True)):
+        if number % TOLD == 0:
             tell(f"planning: {number:,} of {len(items):,} items looked at")
         if isinstance(seen, str):
             found.refused[item.id] = seen
@@ -101,13 +108,13 @@ def usable_items(
             continue
         if seen.mended and not seen.footprint.intersects(aoi):
             continue
-        lean = _lean(item, seen.keys)
+        lean = _lean(item, seen.source)
         if seen.mended:
             lean.geometry = shapely.geometry.mapping(seen.footprint)
             lean.bbox = bbox(seen.footprint)
             found.mended.append(item.id)
         found.items.append(lean)
-        found.profiles.append(profile)
+        found.sources.append(seen.source)
         found.natives.append(seen.native)
         found.footprints.append(seen.footprint)
     if len(found.refused) > allowed or not found.items:
@@ -119,7 +126,7 @@ def usable_items(
 class _Seen:
     """What is known of an Item that can be used."""
 
-    keys: list[str]
+    source: Source
     native: NativeGrid
     footprint: BaseGeometry
     mended: bool
@@ -129,63 +136,94 @@ class _Seen:
 def _all(
     opening: Opening, items: Sequence[pystac.Item], profiles: Sequence[CollectionProfile]
 ) -> Iterator[_Seen | str]:
-    """Yields what is known of each Item; headers are read in parallel, in groups of Items."""
-    size = min(max(len(items) // HEADERS, 1), GROUP)
+    """Yields what is known of each Item, or why it cannot be used.
+
+    Only headers are read in parallel: at the rest, threads would take turns.
+
+    Raises:
+        Outage: a header that is needed cannot be read for now.
+    """
+    sources = [
+        _attempt(_source, item, profile, opening)
+        for item, profile in zip(items, profiles, strict=True)
+    ]
     ended = Event()
     outages: list[Outage] = []
 
-    def look(start: int) -> list[_Seen | str]:
-        group = slice(start, start + size)
-        found = []
-        for item, profile in zip(items[group], profiles[group], strict=True):
-            if ended.is_set():
-                break
-            try:
-                found.append(_look_at(opening, item, profile))
-            except Outage as error:
-                outages.append(error)
-                ended.set()
-        return found
+    def header(source: Source) -> NativeGrid | str:
+        if ended.is_set():
+            return "not looked at"
+        try:
+            return _attempt(_header, source, opening)
+        except Outage as error:
+            outages.append(error)
+            ended.set()
+            return str(error)
 
     with ThreadPoolExecutor(HEADERS) as pool:
+        read = {
+            at: pool.submit(header, source)
+            for at, source in enumerate(sources)
+            if isinstance(source, Source) and source.rasters[0].grid is None
+        }
         try:
-            for group in pool.map(look, range(0, len(items), size)):
+            for at, (item, source) in enumerate(zip(items, sources, strict=True)):
+                native = read[at].result() if at in read else None
                 if outages:
                     raise outages[0]
-                yield from group
+                if isinstance(source, str) or isinstance(native, str):
+                    yield source if isinstance(source, str) else str(native)
+                else:
+                    yield _attempt(_placed, item, source, native or source.rasters[0].grid)
         finally:
             ended.set()  # also if the user interrupts, or enough Items are refused
 
 
-def _look_at(opening: Opening, item: pystac.Item, profile: CollectionProfile) -> _Seen | str:
-    """Returns what is known of an Item, or why it cannot be used.
+def _attempt(step: Callable[..., Found], *args: Any) -> Found | str:
+    """Returns what a step returns, or why the Item cannot be used.
 
     Raises:
-        Outage: its header is needed and cannot be read for now.
+        Outage: the step fails for what may pass.
     """
     try:
-        start_of(item)
-        keys = assets_of(item, profile)
-        for key in keys:
-            opening.reach.check(opening.address(item.assets[key]))
-        native = native_grid(item, keys[0], opening, declared=not profile.radar_geometry)
-        given = _sound_footprint(item)
-        if given is not None and _middle(native).intersects(given.envelope):
-            return _Seen(keys, native, given, mended=False)
-        extent = to_lonlat(shapely.box(*native.bounds), native.crs.to_wkt())
-        if given is not None and extent.intersects(given):
-            return _Seen(keys, native, given, mended=False)
-        return _Seen(keys, native, extent, mended=True)
+        return step(*args)
     except _ODD as error:
         if isinstance(error, SourceError) and error.passing:
             raise Outage(str(error)) from error
         return redact(f"{error}") or type(error).__name__
 
 
-def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
+def _source(item: pystac.Item, profile: CollectionProfile, opening: Opening) -> Source:
+    """Returns what is read of an Item, if the job may open it."""
+    start_of(item)
+    source = source_of(item, profile, opening)
+    for document in source.documents:
+        opening.reach.check(document.href)
+    return source
+
+
+def _header(source: Source, opening: Opening) -> NativeGrid:
+    """Returns the grid of the first channel's raster by its header."""
+    first = source.rasters[0]
+    with open_raster(first, opening) as raster:
+        return header_grid(raster, first.where)
+
+
+def _placed(item: pystac.Item, source: Source, native: NativeGrid) -> _Seen:
+    """Returns an Item with its footprint: its own, unless it is odd or lies elsewhere."""
+    given = _sound_footprint(item)
+    if given is not None and _middle(native).intersects(given.envelope):
+        return _Seen(source, native, given, mended=False)
+    extent = to_lonlat(shapely.box(*native.bounds), native.crs.to_wkt())
+    if given is not None and extent.intersects(given):
+        return _Seen(source, native, given, mended=False)
+    return _Seen(source, native, extent, mended=True)
+
+
+def _lean(item: pystac.Item, source: Source) -> pystac.Item:
     """Returns an Item with only the assets that are read, and without links but its own.
 
-    Plans are sent to replicas and written beside results.
+    It is written beside the result.
     """
     lean = pystac.Item(
         item.id,
@@ -195,7 +233,7 @@ def _lean(item: pystac.Item, keys: Sequence[str]) -> pystac.Item:
         item.properties,
         stac_extensions=item.stac_extensions,
         collection=item.collection_id,
-        assets={key: item.assets[key] for key in keys},
+        assets={each.key: item.assets[each.key] for each in source.documents},
     )
     own = item.get_self_href()
     if own:
@@ -207,7 +245,7 @@ def _sound_footprint(item: pystac.Item) -> BaseGeometry | None:
     """Returns an Item's footprint; None if it is odd, and the extent of the asset should count.
 
     Odd is what is null, empty, no polygon, not in degrees, or crosses the antimeridian without
-    being cut there. One that lies apart from the asset is odd too, as `_look_at` finds.
+    being cut there. One that lies apart from the asset is odd too, as `_placed` finds.
     """
     try:
         given = shapely.make_valid(shapely.geometry.shape(item.geometry))

@@ -7,11 +7,12 @@ only changes how the job runs (replicas, URL of the output).
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.collections import modality_of, profile_of
-from earthgptx.catalogs.profiles import CollectionProfile, Modality
+from earthgptx.catalogs.profiles import Modality
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.search import parse_interval, search
 from earthgptx.model.interface.tile import AnalystTraits
@@ -39,11 +40,11 @@ from earthgptx.pipeline.planning.blocks import (
 from earthgptx.pipeline.planning.grids import Footprints, make_grids
 from earthgptx.pipeline.planning.items import usable_items
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
-from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.assets import assets_of, pick_asset
+from earthgptx.pipeline.planning.warnings import warnings_of
 from earthgptx.pipeline.reading.item import SceneItem
+from earthgptx.pipeline.reading.sources import Source
 
-ALGORITHM = "6"
+ALGORITHM = "7"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
 
 
@@ -54,10 +55,11 @@ class Plan:
     spec: JobSpec
     plan_id: str
     items: tuple[pystac.Item, ...]
+    """The Items, which are written beside the result; none of them in a replica."""
+    sources: tuple[Source, ...]
+    """What is read of each Item."""
     opening: Opening
     """What is needed to open the Items; no part of `plan_id`."""
-    profiles: tuple[CollectionProfile, ...]
-    """Profile of each Item."""
     modality: Modality
     traits: AnalystTraits
     slices: tuple[TimeSlice, ...]
@@ -100,9 +102,8 @@ class Plan:
         footprints = self.footprints[name]
         return [
             SceneItem(
-                item=self.items[at],
+                source=self.sources[at],
                 opening=self.opening,
-                profile=self.profiles[at],
                 footprint=footprints[at],
             )
             for at in self.slices[time].items
@@ -112,6 +113,10 @@ class Plan:
             and footprints[at].bounds[2] > west
             and footprints[at].bounds[3] > south
         ]
+
+    def for_replicas(self) -> Plan:
+        """Returns the plan as a replica needs it: with what is read of Items, and without them."""
+        return replace(self, items=())
 
     @cached_property
     def bytes_to_read(self) -> int:
@@ -126,7 +131,7 @@ class Plan:
             near = self.scene_items(key.grid, key.time, window)
             if not near:
                 continue
-            each = [_bytes_per_pixel(one) for one in near]
+            each = [one.source.pixel_bytes for one in near]
             share = sum(each) if self.spec.compose == "median" else max(each)
             total += window.shape[0] * window.shape[1] * share
         return int(total)
@@ -162,6 +167,27 @@ def plan(
         JobError: the job asks for something impossible.
         CatalogError: the search fails or finds no Items, or a collection's profile is unusable.
     """
+    with _collector_paused():
+        return _resolved(spec, items, tell)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pauses Python's garbage collector.
+
+    Thousands of Items are no garbage, but it would walk through them again and again: a quarter of
+    the time of a plan.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _resolved(spec: JobSpec, items: list[pystac.Item] | None, tell: Callable[[str], None]) -> Plan:
     aoi = read_aoi(spec.source.aoi)
     traits = find_analyst(spec.model).traits()
     _check_halo(spec, traits)
@@ -175,8 +201,8 @@ def plan(
         items, read_by, aoi, opening, allowed=spec.source.max_failed_items, tell=tell
     )
     tell(f"planning: grids of {len(usable.items):,} items")
-    items, profiles = usable.items, tuple(usable.profiles)
-    modality = modality_of(profiles)
+    items = usable.items
+    modality = modality_of(tuple(each.profile for each in usable.sources))
     slices = time_slices(items, spec.slices, spec.compose)
     grids, footprints = make_grids(spec.grid, aoi, usable.natives, usable.footprints)
     blocks, tile_count = find_blocks(grids, footprints, slices)
@@ -196,8 +222,8 @@ def plan(
         spec=spec,
         plan_id="",
         items=tuple(items),
+        sources=tuple(usable.sources),
         opening=opening,
-        profiles=profiles,
         modality=modality,
         traits=traits,
         slices=slices,
@@ -216,14 +242,19 @@ def plan(
 
 def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any]:
     """Returns everything that changes a result, by part, so that plans can be compared."""
-    unlike = {id(each): each for each in plan.profiles}  # thousands of Items share a few profiles
+    # Thousands of Items share a few profiles.
+    unlike = {id(each.profile): each.profile for each in plan.sources}
     dumped = {name: each.model_dump(mode="json") for name, each in unlike.items()}
     return {
         "items": [
-            [item.collection_id, item.id, _hrefs(item, profile), _values(item, profile)]
-            for item, profile in zip(plan.items, plan.profiles, strict=True)
+            [each.collection, each.item, _hrefs(each), _values(each), _declared(each)]
+            for each in plan.sources
         ],
-        "profiles": [dumped[id(profile)] for profile in plan.profiles],
+        "grids": [
+            [name, grid.crs, list(grid.transform), list(grid.shape)]
+            for name, grid in plan.grids.items()
+        ],
+        "profiles": [dumped[id(each.profile)] for each in plan.sources],
         "aoi": shapely.to_wkb(shapely.normalize(aoi), hex=True),
         "grid": plan.spec.grid.model_dump(mode="json"),
         "slices": plan.spec.slices,
@@ -235,48 +266,25 @@ def identity(plan: Plan, prompt_digest: str, aoi: BaseGeometry) -> dict[str, Any
     }
 
 
-SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
-"""Bytes of a value by the digits at the end of its data type."""
-
-
-def _bytes_per_pixel(source: SceneItem) -> int:
-    """Returns the bytes that the bands and the mask of an Item take for a pixel of the grid."""
-    item, profile = source.item, source.profile
-    keys = {(pick_asset(item, band.assets), band.index) for band in profile.bands}
-    total = sum(_size(item.assets[key], index, profile) for key, index in keys)
-    return total + (profile.mask is not None)
-
-
-def _size(asset: pystac.Asset, index: int, profile: CollectionProfile) -> int:
-    """Returns the bytes of a value: as declared, else a guess by the profile."""
-    for name in ("bands", "raster:bands"):
-        listed = asset.extra_fields.get(name)
-        if (
-            isinstance(listed, list)
-            and len(listed) >= index
-            and isinstance(listed[index - 1], dict)
-        ):
-            digits = re.search(r"(\d+)$", str(listed[index - 1].get("data_type", "")))
-            if digits and digits[1] in SIZES:
-                return SIZES[digits[1]]
-    band = profile.bands[0]
-    if band.decibels == "power":
-        return 4
-    return 1 if (band.low, band.high, band.scale) == (0, 255, 1) else 2
-
-
 def _plan_id(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _hrefs(item: pystac.Item, profile: CollectionProfile) -> list[str]:
-    """Returns the unsigned addresses of the assets that a profile reads."""
-    return sorted({redacted(item.assets[key].href) for key in assets_of(item, profile)})
+def _hrefs(source: Source) -> list[str]:
+    """Returns the redacted addresses of the files that are read of an Item."""
+    return sorted({redacted(each.href) for each in source.documents})
 
 
-def _values(item: pystac.Item, profile: CollectionProfile) -> list[list[float | None]]:
-    """Returns what an Item declares about the values of the bands that a profile reads."""
-    return [[each.scale, each.offset, each.nodata] for each in radiometries(item, profile)]
+def _values(source: Source) -> list[list[float | None]]:
+    """Returns how the stored values of the channels become physical ones."""
+    found = (each.radiometry for each in source.channels)
+    return [[each.scale, each.offset, each.nodata] for each in found]
+
+
+def _declared(source: Source) -> list[list[float]]:
+    """Returns the grids that an Item declares: they decide whether a file is taken for its own."""
+    grids = (raster.grid for raster in source.rasters)
+    return [[*grid.transform[:6], *grid.shape] for grid in grids if grid]
 
 
 def _read_assets(spec: JobSpec) -> set[str]:

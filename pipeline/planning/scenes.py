@@ -75,10 +75,7 @@ def open_scene(job: JobSpec | Plan, slice: int = 0, *, grid: str | None = None) 
         data,
         coords={"band": list(BANDS), "y": y, "x": x},
         attrs={
-            "items": [
-                f"{made.items[at].collection_id}/{made.items[at].id}"
-                for at in made.slices[slice].items
-            ],
+            "items": [made.sources[at].name for at in made.slices[slice].items],
             "time": made.slices[slice].start.isoformat(),
             "modality": made.modality,
             "warnings": list(made.warnings),
@@ -110,8 +107,8 @@ def _read(made: Plan, name: str, time: int, window: Window) -> dict[str, np.ndar
 
 def _numbered(made: Plan, name: str, time: int, window: Window, source: np.ndarray) -> np.ndarray:
     """Turns positions among the Items of a window into positions in the time slice."""
-    near = [id(each.item) for each in made.scene_items(name, time, window)]
-    everyone = [id(made.items[at]) for at in made.slices[time].items]
+    near = [id(each.source) for each in made.scene_items(name, time, window)]
+    everyone = [id(made.sources[at]) for at in made.slices[time].items]
     table = np.array([*(everyone.index(each) for each in near), -1], np.int16)
     return table[source]
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-import pystac
-
-from earthgptx.catalogs.profiles import CollectionProfile
-from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
 from earthgptx.pipeline.planning.grids import pixel_side
 from earthgptx.pipeline.planning.items import UsableItems
-from earthgptx.pipeline.reading.assets import annotation_of, pick_asset
 
 
 def warnings_of(usable: UsableItems) -> tuple[str, ...]:
@@ -27,24 +22,14 @@ def warnings_of(usable: UsableItems) -> tuple[str, ...]:
         concerned[f"pixels of several sizes ({said}); grid.resolution chooses one"] += [
             item.id for item in usable.items
         ]
-    for item, profile in zip(usable.items, usable.profiles, strict=True):
-        if any(band.annotations and not annotation_of(item, band) for band in profile.bands):
+    for source in usable.sources:
+        if any(each.band.annotations and not each.annotation for each in source.channels):
             why = "it has no calibration annotation; a usual gain is taken, decibels are not exact"
-            concerned[why].append(item.id)
-        doubts = {each.doubt for each in radiometries(item, profile) if each.doubt}
-        for doubt in doubts:
-            concerned[doubt].append(item.id)
+            concerned[why].append(source.item)
+        for doubt in {each.radiometry.doubt for each in source.channels} - {""}:
+            concerned[doubt].append(source.item)
     count = len(usable.items) + len(usable.refused)
     return tuple(
         f"{len(ids)} of {count} items, such as {ids[0]}: {doubt}"
         for doubt, ids in sorted(concerned.items())
     )
-
-
-def radiometries(item: pystac.Item, profile: CollectionProfile) -> list[Radiometry]:
-    """Returns the radiometry of each band of the profile; of those whose asset an Item has."""
-    return [
-        radiometry_of(item, pick_asset(item, band.assets), band, profile)
-        for band in profile.bands
-        if any(key in item.assets for key in band.assets)
-    ]

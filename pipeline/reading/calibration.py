@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import pystac
 import rasterio
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
@@ -22,11 +21,11 @@ from rasterio.warp import reproject
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import AddressRefused, CatalogDown, CatalogError
-from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import FsspecIO
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import open_asset
+from earthgptx.pipeline.reading.assets import open_raster
+from earthgptx.pipeline.reading.sources import Document, Raster
 from earthgptx.pipeline.reading.warping import CELL_PX, cached_crs, cells
 
 STEP_PX = 32
@@ -121,38 +120,36 @@ def _numbers(vector: ET.Element, name: str) -> NDArray[np.float64]:
 
 
 def gain(
-    grid: Grid, part: Window, item: pystac.Item, key: str, annotation: str, opening: Opening
+    grid: Grid, part: Window, source: Raster, annotation: Document, opening: Opening
 ) -> NDArray[np.float32]:
     """Returns A on a window of the grid, (h, w); NaN outside the scene.
 
     Args:
         grid: target grid.
         part: window of the target grid.
-        item: Item of the scene.
-        key: key of the asset that A calibrates.
-        annotation: key of its calibration annotation.
+        source: the raster that A calibrates.
+        annotation: its calibration annotation.
         opening: what is needed to open both.
 
     Raises:
         SourceError: the annotation cannot be read, or is not that of the asset.
     """
-    where = f"asset {annotation} of item {item.id} ({redacted(item.assets[annotation].href)})"
-    gains = _read(item.assets[annotation], where, opening)
-    with open_asset(item, key, opening) as raster:
+    gains = _read(annotation, opening)
+    with open_raster(source, opening) as raster:
         points, crs = raster.gcps
         if not points or raster.crs is not None:
             raise SourceError(
-                f"asset {key} of item {item.id} does not lie as the sensor saw it (it has no "
-                f"ground control points), so its calibration annotation cannot be placed; take "
-                "`calibration` out of its bands under source.profiles"
+                f"{source.where} does not lie as the sensor saw it (it has no ground control "
+                "points), so its calibration annotation cannot be placed; take `calibration` out "
+                "of its bands under source.profiles"
             )
         shape = raster.shape
-        if not gains.fits(shape) or gains.polarisation not in ("", key.upper()):
+        if not gains.fits(shape) or gains.polarisation not in ("", source.key.upper()):
             raise SourceError(
-                f"{where} is not that of asset {key}, which has {shape[0]} lines and {shape[1]} "
-                f"columns: its lines are {gains.lines[0]:.0f} to {gains.lines[-1]:.0f}, "
-                f"its columns {gains.pixels[0]:.0f} to {gains.pixels[-1]:.0f}, its polarisation "
-                f"'{gains.polarisation}'; mend the catalog"
+                f"{annotation.where} is not that of asset {source.key}, which has {shape[0]} lines "
+                f"and {shape[1]} columns: its lines are {gains.lines[0]:.0f} to "
+                f"{gains.lines[-1]:.0f}, its columns {gains.pixels[0]:.0f} to "
+                f"{gains.pixels[-1]:.0f}, its polarisation '{gains.polarisation}'; mend the catalog"
             )
     # One coarse pixel more on every side, so that the scene's border is interpolated too.
     rows, cols = (((np.arange(-1, side // STEP_PX + 2) + 0.5) * STEP_PX - 0.5) for side in shape)
@@ -188,9 +185,9 @@ def _warped(
     return warped
 
 
-def _read(asset: pystac.Asset, where: str, opening: Opening) -> Gains:
+def _read(annotation: Document, opening: Opening) -> Gains:
     """Returns the table of an annotation; read once per process."""
-    address = opening.address(asset)
+    address, where = annotation.href, annotation.where
     with _guard:
         known = _tables.get(address)
     if known is not None:

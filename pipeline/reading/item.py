@@ -6,29 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pystac
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
-from earthgptx.catalogs.profiles import Band, CollectionProfile, Mask
-from earthgptx.catalogs.radiometry import Radiometry, radiometry_of
+from earthgptx.catalogs.profiles import Mask
+from earthgptx.catalogs.radiometry import Radiometry
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import annotation_of, pick_asset
 from earthgptx.pipeline.reading.calibration import gain
 from earthgptx.pipeline.reading.scaling import to_8bit
+from earthgptx.pipeline.reading.sources import Channel, Raster, Source
 from earthgptx.pipeline.reading.warping import BandRequest
 from earthgptx.pipeline.reading.window import ALIGNED_PX, read_window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneItem:
-    """An Item, with its profile and footprint, and what is needed to open it."""
+    """What is read of an Item of a scene, where, and what is needed to open it."""
 
-    item: pystac.Item
+    source: Source
     opening: Opening
-    profile: CollectionProfile
     footprint: BaseGeometry
     """Footprint in the CRS of the grid."""
 
@@ -46,40 +44,38 @@ class ItemPixels:
     """(h, w). True where the Item's mask flags cloud or shadow; None if it has no mask."""
 
 
-def read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
+def read_item(grid: Grid, part: Window, scene_item: SceneItem) -> ItemPixels:
     """Reads a window inside the bounds of an Item.
 
     Raises:
         SourceError: it cannot be read, or its values are none that can be scaled.
     """
     try:
-        return _read_item(grid, part, source)
+        return _read_item(grid, part, scene_item)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # A file or an Item may be odd in any way; that breaks its own ground only.
         raise SourceError(
-            f"item {source.item.id} cannot be read as its collection's profile says "
+            f"item {scene_item.source.item} cannot be read as its collection's profile says "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
-def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
-    item, profile = source.item, source.profile
-    raw = _read_bands(grid, part, source)
+def _read_item(grid: Grid, part: Window, scene_item: SceneItem) -> ItemPixels:
+    source, opening = scene_item.source, scene_item.opening
+    raw = _read_bands(grid, part, scene_item)
     planes: list[NDArray[np.uint8]] = []
     gains: dict[str, NDArray[np.float32]] = {}
     valid: NDArray[np.bool_] | None = None
-    for band in profile.bands:
-        key = pick_asset(item, band.assets)
-        asset = raw[key]
-        at = asset.indexes.index(band.index)
+    for channel in source.channels:
+        asset, annotation = raw[channel.raster.key], channel.annotation
+        at = asset.indexes.index(channel.band.index)
         values, present = asset.bands[at], asset.present[at]
-        radiometry = radiometry_of(item, key, band, profile)
-        annotation = annotation_of(item, band)
+        radiometry = channel.radiometry
         if annotation:
-            if annotation not in gains:
-                gains[annotation] = gain(grid, part, item, key, annotation, source.opening)
-            values, radiometry = values / gains[annotation], Radiometry()
-        planes.append(to_8bit(values, band, radiometry))
+            if annotation.key not in gains:
+                gains[annotation.key] = gain(grid, part, channel.raster, annotation, opening)
+            values, radiometry = values / gains[annotation.key], Radiometry()
+        planes.append(to_8bit(values, channel.band, radiometry))
         if present is not None:
             valid = present if valid is None else valid & present
     channels = _stacked(planes, raw)
@@ -87,7 +83,7 @@ def _read_item(grid: Grid, part: Window, source: SceneItem) -> ItemPixels:
         valid = np.ones(part.shape, bool)
     else:
         channels[:, ~valid] = 0
-    hidden = _hidden(grid, part, source, profile.mask) if profile.mask else None
+    hidden = _hidden(grid, part, *source.mask, opening) if source.mask else None
     return ItemPixels(part, channels, valid, hidden)
 
 
@@ -114,22 +110,26 @@ def _stacked(planes: list[NDArray[np.uint8]], raw: dict[str, _Stored]) -> NDArra
     return np.stack(planes)
 
 
-def _read_bands(grid: Grid, part: Window, source: SceneItem) -> dict[str, _Stored]:
+def _read_bands(grid: Grid, part: Window, scene_item: SceneItem) -> dict[str, _Stored]:
     """Returns the bands that a profile reads, by asset key.
 
     Reads the bands of one asset together, and a band that serves several channels only once.
     """
-    item, profile = source.item, source.profile
-    wanted: dict[str, list[Band]] = {}
-    for band in profile.bands:
-        bands = wanted.setdefault(pick_asset(item, band.assets), [])
-        if band.index not in [other.index for other in bands]:
-            bands.append(band)
+    wanted: dict[str, list[Channel]] = {}
+    for channel in scene_item.source.channels:
+        channels = wanted.setdefault(channel.raster.key, [])
+        if channel.band.index not in [other.band.index for other in channels]:
+            channels.append(channel)
     raw = {}
-    for key, bands in wanted.items():
-        indexes = tuple(band.index for band in bands)
-        nodata = radiometry_of(item, key, bands[0], profile).nodata
-        request = BandRequest(item, key, indexes, source.opening, profile.resampling, nodata)
+    for key, channels in wanted.items():
+        indexes = tuple(channel.band.index for channel in channels)
+        request = BandRequest(
+            channels[0].raster,
+            indexes,
+            scene_item.opening,
+            scene_item.source.profile.resampling,
+            channels[0].radiometry.nodata,
+        )
         values, nodata = read_window(grid, part, request)
         planes = tuple(values)
         raw[key] = _Stored(indexes, values, planes, tuple(_is_data(one, nodata) for one in planes))
@@ -144,10 +144,11 @@ def _is_data(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | 
     return values != nodata if finite is None else finite & (values != nodata)
 
 
-def _hidden(grid: Grid, part: Window, source: SceneItem, mask: Mask) -> NDArray[np.bool_]:
+def _hidden(
+    grid: Grid, part: Window, raster: Raster, mask: Mask, opening: Opening
+) -> NDArray[np.bool_]:
     """Returns where an Item's mask flags cloud or shadow, (h, w) bool."""
-    key = pick_asset(source.item, mask.assets)
-    request = BandRequest(source.item, key, (1,), source.opening, "nearest")
+    request = BandRequest(raster, (1,), opening, "nearest")
     values, _ = read_window(grid, part, request)
     flags = np.nan_to_num(values[0], nan=0).astype(np.int64)
     hidden = np.isin(flags, mask.values)

@@ -141,14 +141,14 @@ def _median_scene(grid: Grid, window: Window, items: list[SceneItem], *, patient
 
     def read(part: Window, scene_item: SceneItem) -> ItemPixels | None:
         nonlocal unreachable
-        if scene_item.item.id in errors:
+        if scene_item.source.name in errors:
             return None  # asked once
         try:
             return read_item(grid, part, scene_item)
         except SourceError as error:
             if patient and error.passing:
                 raise
-            errors[scene_item.item.id] = str(error)
+            errors[scene_item.source.name] = str(error)
             unreachable |= error.unreachable
             broken[...] |= inside(scene_item.footprint, grid, window)
             return None

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pystac
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from rasterio.windows import Window as RasterWindow
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import header_grid
+from earthgptx.pipeline.reading.native import header_grid
+from earthgptx.pipeline.reading.sources import Raster
 
 CELL_PX = 512
 TOLERANCE_PX = 0.02
@@ -41,9 +41,7 @@ MESH_PX = 32
 class BandRequest:
     """Which bands of an asset are read, and how."""
 
-    item: pystac.Item
-    key: str
-    """Of the asset."""
+    raster: Raster
     indexes: tuple[int, ...]
     """Numbers of the bands, from 1."""
     opening: Opening
@@ -51,11 +49,6 @@ class BandRequest:
     """rasterio's name of the method, used if pixels are warped."""
     nodata: float | None = None
     """Value that replaces the file's nodata value; None to use the file's."""
-
-    @property
-    def asset(self) -> pystac.Asset:
-        """The asset."""
-        return self.item.assets[self.key]
 
 
 @lru_cache(maxsize=64)
@@ -82,7 +75,7 @@ def warp(
     warped = {}
     wanted = [cell for row in cells(part) for cell in row]
     if raster.crs is None:
-        native = header_grid(raster, request.item, request.key)
+        native = header_grid(raster, request.raster.where)
         points, crs = raster.gcps
         scale = min(native.transform.a / abs(grid.transform[0]), 1.0)
         source = _Source(rasterio.band(raster, list(request.indexes)), crs, points, None)

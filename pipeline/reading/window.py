@@ -12,7 +12,8 @@ from rasterio.windows import Window as RasterWindow
 
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.reading.assets import NativeGrid, open_asset
+from earthgptx.pipeline.reading.assets import open_raster
+from earthgptx.pipeline.reading.native import NativeGrid
 from earthgptx.pipeline.reading.warping import BandRequest, cached_crs, step_ratio, warp
 
 ALIGNED_PX = 0.01
@@ -37,11 +38,11 @@ def read_window(
     Raises:
         SourceError: the asset cannot be read, or lacks one of the bands.
     """
-    with open_asset(request.item, request.key, request.opening) as raster:
+    with open_raster(request.raster, request.opening) as raster:
         if max(request.indexes) > raster.count:
             raise SourceError(
-                f"asset {request.key} of item {request.item.id} has {raster.count} bands, its "
-                f"collection's profile reads band {max(request.indexes)}; mend source.profiles"
+                f"{request.raster.where} has {raster.count} bands, its collection's profile reads "
+                f"band {max(request.indexes)}; mend source.profiles"
             )
         if request.nodata is None and raster.nodata is not None:
             request = replace(request, nodata=float(raster.nodata))
@@ -54,7 +55,7 @@ def read_window(
             level = None
         if level is None:
             return warp(grid, part, request, raster)
-    with open_asset(request.item, request.key, request.opening, level) as raster:
+    with open_raster(request.raster, request.opening, level) as raster:
         return warp(grid, part, request, raster)
 
 

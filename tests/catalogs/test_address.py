@@ -1,6 +1,7 @@
 """Which addresses a job opens, and what of them is ever shown."""
 
 import json
+import socket
 from pathlib import Path
 
 import pystac
@@ -75,6 +76,7 @@ def test_what_a_catalog_vouches_for_is_opened(reach: Reach, address: str) -> Non
         (LOCAL, "https:evil.org/a.tif", "names no host"),
         (LOCAL, "http://2130706433/a", "private address"),
         (LOCAL, "http://127.1/a", "private address"),
+        (LOCAL, "http://%31%32%37.0.0.1:80/a", "percent sign"),
         (LOCAL, "http://0x7f.1/a", "private address"),
         (LOCAL, "http://localhost./a", "private address"),
         (LOCAL, "http://metadata/a", "private address"),
@@ -95,6 +97,30 @@ def test_what_it_does_not_vouch_for_is_refused(reach: Reach, address: str, why: 
     with pytest.raises(AddressRefused, match="is not opened") as refused:
         reach.check(address)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "found", ["10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "64:ff9b::a9fe:a9fe"]
+)
+def test_a_public_name_that_resolves_to_a_private_address_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    known = {"inside.example.org": found, "outside.example.org": "93.184.216.34"}
+
+    def resolve(name: str, *_: object, **__: object) -> list[object]:
+        if name not in known:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, 1, 6, "", (known[name], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    reach = Reach(f"/data/{found}/catalog.json")
+    with pytest.raises(AddressRefused, match=r"resolves to a private address; name it under"):
+        reach.check("https://inside.example.org:8443/a.tif")
+    reach.check("https://outside.example.org/a.tif")
+    reach.check("https://unknown.example.org/a.tif")
+    Reach(f"/data/{found}/catalog.json", hosts=("inside.example.org",)).check(
+        "https://inside.example.org/a.tif"
+    )
 
 
 def test_a_link_out_of_the_folder_is_followed_to_its_end(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from earthgptx.catalogs.collections import profile_of
 from earthgptx.catalogs.errors import AddressRefused, UnknownCollection
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.planning.items import UsableItems
-from earthgptx.pipeline.planning.warnings import radiometries, warnings_of
-from earthgptx.pipeline.reading.assets import assets_of, pick_asset
+from earthgptx.pipeline.planning.warnings import warnings_of
+from earthgptx.pipeline.reading.sources import source_of
 from tests.catalogs.recorded import recorded_item
 
+ANYWHERE = Opening.of("https://example.org", Access())
 Values = tuple[float, float, float | None]
 READ: list[tuple[str, list[str], Values, str]] = [
     ("earth-search sentinel-2-l2a", ["red", "green", "blue"], (1e-4, 0.0, 0), ""),
@@ -46,11 +47,11 @@ def test_what_of_an_item_is_read_and_how(
     data: Path, name: str, assets: list[str], values: Values, doubt: str
 ) -> None:
     item = recorded_item(data, name)
-    profile = profile_of(item.collection_id or "")
-    assert [pick_asset(item, band.assets) for band in profile.bands] == assets
-    first = radiometries(item, profile)[0]
+    source = source_of(item, profile_of(item.collection_id or ""), ANYWHERE)
+    assert [each.raster.key for each in source.channels] == assets
+    first = source.channels[0].radiometry
     assert (first.scale, first.offset, first.nodata) == values
-    warnings = warnings_of(UsableItems([item], [profile]))
+    warnings = warnings_of(UsableItems([item], [source]))
     assert doubt in " ".join(warnings)
     assert bool(doubt) == bool(warnings)
 
@@ -58,16 +59,16 @@ def test_what_of_an_item_is_read_and_how(
 def test_a_thermal_band_is_in_kelvin(data: Path) -> None:
     item = recorded_item(data, "planetary-computer landsat-c2-l2")
     thermal = profile_of("landsat-c2-l2", {"landsat-c2-l2": "landsat-c2-l2-thermal"})
-    assert pick_asset(item, thermal.bands[0].assets) == "lwir11"
-    assert (radiometries(item, thermal)[0].scale, thermal.bands[0].low) == (0.00341802, 260)
+    first = source_of(item, thermal, ANYWHERE).channels[0]
+    assert first.raster.key == "lwir11"
+    assert (first.radiometry.scale, first.band.low) == (0.00341802, 260)
 
 
 def test_radar_of_one_polarisation_is_refused_with_what_it_has(data: Path) -> None:
     item = recorded_item(data, "earth-search sentinel-1-grd")
     profile = profile_of("sentinel-1-grd")
     with pytest.raises(SourceError, match="no asset vv.*hh.*source.profiles"):
-        pick_asset(item, profile.bands[0].assets)
-    assert "no calibration annotation" in warnings_of(UsableItems([item], [profile]))[0]
+        source_of(item, profile, ANYWHERE)
 
 
 @pytest.mark.parametrize("collection", ["cop-dem-glo-30", "cop-dem-glo-90", "nasadem-dem"])
@@ -162,11 +163,11 @@ def test_an_item_written_in_the_shape_of_a_catalog_is_read_or_says_what_to_set(
     catalog: str, collection: str, assets: dict[str, dict[str, Any]], values: Values, refused: str
 ) -> None:
     item = written(collection, {key: dict(fields) for key, fields in assets.items()})
-    profile = profile_of(collection)
-    first = radiometries(item, profile)[0]
-    assert (first.scale, first.offset, first.nodata) == values
     opening = Opening.of(catalog, Access())
-    addresses = [opening.address(item.assets[key]) for key in assets_of(item, profile)]
+    source = source_of(item, profile_of(collection), opening)
+    first = source.channels[0].radiometry
+    assert (first.scale, first.offset, first.nodata) == values
+    addresses = [document.href for document in source.documents]
     assert len(addresses) == 4
     for address in addresses:
         if refused:

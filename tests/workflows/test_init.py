@@ -41,7 +41,7 @@ def test_a_drone_image_becomes_a_catalog_and_a_plan(tmp_path: Path, dtype: str) 
     made = plan(JobSpec.from_yaml(job))
     [grid] = made.grids.values()
     assert (grid.crs, grid.shape) == ("EPSG:32631", (96, 128))
-    [profile] = made.profiles
+    profile = made.sources[0].profile
     assert [band.index for band in profile.bands] == [1, 2, 3]
     low, high = profile.bands[0].low, profile.bands[0].high
     assert (low, high) == (0, 255) if dtype == "uint8" else 0 < low < 200 < 3800 < high < 4000

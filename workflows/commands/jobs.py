@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
-RAY_S = 7.0
-"""Seconds that a run needs to start Ray and the processes of its replicas."""
 
 
 class Origin(StrEnum):
@@ -192,7 +190,6 @@ def plan(job: JobFile, as_json: AsJson = False) -> None:
 
 def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
     """Returns the figures of a plan, ready for JSON."""
-    replicas = min(made.spec.engine.most, len(made.blocks))
     prompts: int | str = made.spec.prompts.origin
     if made.spec.prompts.is_file:
         prompts = sum(len(found) for found in made.prompts.values())
@@ -218,8 +215,8 @@ def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
         "bytes_to_read": made.bytes_to_read,
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(speed.tile_s, 4),
-        "start_seconds": round(speed.load_s + RAY_S, 1),
-        "seconds": round(speed.load_s + RAY_S + speed.tile_s * made.tile_count / replicas, 1),
+        "start_seconds": round(speed.start_s, 1),
+        "seconds": round(speed.seconds(made), 1),
     }
 
 

@@ -22,7 +22,9 @@ def read_bytes(made: Plan) -> int:
     def counted(*args: Any) -> Any:
         nonlocal total
         values, nodata = read_window(*args)
-        with rasterio.open(args[2].asset.href) as raster:  # warped values are wider than the file's
+        with rasterio.open(
+            args[2].raster.href
+        ) as raster:  # warped values are wider than the file's
             total += values.size * np.dtype(raster.dtypes[0]).itemsize
         return values, nodata
 

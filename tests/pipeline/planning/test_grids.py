@@ -13,7 +13,7 @@ from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.spec import GridSpec
 from earthgptx.pipeline.planning.grids import make_grids, utm_zone
 from earthgptx.pipeline.planning.projection import ground_metres
-from earthgptx.pipeline.reading.assets import NativeGrid
+from earthgptx.pipeline.reading.native import NativeGrid
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,22 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import pystac
 import pytest
 import rasterio
 
 from earthgptx.catalogs.access import Access, Opening
 from earthgptx.pipeline.errors import SourceError
-from earthgptx.pipeline.reading.assets import open_asset
+from earthgptx.pipeline.reading.assets import open_raster
+from earthgptx.pipeline.reading.sources import Raster
 
 
-def sparse(path: Path, **how: Any) -> tuple[pystac.Item, Opening]:
+def sparse(path: Path, **how: Any) -> tuple[Raster, Opening]:
     """A file of a few kilobytes whose header claims more."""
     how = {"width": 30_000, "height": 30_000, "count": 1, "dtype": "uint16"} | how
     with rasterio.open(path, "w", driver="GTiff", sparse_ok=True, compress="deflate", **how):
         pass
-    item = pystac.Item("a", None, None, pystac.utils.str_to_datetime("2026-01-01"), {})
-    item.add_asset("image", pystac.Asset(str(path)))
     opening = Opening.of("https://example.org", Access(folders=(str(path.parent),)))
-    return item, opening
+    return Raster("a", "image", str(path)), opening
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -44,9 +42,9 @@ def sparse(path: Path, **how: Any) -> tuple[pystac.Item, Opening]:
 def test_a_header_that_asks_for_too_much_is_refused(
     tmp_path: Path, how: dict[str, Any], reason: str
 ) -> None:
-    item, opening = sparse(tmp_path / "a.tif", **how)
+    source, opening = sparse(tmp_path / "a.tif", **how)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(SourceError, match=reason), open_asset(item, "image", opening):
+    with pytest.raises(SourceError, match=reason), open_raster(source, opening):
         pass
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 64 * 1024, "in KiB"
@@ -55,6 +53,6 @@ def test_a_header_that_asks_for_too_much_is_refused(
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("how", [{}, {"tiled": True}, {"blockysize": 4000}])
 def test_what_imagery_is_like_is_opened(tmp_path: Path, how: dict[str, Any]) -> None:
-    item, opening = sparse(tmp_path / "a.tif", **how)
-    with open_asset(item, "image", opening) as raster:
+    source, opening = sparse(tmp_path / "a.tif", **how)
+    with open_raster(source, opening) as raster:
         assert raster.shape == (30_000, 30_000)

@@ -16,6 +16,7 @@ from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.calibration import gain, gains_of
 from earthgptx.pipeline.reading.scene import Scene, read_scene
+from earthgptx.pipeline.reading.sources import Document, Raster
 from tests.archive import real_job
 
 
@@ -109,11 +110,13 @@ def test_a_scene_is_sigma0_by_its_own_annotation(data: Path, tmp_path: Path) -> 
     assert not made.warnings
     [grid] = made.grids.values()
     raw, points = raw_of(made)
-    found = gain(grid, grid.window, made.items[0], "vv", "schema-calibration-vv", made.opening)
+    channel = made.sources[0].channels[0]
+    assert channel.annotation
+    found = gain(grid, grid.window, channel.raster, channel.annotation, made.opening)
     scene = whole(made)
     assert not scene.errors
     to_grid = pyproj.Transformer.from_crs("OGC:CRS84", grid.crs, always_xy=True)
-    band = made.profiles[0].bands[0]
+    band = channel.band
     checked, pairs = 0, []
     for point in points:
         row, col = int(point.row), int(point.col)
@@ -176,16 +179,19 @@ def test_pixels_on_the_ground_are_not_calibrated_in_the_sensors_geometry(
     data: Path, tmp_path: Path
 ) -> None:
     made = grd(data, tmp_path, "<calibration/>")
-    item = made.items[0].clone()
     path = tmp_path / "ground.tif"
     with rasterio.open(
         path, "w", driver="GTiff", width=10, height=10, count=1, dtype="uint16", crs="EPSG:32643"
     ) as raster:
         raster.write(np.ones((1, 10, 10), np.uint16))
-    item.assets["vv"].href = str(path)
     flat = tmp_path / "flat.xml"
     flat.write_text(annotation([0, 9], [[0, 9]] * 2, [[1.0, 1.0]] * 2))
-    item.assets["schema-calibration-vv"].href = str(flat)
     [grid] = made.grids.values()
     with pytest.raises(SourceError, match="does not lie as the sensor saw it"):
-        gain(grid, Window(0, 0, 9, 9), item, "vv", "schema-calibration-vv", made.opening)
+        gain(
+            grid,
+            Window(0, 0, 9, 9),
+            Raster("a", "vv", str(path)),
+            Document("a", "schema-calibration-vv", str(flat)),
+            made.opening,
+        )

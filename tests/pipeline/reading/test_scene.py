@@ -22,8 +22,10 @@ from earthgptx.catalogs.radiometry import Radiometry
 from earthgptx.pipeline.errors import JobError, SourceError
 from earthgptx.pipeline.job.grid import Window
 from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.reading.assets import open_raster
 from earthgptx.pipeline.reading.scaling import to_8bit
 from earthgptx.pipeline.reading.scene import Scene, read_scene
+from earthgptx.pipeline.reading.sources import Raster
 from earthgptx.pipeline.reading.window import read_window
 from tests.archive import GREY, Archive, real_job
 
@@ -202,12 +204,44 @@ def test_a_raster_without_crs_and_points_is_refused_when_planning(tmp_path: Path
     "href", ["/vsicurl/http://example.com/a.tif", "ftp://example.com/a.tif", "gdal:///etc/passwd"]
 )
 def test_odd_addresses_are_not_opened(archive: Archive, href: str) -> None:
+    """The replica checks them too, whatever the plan has found."""
     archive.add("a", np.full((40, 40), 50, np.uint8))
     archive.save()
-    spec = archive.job("a.zarr")
-    made = plan(spec)
-    made.items[0].assets["image"].href = href
-    assert "is not opened" in whole(made).errors[0]
+    opening = plan(archive.job("a.zarr")).opening
+    with (
+        pytest.raises(SourceError, match="is not opened"),
+        open_raster(Raster("a", "image", href), opening),
+    ):
+        pass
+
+
+def test_a_file_whose_rows_go_north_is_where_its_item_says(archive: Archive) -> None:
+    path = archive.add("a", np.full((40, 40), 50, np.uint8), nodata=None)
+    item = archive.catalog.get_item("a")
+    assert item
+    with rasterio.open(path, "r+") as raster:
+        a, b, c, d, e, f = raster.transform[:6]
+        raster.transform = rasterio.Affine(a, b, c, d, -e, f + 40 * e)
+        item.assets["image"].extra_fields["proj:transform"] = list(raster.transform)[:6]
+    archive.save()
+    scene = whole(plan(archive.job("a.zarr")))
+    assert not scene.errors
+    assert scene.valid.all()
+
+
+@pytest.mark.parametrize("epsg", [32631, 32632])
+def test_a_file_of_another_place_breaks_its_ground(
+    archive: Archive, tmp_path: Path, epsg: int
+) -> None:
+    """Pixels are placed by the file, so that the Item's ground would be a hole without a word."""
+    pixels = np.full((40, 40), 50, np.uint8)
+    here = archive.add("a", pixels)
+    archive.save()
+    elsewhere = Archive(tmp_path / "far", epsg=epsg, west=500_300.0)
+    elsewhere.add("a", pixels).replace(here)
+    scene = whole(plan(archive.job("a.zarr")))
+    assert "its Item says 500000, 4699600" in scene.errors[0]
+    assert scene.broken.all()
 
 
 def test_a_rotated_raster_is_turned_north_up(data: Path, tmp_path: Path) -> None:
@@ -345,7 +379,7 @@ def test_profiles_say_the_modality_of_every_known_collection(data: Path) -> None
     for collection in ("sentinel-2-l2a", "sentinel-1-grd", "naip", "landsat-c2-l2"):
         made = plan(real_job(data, collection))
         assert made.modality == ("sar" if "sentinel-1" in collection else "optical")
-        assert isinstance(made.profiles[0], CollectionProfile)
+        assert isinstance(made.sources[0].profile, CollectionProfile)
     assert json.dumps(made.refused_prompts) == "{}"
 
 
@@ -492,7 +526,7 @@ def test_a_window_that_is_full_reads_no_further_item(
     read: list[tuple[str, tuple[int, int]]] = []
 
     def noted(grid: Any, part: Window, request: Any) -> Any:
-        read.append((request.item.id, part.shape))
+        read.append((request.raster.item, part.shape))
         return read_window(grid, part, request)
 
     monkeypatch.setattr("earthgptx.pipeline.reading.item.read_window", noted)
