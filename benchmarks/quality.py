@@ -59,7 +59,7 @@ def sample_f1(folder: Path, sensor: str, phrase: str) -> float:
         cut = here[here.intersects(seen) & ~here.within(seen.buffer(-5e-5))].geometry.to_numpy()
         day = moment.replace(hour=0, minute=0)
         found = (
-            result.objects[result.objects["time"] == day]
+            result.objects[result.objects["slice"] == day]
             .sort_values("score", ascending=False)
             .geometry.to_numpy()
         )

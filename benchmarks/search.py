@@ -15,7 +15,8 @@ from pystac_client import Client
 from benchmarks.plan import items
 from benchmarks.report import arguments, report
 from earthgptx.catalogs.api_search import PAGE
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.interval import parse_interval
+from earthgptx.catalogs.search import search
 from tests.catalogs.pgstac import pgstac
 
 WORLD = shapely.box(-180, -90, 180, 90)

@@ -18,6 +18,10 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.access import Access, Opening
+from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.stac_io import read_static
+
 MARK = "earthgptx"
 """Key in the metadata of a Parquet file, and framework in an Item, that say who wrote it."""
 EXTENSIONS = [
@@ -110,6 +114,26 @@ def marked_parquet(file: io.BytesIO) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(marked, buffer)
     return buffer.getvalue()
+
+
+def published_results(catalog: str) -> list[str]:
+    """Returns the addresses of the results whose Items a STAC catalog or collection holds.
+
+    Args:
+        catalog: path or URL of the catalog; its links are followed where they may lead.
+
+    Raises:
+        CatalogError: it cannot be read, or holds no Item of a result.
+    """
+    found = read_static(catalog, Opening.of(catalog, Access()))
+    ours = [
+        item
+        for item in found.get_items(recursive=True)
+        if item.properties.get("mlm:framework") == MARK and "raster" in item.assets
+    ]
+    if not ours:
+        raise CatalogError(f"{catalog} holds no Item of a result; name results themselves")
+    return [item.assets["raster"].get_absolute_href() or "" for item in ours]
 
 
 def is_ours(name: str, file: Any) -> bool | None:

@@ -7,12 +7,11 @@ this module, so slow imports are inside the functions that need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import cql2
 import pystac
 import shapely
-from pystac.utils import str_to_datetime
 from requests.exceptions import RequestException
 from shapely.geometry.base import BaseGeometry
 
@@ -20,10 +19,10 @@ from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.geoparquet import item_of, thaw
+from earthgptx.catalogs.interval import Interval
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
-Interval = tuple[datetime | None, datetime | None]
 TOLD = 250
 """Items after which the progress of a search is told."""
 MOST_CATALOGS = 100_000
@@ -126,27 +125,6 @@ def start_of(item: pystac.Item) -> datetime:
             f"item {item.id} has neither datetime nor start_datetime; leave it out of the catalog"
         )
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def parse_interval(text: str) -> Interval:
-    """Parses a closed UTC interval.
-
-    Args:
-        text: `A/B`, `A/..`, `../B` or `A`; A and B are RFC 3339 times, days, months or years.
-
-    Raises:
-        CatalogError: the text is not an interval, or ends before it starts.
-    """
-    first, slash, last = text.partition("/")
-    try:
-        start = None if first in ("", "..") else _moment(first)
-        end_text = last if slash else first
-        end = None if end_text in ("", "..") else _moment_end(end_text)
-    except ValueError as error:
-        raise CatalogError(f"time '{text}' is no interval; write 2026-01-01/2026-03-31") from error
-    if start and end and start > end:
-        raise CatalogError(f"time '{text}' ends before it starts; write the earlier date first")
-    return start, end
 
 
 def _candidates(
@@ -301,22 +279,3 @@ def _why_nothing(
             f"together they cover lon {west} to {east}, lat {south} to {north}"
         )
     return f"source.filter leaves none of the {len(in_aoi)} items of {place}; loosen it"
-
-
-def _moment(text: str) -> datetime:
-    if len(text) == 4:
-        return datetime(int(text), 1, 1, tzinfo=UTC)
-    if len(text) == 7:
-        return datetime(int(text[:4]), int(text[5:]), 1, tzinfo=UTC)
-    moment = str_to_datetime(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _moment_end(text: str) -> datetime:
-    start = _moment(text)
-    just_before = timedelta(microseconds=1)
-    if len(text) == 4:
-        return start.replace(year=start.year + 1) - just_before
-    if len(text) == 7:
-        return (start + timedelta(days=32)).replace(day=1) - just_before
-    return start + timedelta(days=1) - just_before if len(text) == 10 else start

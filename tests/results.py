@@ -17,8 +17,8 @@ def contents(url: str | Path) -> dict[str, bytes]:
     for key in ("output", "engine"):
         root["attributes"]["earthgptx"]["job"].pop(key)
     files["zarr.json"] = json.dumps(root).encode()
-    objects = base.with_suffix(".objects.parquet")
-    files["objects.parquet"] = objects.read_bytes()
+    for path in sorted(base.with_suffix(".objects").rglob("*.parquet")):
+        files["/".join(path.parts[-3:])] = path.read_bytes()
     return {name: data for name, data in files.items() if not name.startswith("tiles/seconds/c")}
 
 

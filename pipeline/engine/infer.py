@@ -224,7 +224,11 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
     own = block.grid.block_window(block.key)
     run.scratch.drop("scores", [str(block.key)])  # of an earlier attempt: it may have other holes
     lost = {(tile.row, tile.col) for tile in failed}
-    _keep_parts(run, block.key, own, [part for part in answers.parts if part.tile not in lost])
+    scene, key = block.scene, block.key
+    near = run.plan.scene_items(key.grid, key.time, scene.window)
+    names = [each.source.name for each in near]
+    parts = [_seen_on(scene, names, part) for part in answers.parts if part.tile not in lost]
+    _keep_parts(run, key, own, parts)
     records = sorted(answers.records.values(), key=lambda record: (record.row, record.col))
     scores = BlockScores(
         scores=answers.blend.sums.crop(own).divided(),
@@ -233,6 +237,23 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
     )
     run.scratch.put_failed(block.key, count_failed(records))
     run.scratch.put_scores(block.key, scores, answers.blend.frame(own, block.grid.halo_px))
+
+
+def _seen_on(scene: Scene, items: Sequence[str], part: Part) -> Part:
+    """Returns a part with the Item that most of its pixels in a scene show.
+
+    Args:
+        scene: scene of the part's block.
+        items: collection and id of each Item of the scene.
+        part: part of an object.
+    """
+    mask = part.mask
+    box = Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width) & scene.window
+    if box.empty:
+        return part
+    shown = scene.source[box.within(scene.window)][mask.window(box.y0, box.x0, box.y1, box.x1)]
+    counts = np.bincount(shown[shown >= 0])
+    return replace(part, item=items[int(counts.argmax())]) if counts.size else part
 
 
 def _keep_parts(run: RunContext, key: BlockKey, own: Window, parts: list[Part]) -> None:

@@ -22,9 +22,10 @@ from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 from earthgptx.pipeline.results import store
-from earthgptx.pipeline.storage.blobs import split
+from earthgptx.pipeline.results.partitions import is_partition, objects_beside
+from earthgptx.pipeline.storage.blobs import open_blobs, split
 
-BESIDE = (".objects.parquet", ".items.parquet", ".item.json")
+BESIDE = (".items.parquet", ".item.json")
 """Endings of the files beside a store, which replace `.zarr`."""
 
 
@@ -45,6 +46,7 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
     ours = bool(lease.owned_plan) or store.is_result(output)
     for ending in BESIDE:
         refuse_foreign(output.removesuffix(".zarr") + ending, damaged_is_ours=ours)
+    _refuse_foreign_objects(objects_beside(output), damaged_is_ours=ours)
     if not store.exists(output):
         scratch.clear()  # left over from a deleted store
     elif not store.is_result(output):
@@ -74,6 +76,16 @@ def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
         store.set_state(root, "created", 0)
     store.remove(output, lease.fence)
     scratch.clear()
+
+
+def _refuse_foreign_objects(url: str, *, damaged_is_ours: bool) -> None:
+    """Refuses a folder of objects that holds a file without our mark; see `refuse_foreign`."""
+    for name in open_blobs(url).names():
+        if not is_partition(name):
+            raise OutputError(
+                f"{url}/{name} was not written by earthgptx; move it away or choose another output"
+            )
+        refuse_foreign(f"{url}/{name}", damaged_is_ours=damaged_is_ours)
 
 
 def refuse_foreign(url: str, *, damaged_is_ours: bool = False) -> None:
@@ -159,7 +171,7 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
         published,
         {
             "raster": (f"./{name}.zarr", "application/vnd.zarr; version=3"),
-            "objects": (f"./{name}.objects.parquet", "application/vnd.apache.parquet"),
+            "objects": (f"./{name}.objects/", "application/vnd.apache.parquet"),
             "items": (f"./{name}.items.parquet", "application/vnd.apache.parquet"),
         },
     )

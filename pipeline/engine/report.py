@@ -10,7 +10,7 @@ class Progress:
     """Progress of one stage of a run."""
 
     stage: str
-    """Stage: infer, stitch, blank, overview or done."""
+    """Stage: infer, stitch, overview or done; the latter but one count time slices."""
     done: int
     total: int
     tiles: int

@@ -259,6 +259,7 @@ _PARTS = pa.schema(
         ("scope", pa.list_(pa.int64())),
         ("cut", pa.bool_()),
         ("at_home", pa.bool_()),
+        ("item", pa.string()),
         ("window", pa.list_(pa.int64())),
         ("runs", pa.list_(pa.int64())),
     ]
@@ -278,6 +279,7 @@ def _to_row(part: Part, *, settled: bool) -> dict[str, object]:
         "scope": [window.y0, window.x0, window.y1, window.x1],
         "cut": part.cut,
         "at_home": part.at_home,
+        "item": part.item,
         "window": [mask.y0, mask.x0, mask.height, mask.width],
         "runs": list(mask.runs),
     }
@@ -285,7 +287,8 @@ def _to_row(part: Part, *, settled: bool) -> dict[str, object]:
 
 def _from_row(row: dict[str, Any]) -> Part:
     fields = {
-        name: row[name] for name in ("label", "score", "caption", "prompted", "cut", "at_home")
+        name: row[name]
+        for name in ("label", "score", "caption", "prompted", "cut", "at_home", "item")
     }
     y0, x0, height, width = row["window"]
     row_number, col_number = row["tile"]

@@ -6,8 +6,8 @@ Infer and commit, stitch, paint and reduce, objects, metadata, Item, and then th
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -36,12 +36,14 @@ from earthgptx.pipeline.objects.measure import GroundedObject
 from earthgptx.pipeline.objects.stitch import BlockParts, painted, stitch
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
-from earthgptx.pipeline.results.object_table import to_frame, write_objects
+from earthgptx.pipeline.results.object_table import as_geoparquet, item_times, to_table
+from earthgptx.pipeline.results.objects_group import ObjectsWriter
+from earthgptx.pipeline.results.partitions import is_partition, objects_beside, partition
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
 
 log = structlog.get_logger()
 
-STAGES = {Kind.PAINT: "stitch", Kind.BLANK: "blank", Kind.OVERVIEW: "overview"}
+STAGES = {Kind.PAINT: "stitch", Kind.BLANK: "stitch", Kind.OVERVIEW: "overview"}
 READINGS = 3
 """Times that lost parts of objects are inferred again before the run ends."""
 
@@ -67,6 +69,10 @@ class Steps:
         self._doubted: dict[BlockKey, FailedTiles] = {}
         self._counts: dict[BlockKey, tuple[int, int]] = {}
         """Answered and empty tiles of each block that this run inferred."""
+        self._blocks_of: dict[int, list[BlockKey]] = defaultdict(list)
+        """Blocks of each time slice."""
+        for key in plan.blocks:
+            self._blocks_of[key.time].append(key)
         self._tiles = self._empty = 0
         self._objects = 0
         self.finished = False
@@ -123,12 +129,29 @@ class Steps:
         # Freeze first, so that an interrupted run can resume even if the catalog has changed.
         put_fenced(items_beside(output), frozen(plan.items), self._fence)
         self._infer_and_commit(pool, retry=retry)
-        objects = self._stitch(pool)
-        self._paint_and_reduce(pool, painted(plan, objects))
-        self._finish(objects)
+        self._make_objects(pool)
+        self._finish()
         self._tell(Progress("done", 1, 1, self._tiles))
 
-    def _finish(self, objects: list[GroundedObject]) -> None:
+    def _make_objects(self, pool: ReplicaPool) -> None:
+        """Stitches, paints and writes the objects, slice by slice: no more are in memory."""
+        plan, folder = self.plan, fenced(objects_beside(self.plan.spec.output), self._fence)
+        writer, times = ObjectsWriter(self.root), item_times(plan)
+        kept = set()
+        for time_, piece in enumerate(plan.slices):
+            objects = self._stitch(pool, time_)
+            self._paint_and_reduce(pool, time_, painted(plan, objects))
+            table = to_table(objects, piece.start, times)
+            end = max(times[plan.sources[at].name] for at in piece.items)
+            if objects:
+                kept.add(partition(piece.name))
+                folder.put(partition(piece.name), as_geoparquet(table))
+            writer.add(piece.name, piece.start, end, len(piece.items), table)
+        writer.finish()
+        folder.delete([name for name in folder.names() if is_partition(name) and name not in kept])
+        self._objects = writer.count
+
+    def _finish(self) -> None:
         """Writes what comes after the pixels; the mark is the last write of the result."""
         plan, output = self.plan, self.plan.spec.output
         # Once more, from what is written.
@@ -141,8 +164,6 @@ class Steps:
                 "they were tried again; run the same command again when the imagery is back"
             )
         base = output.removesuffix(".zarr")
-        table = write_objects(self.root, to_frame(plan, objects))
-        put_fenced(f"{base}.objects.parquet", table, self._fence)
         put_fenced(items_beside(output), frozen(plan.items), self._fence)
         files = fenced(output, self._fence)
         files.delete(files.leftovers())
@@ -150,7 +171,7 @@ class Steps:
         item = published_item(plan, store.mark_of(self.root)["software"])
         put_fenced(f"{base}.item.json", item, self._fence)
         store.set_finished(self.root, self.failed.failed)
-        self.finished, self._objects = True, len(objects)
+        self.finished = True
         if not self.failed.passing:
             try:
                 self._scratch.clear()
@@ -287,12 +308,12 @@ class Steps:
 
     # After all blocks are committed
 
-    def _stitch(self, pool: ReplicaPool) -> list[GroundedObject]:
-        """Returns all objects; blocks whose parts are lost are inferred again."""
+    def _stitch(self, pool: ReplicaPool, time_: int) -> list[GroundedObject]:
+        """Returns all objects of a slice; blocks whose parts are lost are inferred again."""
         for _ in range(READINGS):
-            self._tell(Progress("stitch", 0, 1, self._tiles))
+            self._tell(Progress("stitch", time_, len(self.plan.slices), self._tiles))
             lost: list[BlockKey] = []
-            objects = stitch(self.plan, self._parts(lost))
+            objects = stitch(self.plan, time_, self._parts(time_, lost))
             if not lost:
                 return objects
             for key in lost:
@@ -303,31 +324,29 @@ class Steps:
             f"{self._scratch.url} keeps losing what is written; run the same command again"
         )
 
-    def _parts(self, lost: list[BlockKey]) -> Iterator[BlockParts]:
-        """Yields the parts of objects of each block; notes the blocks whose parts are lost."""
-        for key in self.plan.blocks:
+    def _parts(self, time_: int, lost: list[BlockKey]) -> Iterator[BlockParts]:
+        """Yields the parts of objects of a slice's blocks; notes those whose parts are lost."""
+        for key in self._blocks_of[time_]:
             try:
                 yield (key, *self._scratch.get_parts(key))
             except ScratchLost:
                 lost.append(key)
 
     def _paint_and_reduce(
-        self, pool: ReplicaPool, masks: dict[BlockKey, list[tuple[int, Mask]]]
+        self, pool: ReplicaPool, time_: int, masks: dict[BlockKey, list[tuple[int, Mask]]]
     ) -> None:
-        """Paints the objects of each block, fills empty blocks, and makes the overviews."""
+        """Paints the objects of a slice, fills its empty blocks, and makes its overviews."""
         # What an earlier run painted in a block that has no object now is painted over.
         painted_before = not self._fresh
         paints = {
             Task(Kind.PAINT, key): masks.get(key, [])
-            for key in self.plan.blocks
+            for key in self._blocks_of[time_]
             if key in masks or painted_before
         }
-        blanks = [Task(Kind.BLANK, key) for key in self.plan.empty_blocks()]
+        blanks = [Task(Kind.BLANK, key) for key in self.plan.empty_blocks(time_)]
         for task in (*paints, *blanks):
             self._scheduler.add(task)
-        reduced = self._add_overviews({task.key: task for task in (*paints, *blanks)})
-        totals = Counter(task.kind for task in (*paints, *blanks, *reduced))
-        done: Counter[Kind] = Counter()
+        reduced = self._add_overviews(time_, {task.key: task for task in (*paints, *blanks)})
 
         def on_done(task: Task, result: Any) -> None:
             if task.kind not in STAGES:  # a damaged shard is made again
@@ -339,9 +358,7 @@ class Steps:
                         "could be read; run the same command again"
                     )
                 return
-            done[task.kind] += 1
-            count, total = min(done[task.kind], totals[task.kind]), totals[task.kind]
-            self._tell(Progress(STAGES[task.kind], count, total, self._tiles))
+            self._tell(Progress(STAGES[task.kind], time_, len(self.plan.slices), self._tiles))
 
         payloads: dict[Task, Any] = {
             task: self._masks_below(task.key, masks) if task.factor == 2 else () for task in reduced
@@ -355,14 +372,14 @@ class Steps:
         grid = self.plan.grids[key.grid]
         return [(grid.block_window(block), masks[block]) for block in _below(key) if block in masks]
 
-    def _add_overviews(self, full: dict[BlockKey, Task]) -> list[Task]:
-        """Adds the tasks of the overviews; a shard needs the four below it."""
+    def _add_overviews(self, time_: int, full: dict[BlockKey, Task]) -> list[Task]:
+        """Adds the tasks of a slice's overviews; a shard needs the four below it."""
         added: list[Task] = []
         for name, grid in self.plan.grids.items():
             below = full
             for factor in store.overview_factors(grid):
                 here: dict[BlockKey, Task] = {}
-                for key in _shards(name, len(self.plan.slices), grid.blocks_shape, factor):
+                for key in _shards(name, time_, grid.blocks_shape, factor):
                     needs = [below[under] for under in _below(key) if under in below]
                     here[key] = Task(Kind.OVERVIEW, key, factor)
                     self._scheduler.add(here[key], needs)
@@ -380,8 +397,7 @@ def _below(key: BlockKey) -> Iterator[BlockKey]:
             yield BlockKey(key.grid, key.time, row, col)
 
 
-def _shards(name: str, times: int, shape: tuple[int, int], factor: int) -> Iterable[BlockKey]:
-    for time_ in range(times):
-        for row in range(-(-shape[0] // factor)):
-            for col in range(-(-shape[1] // factor)):
-                yield BlockKey(name, time_, row, col)
+def _shards(name: str, time_: int, shape: tuple[int, int], factor: int) -> Iterator[BlockKey]:
+    for row in range(-(-shape[0] // factor)):
+        for col in range(-(-shape[1] // factor)):
+            yield BlockKey(name, time_, row, col)

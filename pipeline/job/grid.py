@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from affine import Affine
-from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,8 @@ class Grid:
 
     def geobox(self, window: Window) -> GeoBox:
         """Returns the GeoBox of a window."""
+        from odc.geo.geobox import GeoBox
+
         return GeoBox(
             window.shape, self.affine @ Affine.translation(window.x0, window.y0), self.crs
         )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 
-import antimeridian
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
+
+LONLAT = "OGC:CRS84"
 
 
 def unwrapped(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -60,6 +61,8 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
     beyond = east > 180 or west < -180
     if geometry.is_empty or not (beyond or crosses(np.array([geometry], object))[0]):
         return geometry
+    import antimeridian
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of windings, which it mends
         if geometry.geom_type == "Polygon":
@@ -76,6 +79,8 @@ def around_pole(polygon: shapely.Polygon, *, north: bool) -> BaseGeometry:
         polygon: without holes; its outline goes around the pole once.
         north: whether the pole is the northern one.
     """
+    import antimeridian
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of windings, which it mends
         return shapely.make_valid(

@@ -22,9 +22,10 @@ from pydantic import (
 
 from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.interval import parse_interval
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.redaction import redact_all, redacted
-from earthgptx.catalogs.search import parse_filter, parse_interval
+from earthgptx.catalogs.search import parse_filter
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
 

@@ -15,13 +15,12 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.job.lonlat import cut
+from earthgptx.pipeline.job.lonlat import LONLAT, cut
 from earthgptx.pipeline.job.spec import BboxAoi, WktAoi
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-LONLAT = "OGC:CRS84"
 SUFFIXES = {
     ".geojson": None,
     ".json": None,

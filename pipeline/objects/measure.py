@@ -20,8 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid
-from earthgptx.pipeline.job.lonlat import cut, unwrapped
-from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT, cut, unwrapped
 from earthgptx.pipeline.objects.parts import Part
 
 CANVAS_PX = 2**20
@@ -50,13 +49,11 @@ class GroundedObject:
     orientation_deg: float
     """Direction of the long side, clockwise from north, 0 <= angle < 180."""
     caption: str = ""
-    item_id: str = ""
-    """First Item of the mosaic whose footprint covers the object's centre; empty for none."""
     elsewhere: tuple[tuple[str, Mask], ...] = ()
     """What the grids of other zones show of it: name of the grid, and mask in its pixels."""
 
 
-def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> list[GroundedObject]:
+def ground(parts: Sequence[Part], grid: Grid, time: int, slice_name: str) -> list[GroundedObject]:
     """Georeferences, measures and identifies the merged objects of one grid and time slice.
 
     Lengths are metres on the WGS84 ellipsoid, computed with the radii of curvature at the centre of
@@ -66,7 +63,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
         parts: merged objects.
         grid: grid whose pixels the parts are in.
         time: number of the time slice.
-        slice_start: start of the time slice in ISO 8601; enters the object id.
+        slice_name: name of the time slice; enters the object id.
     """
     outlines = _outlines([part.mask for part in parts], grid)
     transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
@@ -76,7 +73,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_start: str) -> li
     geometries = unwrapped(geometries)
     return [
         GroundedObject(
-            object_id=_identify(part, grid, slice_start),
+            object_id=_identify(part, grid, slice_name),
             grid=grid.name,
             time=time,
             part=part,
@@ -158,10 +155,10 @@ def _outlined_together(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]
     )
 
 
-def _identify(part: Part, grid: Grid, slice_start: str) -> int:
+def _identify(part: Part, grid: Grid, slice_name: str) -> int:
     mask = part.mask
     key = (
-        f"{grid.crs}|{slice_start}|{part.label}|"
+        f"{grid.crs}|{slice_name}|{part.label}|"
         f"{mask.y0 + grid.lattice[0]}|{mask.x0 + grid.lattice[1]}|"
         f"{mask.height}|{mask.width}|{mask.runs}"
     )

@@ -47,6 +47,8 @@ class Part:
     """Whether it touches the border of `scope`, so that the object may continue outside."""
     at_home: bool
     """Whether its centre lies in the tile's core."""
+    item: str = ""
+    """Collection and id of the Item that most of its pixels show; empty in a median."""
 
 
 def to_part(grounding: Grounding, tile: Tile, view: View, context_px: int) -> Part | None:

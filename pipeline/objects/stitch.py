@@ -1,7 +1,7 @@
 """Merges objects across block and zone borders and completes them.
 
-Takes the objects and open parts of each block, gives all objects of the run with id, measures,
-caption and Item. Also lists the objects to paint per block. Reads no pixel.
+Takes the objects and open parts of the blocks of a time slice, gives all its objects with id,
+measures and caption. Also lists the objects to paint per block. Reads no pixel.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-
-import shapely
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey
@@ -28,37 +26,28 @@ BlockParts = tuple[BlockKey, list[Part], list[Part]]
 """A block, its settled objects, and its open parts, which parts of other blocks may join."""
 
 
-def stitch(plan: Plan, blocks: Iterable[BlockParts]) -> list[GroundedObject]:
-    """Returns all objects of a run, sorted by time slice, grid, first row and first column.
+def stitch(plan: Plan, time: int, blocks: Iterable[BlockParts]) -> list[GroundedObject]:
+    """Returns all objects of a time slice, sorted by grid, first row and first column.
 
     Args:
         plan: plan of the run.
-        blocks: settled objects and open parts of each block.
+        time: number of the slice.
+        blocks: settled objects and open parts of each of its blocks.
     """
-    whole: dict[tuple[str, int], list[Part]] = defaultdict(list)
-    pieces: dict[tuple[str, int], list[Part]] = defaultdict(list)
+    whole: dict[str, list[Part]] = defaultdict(list)
+    pieces: dict[str, list[Part]] = defaultdict(list)
     for key, settled, open_parts in blocks:
-        whole[key.grid, key.time] += settled
-        pieces[key.grid, key.time] += open_parts
+        whole[key.grid] += settled
+        pieces[key.grid] += open_parts
     found: list[GroundedObject] = []
-    for place in sorted(whole.keys() | pieces.keys()):
-        merged = [resolve(group, plan.traits) for group in merge(pieces[place], plan.traits)]
-        parts = whole[place] + [part for part in merged if part is not None]
-        name, time = place
-        grid, start = plan.grids[name], plan.slices[time].start.isoformat()
-        found += ground(parts, grid, time, start)
+    for name in sorted(whole.keys() | pieces.keys()):
+        merged = [resolve(group, plan.traits) for group in merge(pieces[name], plan.traits)]
+        parts = whole[name] + [part for part in merged if part is not None]
+        found += ground(parts, plan.grids[name], time, plan.slices[time].name)
     if any(grid.zone for grid in plan.grids.values()) or len(plan.grids) > 1:
         found = once_across_zones(found, plan.grids, plan.traits.same_object_overlap)
-    found.sort(
-        key=lambda each: (
-            each.time,
-            each.grid,
-            each.part.mask.y0,
-            each.part.mask.x0,
-            each.object_id,
-        )
-    )
-    return _described(plan, found)
+    found.sort(key=lambda each: (each.grid, each.part.mask.y0, each.part.mask.x0, each.object_id))
+    return _described(found)
 
 
 def painted(
@@ -84,23 +73,8 @@ def _blocks_of(mask: Mask, grid: str, time: int, side: int) -> Iterator[BlockKey
             yield BlockKey(grid, time, row, col)
 
 
-def _described(plan: Plan, objects: list[GroundedObject]) -> list[GroundedObject]:
-    described = []
-    for each, nearest in zip(objects, nearest_neighbours(objects), strict=True):
-        caption = each.part.caption or measured_caption(each, nearest)
-        described.append(replace(each, caption=caption, item_id=_item_of(plan, each)))
-    return described
-
-
-def _item_of(plan: Plan, found: GroundedObject) -> str:
-    grid, mask = plan.grids[found.grid], found.part.mask
-    middle = shapely.Point(grid.affine @ (mask.centre.x, mask.centre.y))
-    prints = plan.footprints[found.grid]
-    return next(
-        (
-            plan.sources[at].item
-            for at in plan.slices[found.time].items
-            if prints[at].intersects(middle)
-        ),
-        "",
-    )
+def _described(objects: list[GroundedObject]) -> list[GroundedObject]:
+    return [
+        replace(each, caption=each.part.caption or measured_caption(each, nearest))
+        for each, nearest in zip(objects, nearest_neighbours(objects), strict=True)
+    ]

@@ -12,8 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import BlockKey, Grid
-from earthgptx.pipeline.job.lonlat import box_centre
-from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT, box_centre
 from earthgptx.pipeline.planning.grids import Footprints
 from earthgptx.pipeline.planning.projection import parse_crs, project
 from earthgptx.pipeline.planning.slices import TimeSlice

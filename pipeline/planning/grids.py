@@ -21,9 +21,8 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid
-from earthgptx.pipeline.job.lonlat import boxes, middle
+from earthgptx.pipeline.job.lonlat import LONLAT, boxes, middle
 from earthgptx.pipeline.job.spec import GridSpec
-from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.projection import parse_crs, project
 from earthgptx.pipeline.reading.native import NativeGrid, utm_epsg
 

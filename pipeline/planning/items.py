@@ -25,8 +25,7 @@ from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.redaction import redact
 from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.errors import JobError, Outage, SourceError
-from earthgptx.pipeline.job.lonlat import bbox, crosses
-from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT, bbox, crosses
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
 from earthgptx.pipeline.reading.assets import open_raster
 from earthgptx.pipeline.reading.native import NativeGrid, header_grid

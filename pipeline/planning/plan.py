@@ -22,9 +22,10 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.collections import modality_of, profile_of
+from earthgptx.catalogs.interval import parse_interval
 from earthgptx.catalogs.profiles import Modality
 from earthgptx.catalogs.redaction import redacted
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.search import search
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.analyst import find_analyst
 from earthgptx.pipeline.errors import JobError
@@ -44,7 +45,7 @@ from earthgptx.pipeline.planning.warnings import warnings_of
 from earthgptx.pipeline.reading.item import SceneItem
 from earthgptx.pipeline.reading.sources import Source
 
-ALGORITHM = "7"
+ALGORITHM = "8"
 """Version of all code that affects a result; a change gives every plan a new `plan_id`."""
 
 
@@ -83,12 +84,11 @@ class Plan:
         """The blocks, for fast lookup."""
         return frozenset(self.blocks)
 
-    def empty_blocks(self) -> list[BlockKey]:
-        """Returns blocks of the grids that are not in the plan: no Item shows the AOI there."""
+    def empty_blocks(self, time: int) -> list[BlockKey]:
+        """Returns the blocks of a time slice where no Item shows the AOI."""
         everywhere = (
             BlockKey(name, time, row, col)
             for name, grid in self.grids.items()
-            for time in range(len(self.slices))
             for row in range(grid.blocks_shape[0])
             for col in range(grid.blocks_shape[1])
         )

@@ -13,8 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.job.lonlat import around_pole, cut, unwrapped
-from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT, around_pole, cut, unwrapped
 
 _GEOD = pyproj.Geod(ellps="WGS84")
 SEGMENTS = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from earthgptx.pipeline.job.spec import Compose, Slicing
 class TimeSlice:
     """Items that are mosaicked into one scene."""
 
+    name: str
+    """Unlike that of any other slice, and a name of a file: its day, its month, `all`, or the time
+    of its Item and a hash of the Item's collection and id."""
     start: datetime
     items: tuple[int, ...]
     """Indices into the plan's Items, in mosaic order."""
@@ -37,9 +41,11 @@ def time_slices(
         groups[_name(slicing, item, moment)].append(position)
     return tuple(
         TimeSlice(
-            _start(slicing, min(moments[at] for at in members)), _ordered(members, items, compose)
+            name,
+            _start(slicing, min(moments[at] for at in members)),
+            _ordered(members, items, compose),
         )
-        for _, members in sorted(groups.items())
+        for name, members in sorted(groups.items())
     )
 
 
@@ -59,13 +65,10 @@ def _cloud_cover(item: pystac.Item) -> float:
 
 
 def _name(slicing: Slicing, item: pystac.Item, moment: datetime) -> str:
-    names = {
-        "item": f"{moment.isoformat()} {item.id}",
-        "day": f"{moment:%Y-%m-%d}",
-        "month": f"{moment:%Y-%m}",
-        "all": "all",
-    }
-    return names[slicing]
+    if slicing == "item":
+        own = hashlib.sha256(f"{item.collection_id}/{item.id}".encode()).hexdigest()[:8]
+        return f"{moment:%Y%m%dT%H%M%S%f}-{own}"
+    return {"day": f"{moment:%Y-%m-%d}", "month": f"{moment:%Y-%m}", "all": "all"}[slicing]
 
 
 def _start(slicing: Slicing, first: datetime) -> datetime:

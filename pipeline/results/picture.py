@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from earthgptx.catalogs.geoparquet import thaw
 from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.job.lonlat import LONLAT
 from earthgptx.pipeline.job.spec import JobSpec, items_beside
-from earthgptx.pipeline.job.vectors import LONLAT
 from earthgptx.pipeline.planning.plan import Plan, plan
 from earthgptx.pipeline.reading.scene import read_scene
 from earthgptx.pipeline.results.query import Result
@@ -57,7 +57,7 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[
-        (objects["time"] == moment) & objects.intersects(_lonlat_extent(grid))
+        (objects["slice"] == moment) & objects.intersects(_lonlat_extent(grid))
     ].reset_index(drop=True)
     outlines = _to_pixels(grid, list(shown.geometry))
     window = _window(grid, outlines)
@@ -123,7 +123,7 @@ def _fullest(job: Plan, objects: gpd.GeoDataFrame) -> tuple[Grid, int]:
     for name, grid in job.grids.items():
         here = objects[objects.intersects(_lonlat_extent(grid))]
         for number, piece in enumerate(job.slices):
-            counts[name, number] = int((here["time"] == piece.start).sum())
+            counts[name, number] = int((here["slice"] == piece.start).sum())
     (name, time), _ = max(counts.items(), key=lambda pair: (pair[1], pair[0][0], -pair[0][1]))
     return job.grids[name], time
 

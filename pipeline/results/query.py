@@ -6,31 +6,38 @@ pixel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
-import pyproj
+import pyarrow as pa
 import shapely
-import xarray as xr
-from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.errors import CatalogError
-from earthgptx.catalogs.search import parse_interval
+from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
-from earthgptx.pipeline.job.vectors import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT
+from earthgptx.pipeline.results.find import Conditions, Place, count, find, labels
+from earthgptx.pipeline.results.object_table import to_frame
+from earthgptx.pipeline.results.partitions import objects_beside, partition
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
     Status,
+    array_at,
     group_at,
     mark_of,
     open_group,
     zarr_store,
 )
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,22 @@ class Why:
     """Id of the object; 0 for none."""
     reason: str
     """Error of the tile if it is quarantined; otherwise empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """A time slice of a result."""
+
+    name: str
+    start: datetime
+    """Start of its day or month, or time of its first Item."""
+    end: datetime
+    """Time of its last Item."""
+    items: int
+    first_object: int
+    """Row of its first object in the Zarr group `objects`."""
+    objects: int
+    """Number of its objects."""
 
 
 class Result:
@@ -87,6 +110,8 @@ class Result:
         """
         head, _, tail = kind.partition("/")
         path = "/".join(part for part in (head, grid, tail) if part)
+        import xarray as xr
+
         return xr.open_zarr(zarr_store(self.url), group=path, consolidated=False)
 
     @cached_property
@@ -110,80 +135,95 @@ class Result:
         Raises:
             OutputError: the run is not finished, so the table does not exist yet.
         """
+        return self.query()
+
+    @cached_property
+    def slices(self) -> pd.DataFrame:
+        """The time slices: name, start, end, number of Items, first object and number of objects.
+
+        Raises:
+            OutputError: the run is not finished.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame([asdict(each) for each in self.time_slices])
+        return table.astype({"start": "datetime64[s, UTC]", "end": "datetime64[s, UTC]"})
+
+    @cached_property
+    def time_slices(self) -> list[SliceRow]:
+        """The time slices; see `slices`."""
         if self.state != "finished":
             raise OutputError(
                 f"{self.url} is {self.state}: its objects come at the end of a run; "
                 "run the job again to go on"
             )
-        group = group_at(self._root, "objects")
-        columns = {name: np.asarray(array[...]) for name, array in group.arrays()}
-        geometry = shapely.from_wkb(columns.pop("geometry").astype(object))
-        columns.pop("bbox")
-        moments = pd.to_datetime(columns.pop("time"), unit="s", utc=True)
-        order = (
-            "object_id",
-            "time",
-            "label",
-            "score",
-            "caption",
-            "length_m",
-            "width_m",
-            "orientation_deg",
-            "area_m2",
-            "prompt_ids",
-            "item_id",
-        )
-        table = {"time": moments} | {
-            name: values if values.dtype.kind in "iuf" else values.astype(object)
-            for name, values in columns.items()
-        }
-        return gpd.GeoDataFrame(
-            {name: table[name] for name in order}, geometry=geometry, crs=LONLAT
-        )
+        group = group_at(self._root, "slices")
+        columns = [
+            np.asarray(array_at(group, each.name)[...]).tolist() for each in fields(SliceRow)
+        ]
+        rows = zip(*columns, strict=True)
+        return [
+            SliceRow(
+                name, datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC), *rest
+            )
+            for name, start, end, *rest in rows
+        ]
 
-    def query(
-        self,
-        *,
-        label: str | None = None,
-        text: str | None = None,
-        within: BaseGeometry | None = None,
-        time: str | None = None,
-        min_score: float = 0.0,
-    ) -> gpd.GeoDataFrame:
+    @cached_property
+    def ground(self) -> BaseGeometry:
+        """Bounds of the rasters, lon/lat."""
+        from affine import Affine
+        from rasterio.transform import array_bounds
+
+        from earthgptx.pipeline.planning.projection import to_lonlat
+
+        found = []
+        for grid in self.grids:
+            layer = self.layer("raster", grid)
+            (height, width), affine = layer.attrs["spatial:shape"], layer.attrs["spatial:transform"]
+            box = shapely.box(*array_bounds(height, width, Affine(*affine)))
+            found.append(to_lonlat(box, layer["spatial_ref"].attrs["crs_wkt"]))
+        return shapely.union_all(found)
+
+    def query(self, *, order: str = "", limit: int | None = None, **asked: Any) -> gpd.GeoDataFrame:
         """Returns the objects that satisfy all conditions.
 
         Args:
-            label: exact label.
-            text: words, each of which label or caption must contain; case is ignored.
-            within: lon/lat geometry that the objects must intersect.
-            time: closed interval that holds the start of the time slice, as in a job file.
-            min_score: lowest score that is kept, 0..1.
+            order: column to sort by, one of `find.ORDERS`, with `-` before it for the largest
+                first; empty for the order of slices, and along a curve on the ground.
+            limit: largest number of objects; None for all.
+            asked: conditions; see `query_results`.
 
         Raises:
-            JobError: the interval cannot be parsed.
+            JobError: a condition cannot be read, or is one that the result cannot have.
             OutputError: the run is not finished.
         """
-        found = self.objects
-        keep = found["score"] >= min_score
-        if label is not None:
-            keep &= found["label"] == label
-        for word in (text or "").lower().split():
-            keep &= (
-                (found["label"] + " " + found["caption"])
-                .str.lower()
-                .str.contains(word, regex=False)
-            )
-        if time is not None:
-            try:
-                start, end = parse_interval(time)
-            except CatalogError as error:
-                raise JobError(str(error)) from error
-            keep &= (found["time"] >= start) if start else True
-            keep &= (found["time"] <= end) if end else True
-        if within is not None:
-            keep &= found.intersects(within)
-        kept: gpd.GeoDataFrame = found[keep].reset_index(drop=True)
-        return kept
+        return to_frame(find_objects([self], order=order, limit=limit, **asked))
+
+    def count(self, *by: str, **asked: Any) -> pd.DataFrame:
+        """Returns how many objects satisfy all conditions.
+
+        Args:
+            by: names of `find.GROUPS`, such as `label` and `month`; none for one number.
+            asked: conditions; see `query_results`.
+
+        Raises:
+            JobError: a condition cannot be read, or is one that the result cannot have.
+            OutputError: the run is not finished.
+        """
+        return count_objects([self], *by, **asked).to_pandas()
+
+    def place(self, conditions: Conditions) -> Place:
+        """Returns the files of the objects of those slices that may satisfy the conditions."""
+        folder, start, end = objects_beside(self.url), conditions.start, conditions.end
+        names = [
+            each.name
+            for each in self.time_slices
+            if each.objects
+            and not (start and each.end + timedelta(seconds=1) < start)  # it is rounded
+            and not (end and each.start > end)
+        ]
+        return Place(self.url, tuple(f"{folder}/{partition(name)}" for name in names))
 
     def why(self, lon: float, lat: float) -> list[Why]:
         """Returns the values at a place and their reason, one answer per grid and time slice.
@@ -197,6 +237,9 @@ class Result:
         Raises:
             JobError: the place lies outside the result.
         """
+        import pyproj
+        from rasterio.crs import CRS
+
         answers: list[Why] = []
         for grid in self.grids:
             layer = self.layer("raster", grid)
@@ -245,6 +288,78 @@ class Result:
             object_id=int(pixel["object_id"]),
             reason=reason,
         )
+
+
+def find_objects(
+    results: Sequence[Result], *, order: str = "", limit: int | None = None, **asked: Any
+) -> pa.Table:
+    """Returns the objects of several results that satisfy all conditions, as `find` gives them.
+
+    Args:
+        results: the results; the table says in the column `result` of which one each object is, if
+            they are several.
+        order: see `Result.query`.
+        limit: largest number of objects of all results; None for all.
+        asked: label, text, within, min_score, length_m and near as in `find.Conditions`, and
+            time, a closed interval as in a job file.
+
+    Raises:
+        JobError: a condition cannot be read, or is one that none of the results can have.
+        OutputError: a run is not finished.
+    """
+    conditions = _conditions(**asked)
+    places = [result.place(conditions) for result in results]
+    found = find(places, conditions, order=order, limit=limit)
+    if not len(found):
+        _refuse_impossible(results, conditions)
+    return found
+
+
+def count_objects(results: Sequence[Result], *by: str, **asked: Any) -> pa.Table:
+    """Returns how many objects of several results satisfy all conditions; see `Result.count`."""
+    conditions = _conditions(**asked)
+    counted = count([result.place(conditions) for result in results], conditions, by)
+    if not sum(counted["objects"].to_pylist()):
+        _refuse_impossible(results, conditions)
+    return counted
+
+
+def _conditions(*, time: str | None = None, **asked: Any) -> Conditions:
+    try:
+        start, end = parse_interval(time) if time is not None else (None, None)
+    except CatalogError as error:
+        raise JobError(str(error)) from error
+    given = {name: value for name, value in asked.items() if value is not None}
+    return Conditions(start=start, end=end, **given)
+
+
+def _refuse_impossible(results: Sequence[Result], conditions: Conditions) -> None:
+    """Refuses a condition that no object of the results could satisfy, whatever the others are.
+
+    Raises:
+        JobError: it says what there is.
+    """
+    everything = Conditions()
+    slices = [each for result in results for each in result.time_slices]
+    first, last = min(each.start for each in slices), max(each.end for each in slices)
+    area = conditions.within
+    if area is not None and not any(area.intersects(result.ground) for result in results):
+        west, south, east, north = shapely.union_all([result.ground for result in results]).bounds
+        raise JobError(
+            f"nothing was seen there: the ground is {west:.4g} to {east:.4g} degrees east and "
+            f"{south:.4g} to {north:.4g} degrees north"
+        )
+    if (conditions.start and conditions.start > last) or (
+        conditions.end and conditions.end < first
+    ):
+        raise JobError(
+            f"nothing was seen then: there is imagery from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+        )
+    places = [result.place(everything) for result in results]
+    known = labels(places)
+    if conditions.label is not None and conditions.label not in known:
+        there = f"there are {', '.join(known)}" if known else "there are no objects"
+        raise JobError(f"no object has the label '{conditions.label}'; {there}")
 
 
 def open_result(url: str) -> Result:

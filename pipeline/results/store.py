@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from enum import IntEnum, StrEnum
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import zarr
 from numpy.typing import NDArray
@@ -18,15 +18,17 @@ from zarr.core.sync import sync
 
 from earthgptx.pipeline.errors import OutputError, PipelineError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
-from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.storage.blobs import CLOUD, open_blobs
 from earthgptx.pipeline.storage.errors import storage_errors
 from earthgptx.pipeline.storage.fence import Fence, fenced
 from earthgptx.pipeline.storage.local import PARTIAL
 
+if TYPE_CHECKING:
+    from earthgptx.pipeline.planning.plan import Plan
+
 MARK = "earthgptx"
 """Root attribute that marks a store as a result; only marked stores are ever overwritten."""
-LAYOUT = 2
+LAYOUT = 3
 """Version of the layout of a result's groups and arrays; others are not read."""
 OVERVIEW_PX = 256
 """Overviews are added until the longer side has at most this many pixels, rounded down."""

@@ -10,8 +10,9 @@ import shapely
 
 from earthgptx.catalogs.address import Reach
 from earthgptx.catalogs.errors import AddressRefused, CatalogError, NoItems
+from earthgptx.catalogs.interval import parse_interval
 from earthgptx.catalogs.redaction import redact, redact_all, redacted
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.search import search
 
 API = Reach("https://stac.example.com/v1")
 LOCAL = Reach("/data/archive/catalog.json")

@@ -12,7 +12,8 @@ import shapely
 from earthgptx import JobSpec, plan
 from earthgptx.catalogs.api_search import PAGE
 from earthgptx.catalogs.errors import CatalogDown, NoItems
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.interval import parse_interval
+from earthgptx.catalogs.search import search
 from tests.archive import Archive
 from tests.catalogs.pgstac import Missing, pgstac
 

@@ -19,8 +19,9 @@ import shapely
 from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.errors import AddressRefused, CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.geoparquet import frozen, thaw
+from earthgptx.catalogs.interval import parse_interval
 from earthgptx.catalogs.redaction import redacted
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.search import search
 from earthgptx.catalogs.stac_io import api_io
 from tests.archive import Archive
 from tests.catalogs.servers import Cassette, Server

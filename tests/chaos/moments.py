@@ -75,7 +75,7 @@ def arm() -> None:
     """Arms the moments of this process."""
     _before(layout, "_create_tables", "create")
     _before(steps, "stitch", "stitch")
-    _before(steps, "write_objects", "objects")
+    _before(steps, "to_table", "objects")
     _before(steps, "published_item", "publish")
     _before(store, "set_finished", "finish")
     _before(replica, "keep_answers", "infer", 2)

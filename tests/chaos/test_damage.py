@@ -26,7 +26,7 @@ Bytes = dict[str, bytes]
 FUNCTIONS = {
     "create": (layout, "_create_tables"),
     "stitch": (steps, "stitch"),
-    "objects": (steps, "write_objects"),
+    "objects": (steps, "to_table"),
     "publish": (steps, "published_item"),
     "finish": (store, "set_finished"),
 }
@@ -197,7 +197,7 @@ def test_a_lease_that_cannot_be_read_lapses(
 
 
 @pytest.mark.parametrize(
-    "name", ["out.parts/thesis.txt", "out.objects.parquet", "out.items.parquet", "out.item.json"]
+    "name", ["out.parts/thesis.txt", "out.objects/thesis.txt", "out.items.parquet", "out.item.json"]
 )
 def test_what_is_somebody_elses_stays(case: Case, name: str) -> None:
     precious = case.folder / name

@@ -15,12 +15,14 @@ from unittest import mock
 
 import geopandas as gpd
 import numpy as np
+import pystac
 import pytest
 import yaml
 from matplotlib.image import imread
 from typer.main import get_group
 from typer.testing import CliRunner
 
+from earthgptx import open_result
 from earthgptx.workflows import terminal
 from earthgptx.workflows.cli import app, main
 from tests import REPO
@@ -208,7 +210,44 @@ def test_query_in_every_format(folder: Path, tmp_path: Path) -> None:
     area.write_text(
         json.dumps({"type": "Polygon", "coordinates": [[[9, 42], [10, 42], [10, 43], [9, 42]]]})
     )
-    assert json.loads(earthgptx("query", out, "--json", "--within", area)[0])["features"] == []
+    _, complained = earthgptx("query", out, "--json", "--within", area, code=2)
+    assert "nothing was seen there: the ground is 3 to 3.0" in complained
+
+
+def test_query_sorts_counts_and_asks_several_results(folder: Path, tmp_path: Path) -> None:
+    out = folder / "results/out.zarr"
+    longest = earthgptx("query", out, "--json", "--order=-length_m", "--limit", "3")[0]
+    lengths = [each["properties"]["length_m"] for each in json.loads(longest)["features"]]
+    assert len(lengths) == 3
+    assert lengths == sorted(lengths, reverse=True)
+    counted = json.loads(earthgptx("query", out, "--json", "--count-by", "label,month")[0])
+    assert {row["label"] for row in counted} == {"ship"}
+    total = sum(row["objects"] for row in counted)
+    catalog = pystac.Catalog("results", "published results")
+    item = pystac.Item.from_file(out.with_suffix(".item.json"))
+    item.make_asset_hrefs_absolute()
+    catalog.add_item(item)
+    catalog.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+    path = tmp_path / "catalog.json"
+    [both] = json.loads(earthgptx("query", out, path, "--json", "--count-by", "result")[0])
+    assert both["objects"] == 2 * total
+    said, _ = earthgptx(
+        "query", out, path, "--near", "3.02", "42.44", "800", "--order", "distance_m"
+    )
+    assert "distance_m" in said
+    for wrong, sentence in (
+        (["--count-by", "colour"], "not counted by 'colour'"),
+        (["--order", "beauty"], "not sorted by 'beauty'"),
+        (["--label", "tank"], "no object has the label 'tank'; there are ship"),
+        (["--time", "2031"], "there is imagery from 2026-0"),
+        (["--count-by", "label", "--limit", "3"], "--count-by prints counts"),
+    ):
+        _, complained = earthgptx("query", out, *wrong, code=2)
+        assert sentence in " ".join(complained.split())
+    empty = pystac.Catalog("empty", "nothing")
+    empty.normalize_and_save(str(tmp_path / "e"), pystac.CatalogType.SELF_CONTAINED)
+    _, complained = earthgptx("query", tmp_path / "e/catalog.json", code=2)
+    assert "holds no Item of a result" in " ".join(complained.split())
 
 
 def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
@@ -314,7 +353,7 @@ def test_prompts_that_cannot_be_asked_are_said_at_the_end(folder: Path) -> None:
     )
     said, _ = earthgptx("run", job)
     assert "not asked: 1 prompts, for example far: outside the AOI" in said
-    answers = gpd.read_parquet(folder / "results/points.objects.parquet")
+    answers = open_result(str(folder / "results/points.zarr")).objects
     assert answers["prompt_ids"].tolist() == ["here"]
     assert np.isfinite(answers["score"]).all()
 

@@ -121,8 +121,9 @@ def demo(
 def search(job: JobFile, as_json: AsJson = False) -> None:
     """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
     from earthgptx.catalogs.geoparquet import frozen
-    from earthgptx.catalogs.search import parse_interval, start_of
+    from earthgptx.catalogs.interval import parse_interval
     from earthgptx.catalogs.search import search as find
+    from earthgptx.catalogs.search import start_of
     from earthgptx.pipeline.engine.output import refuse_foreign
     from earthgptx.pipeline.job.spec import JobSpec, items_beside
     from earthgptx.pipeline.job.vectors import read_aoi

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from earthgptx.workflows.terminal import AsJson, out, print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    import geopandas as gpd
+    import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
 app = typer.Typer()
@@ -71,12 +72,19 @@ def why(
 
 @app.command(
     epilog="Example: earthgptx query results/harbour.zarr "
-    '--label ship --text "north-south" --min-score 0.9'
+    '--label ship --text "north-south" --order=-length_m --limit 10'
 )
 def query(
-    output: Output,
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUTPUT...", help="Results, or a STAC catalog (.json) of their Items."
+        ),
+    ],
     label: Annotated[str | None, typer.Option(help="Label, exactly.")] = None,
-    text: Annotated[str | None, typer.Option(help="Words in the label or caption.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words in the label or caption, singular or plural.")
+    ] = None,
     bbox: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(metavar="W S E N", help="Lon/lat bounds."),
@@ -84,28 +92,69 @@ def query(
     within: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Vector file of an area.")
     ] = None,
-    time: Annotated[str | None, typer.Option(metavar="A/B", help="Time range.")] = None,
+    near: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="LON LAT METRES", help="Objects no farther than this from a place."),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="A/B", help="When the objects were seen.")
+    ] = None,
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score.")] = 0.0,
+    length: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="A B", help="Length in metres.")
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort by score, time, area_m2, length_m, width_m or distance_m."
+            " With - before it, the largest come first.",
+        ),
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of objects.")] = None,
+    count_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Count instead, by label, slice, day, month, year, item or result."
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Output file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find objects by label, words, place, time and score."""
+    """Find or count objects by label, words, place, time, score and size."""
     from earthgptx.pipeline.errors import JobError
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.query import count_objects, find_objects, open_result
 
     if (format is Format.TABLE and not as_json) and out_file:
         raise JobError("--out goes with --format geojson or parquet")
-    area = _area(bbox, within)
-    found = open_result(output).query(
-        label=label, text=text, within=area, time=time, min_score=min_score
-    )
+    results = [open_result(url) for output in outputs for url in _results_of(output)]
+    asked = {
+        "label": label,
+        "text": text,
+        "within": _area(bbox, within),
+        "near": near,
+        "time": time,
+        "min_score": min_score,
+        "length_m": length,
+    }
+    if count_by is not None:
+        if order or limit or out_file or format is not Format.TABLE:
+            raise JobError("--count-by prints counts; leave out --order, --limit, --format, --out")
+        names = [name.strip() for name in count_by.split(",") if name.strip()]
+        _print_counts(count_objects(results, *names, **asked), as_json=as_json)
+        return
+    found = find_objects(results, order=order, limit=limit, **asked)
     if format is Format.PARQUET:
         if out_file is None:
             raise JobError("--format parquet needs --out FILE")
-        found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
+        from earthgptx.pipeline.results.object_table import to_frame
+
+        to_frame(found).to_parquet(
+            out_file, schema_version="1.1.0", write_covering_bbox=True, index=False
+        )
     elif format is Format.GEOJSON or as_json:
         document = _geojson(found)
         if out_file:
@@ -115,6 +164,32 @@ def query(
     else:
         more = f", the first {ROWS}" if len(found) > ROWS else ""
         print_table(f"{len(found)} objects{more}", _rows(found))
+
+
+def _results_of(output: str) -> list[str]:
+    """Returns the URLs of the results that an argument names: itself, or those of a catalog."""
+    if not output.endswith(".json"):
+        return [output]
+    from earthgptx.catalogs.publish import published_results
+
+    return published_results(output)
+
+
+def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
+    rows = counted.to_pylist()
+    if as_json:
+        print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+        return
+    total = sum(row["objects"] for row in rows)
+    print_table(
+        f"{total:,} objects",
+        [{name: str(value) for name, value in row.items()} for row in rows],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON has it."""
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
 
 
 def _area(
@@ -135,24 +210,39 @@ def _area(
     return read_aoi(str(within)) if within else None
 
 
-def _geojson(found: gpd.GeoDataFrame) -> str:
-    # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
-    ids = found["object_id"].astype(str)
-    times = found["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return str(found.assign(object_id=ids, time=times).to_json())
+def _geojson(found: pa.Table) -> str:
+    import json
+
+    import shapely
+
+    outlines = shapely.from_wkb(found["geometry"].to_numpy(zero_copy_only=False))
+    features = []
+    for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
+        # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
+        properties = {name: _plain(value) for name, value in row.items()}
+        properties["object_id"] = str(row["object_id"])
+        outline = shapely.geometry.mapping(shape)
+        features.append({"type": "Feature", "properties": properties, "geometry": outline})
+    return json.dumps({"type": "FeatureCollection", "features": features})
 
 
-def _rows(found: gpd.GeoDataFrame) -> list[dict[str, str]]:
+def _rows(found: pa.Table) -> list[dict[str, str]]:
+    extra = [name for name in ("distance_m", "result") if name in found.column_names]
     return [
         {
-            "id": f"{row.object_id:x}"[:8],
-            "time": f"{row.time:%Y-%m-%d}",
-            "label": row.label,
-            "score": f"{row.score:.2f}",
-            "caption": row.caption,
+            "id": f"{row['object_id']:x}"[:8],
+            "time": f"{row['time']:%Y-%m-%d}",
+            "label": row["label"],
+            "score": f"{row['score']:.2f}",
+            "caption": row["caption"],
+            **{name: _short(row[name]) for name in extra},
         }
-        for row in found.head(ROWS).itertuples()
+        for row in found.slice(0, ROWS).to_pylist()
     ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, float) else str(value).rsplit("/", 1)[-1]
 
 
 @app.command(epilog="Example: earthgptx show results/harbour.zarr --png harbour.png")

@@ -16,7 +16,8 @@ import xarray as xr
 from earthgptx import JobSpec, open_result, plan, run
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.geoparquet import frozen
-from earthgptx.catalogs.search import parse_interval, search
+from earthgptx.catalogs.interval import parse_interval
+from earthgptx.catalogs.search import search
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.results.picture import draw

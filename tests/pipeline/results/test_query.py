@@ -1,12 +1,17 @@
+import shutil
+from pathlib import Path
+
 import geopandas as gpd
+import numpy as np
 import pyproj
 import pytest
 import shapely
+import zarr
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.query import Result, count_objects, find_objects
 from tests.archive import Archive, targets
 
 
@@ -32,13 +37,14 @@ def test_every_condition_narrows_and_all_of_them_hold(result: Result) -> None:
     everything = result.objects
     assert len(result.query()) == len(everything) > 20
     assert len(result.query(label="ship")) == len(everything)
-    assert len(result.query(label="tank")) == 0
+    with pytest.raises(JobError, match="no object has the label 'tank'; there are ship"):
+        result.query(label="tank")
     sure = result.query(min_score=0.99)
     assert 0 < len(sure) < len(everything)
     assert (sure["score"] >= 0.99).all()
     january = result.query(time="2026-01")
     assert 0 < len(january) < len(everything)
-    assert {f"{t:%Y-%m-%d}" for t in january["time"]} == {"2026-01-01"}
+    assert {f"{t:%Y-%m-%d %H}" for t in january["time"]} == {"2026-01-01 10"}
     assert len(result.query(time="2026-01")) + len(result.query(time="2026-02-01/..")) == len(
         everything
     )
@@ -58,7 +64,116 @@ def test_a_place_is_met_not_only_contained(result: Result) -> None:
     middle = one.representative_point()
     found = result.query(within=middle.buffer(1e-6))
     assert one.equals(found.geometry.iloc[0])
-    assert len(result.query(within=shapely.box(50, 50, 51, 51))) == 0
+    with pytest.raises(JobError, match=r"nothing was seen there: the ground is 3 to 3\.\d+ deg"):
+        result.query(within=shapely.box(50, 50, 51, 51))
+
+
+def test_a_moment_without_imagery_says_what_there_is(result: Result) -> None:
+    with pytest.raises(JobError, match="there is imagery from 2026-01-01 to 2026-02-01"):
+        result.query(time="2031")
+    assert len(result.query(time="2026-01-15")) == 0, "it lies between two slices"
+
+
+def test_words_are_whole_words_in_singular_or_plural(result: Result) -> None:
+    everything = len(result.objects)
+    assert len(result.query(text="ships")) == everything
+    assert len(result.query(text="nearest other")) > 0
+    for part in ("shi", "hip", "near"):
+        assert len(result.query(text=part)) == 0
+
+
+def test_objects_are_sorted_and_limited_over_all_slices(result: Result) -> None:
+    longest = result.query(order="-length_m", limit=5)
+    expected = result.objects["length_m"].sort_values(ascending=False).head(5)
+    assert longest["length_m"].tolist() == expected.tolist()
+    area = shapely.box(*result.objects.total_bounds)
+    again = result.query(order="-length_m", limit=5, within=area)
+    assert again["object_id"].tolist() == longest["object_id"].tolist()
+    with pytest.raises(JobError, match="not sorted by 'beauty'; give one of score, time"):
+        result.query(order="beauty")
+
+
+def test_objects_near_a_place_come_with_their_distance(result: Result) -> None:
+    one = result.objects.iloc[7]
+    middle = one.geometry.representative_point()
+    found = result.query(near=(middle.x, middle.y, 800.0), order="distance_m")
+    assert found["distance_m"].iloc[0] == 0.0
+    assert found["distance_m"].is_monotonic_increasing
+    assert found["distance_m"].max() <= 800
+    zone = result.objects.to_crs(32631)
+    here = zone.geometry.distance(zone.geometry.iloc[7].representative_point())
+    assert set(found["object_id"]) == set(zone["object_id"][here <= 800 * 0.9996])
+
+
+def test_sizes_bound_what_is_found(result: Result) -> None:
+    found = result.query(length_m=(100.0, 200.0))
+    assert 0 < len(found) < len(result.objects)
+    assert found["length_m"].between(100, 200).all()
+
+
+def test_objects_are_counted_by_what_they_have(result: Result) -> None:
+    by_month = result.count("label", "month")
+    assert by_month["month"].tolist() == ["2026-01", "2026-02"]
+    assert by_month["objects"].sum() == len(result.objects)
+    area = shapely.box(*result.objects.total_bounds)
+    assert result.count("label", "month", within=area).equals(by_month)
+    assert result.count().to_dict("list") == {"objects": [len(result.objects)]}
+    items = result.count("item").set_index("item")["objects"]
+    assert items.to_dict() == result.objects["item_id"].value_counts().to_dict()
+    with pytest.raises(JobError, match="not counted by 'colour'; give some of label, slice"):
+        result.count("colour")
+
+
+def test_several_results_are_asked_together(result: Result) -> None:
+    both = find_objects([result, result])
+    assert len(both) == 2 * len(result.objects)
+    assert set(both["result"].to_pylist()) == {result.url}
+    assert count_objects([result, result], "result")["objects"].to_pylist() == [len(both)]
+
+
+def test_a_lost_file_of_objects_is_an_error(result: Result, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(result.url, copy)
+    with pytest.raises(OutputError, match="file of objects is missing, damaged"):
+        open_result(str(copy)).query()
+    (folder,) = Path(result.url).parent.glob("out.objects")
+    shutil.copytree(folder, tmp_path / "copy.objects")
+    [first, _] = sorted((tmp_path / "copy.objects").rglob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:500])
+    with pytest.raises(OutputError, match="file of objects is missing, damaged"):
+        open_result(str(copy)).query()
+    assert len(open_result(str(copy)).query(time="2026-02")) > 0, "the other is whole"
+
+
+def test_slices_say_where_their_objects_are(result: Result) -> None:
+    slices = result.slices
+    assert all(name.startswith("2026") for name in slices["name"])
+    ids = np.asarray(zarr.open_array(f"{result.url}/objects/object_id", mode="r")[...])
+    for row in slices.to_dict("records"):
+        first, after = row["first_object"], row["first_object"] + row["objects"]
+        there = result.objects["object_id"][result.objects["slice"] == row["start"]]
+        assert set(ids[first:after]) == set(there)
+
+
+def test_the_time_and_the_item_of_an_object_are_those_of_its_pixels(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    """Two Items of a day that share the ground: the first has no data in its eastern half."""
+    made = Archive(tmp_path / "halves")
+    west = targets(8)
+    west[:, 450:] = 0
+    made.add("west", west, when="2026-01-01T09:00:00Z")
+    made.add("all", targets(9), when="2026-01-01T11:00:00Z", nodata=None)
+    made.save()
+    run(plan(made.job(tmp_path / "day.zarr", slices="day")), pool=pool)
+    found = open_result(str(tmp_path / "day.zarr")).objects
+    middles = found.to_crs(made.epsg).geometry.centroid.x
+    border = made.west + 4500
+    sure = (middles - border).abs() > 300
+    assert {f"{t:%H}" for t in found["time"][sure & (middles < border)]} == {"09"}
+    assert {f"{t:%H}" for t in found["time"][sure & (middles > border)]} == {"11"}
+    assert (found["item_id"] == found["time"].dt.hour.map({9: "west", 11: "all"})).all()
+    assert {str(t) for t in found["slice"]} == {"2026-01-01 00:00:00+00:00"}
 
 
 def test_a_query_answers_with_the_type_that_the_field_uses(result: Result) -> None:
@@ -71,7 +186,7 @@ def test_a_query_answers_with_the_type_that_the_field_uses(result: Result) -> No
 
 
 def test_why_names_the_object_of_each_time(result: Result, archive: Archive) -> None:
-    first = result.objects[result.objects["time"] == "2026-01-01"].iloc[3]
+    first = result.query(time="2026-01-01").iloc[3]
     place = first.geometry.representative_point()
     answers = result.why(place.x, place.y)
     assert [answer.time[:10] for answer in answers] == ["2026-01-01", "2026-02-01"]

@@ -96,7 +96,7 @@ def test_plain_xarray_reads_it_where_our_packages_are_not(result: Path, tmp_path
     assert found["y"] == [4_699_995, 4_699_985]
     assert found["wkt"].startswith('PROJCS["WGS 84 / UTM zone 31N"')
     assert "bright targets" in found["captions"][0]
-    assert found["words"].startswith("ship, about")
+    assert found["words"].startswith(("ship, about", "white boat, about"))
     assert found["state"] == "finished"
     assert found["coarse"] == [2, 350, 307]
 
@@ -157,15 +157,16 @@ def test_a_shard_is_a_block_and_chunks_are_whole(result: Path) -> None:
 
 def test_the_tables_beside_it_open_with_geopandas_and_pystac(result: Path) -> None:
     base = str(result).removesuffix(".zarr")
-    objects = gpd.read_parquet(f"{base}.objects.parquet")
+    files = sorted(Path(f"{base}.objects").rglob("*.parquet"))
+    objects = pd.concat([gpd.read_parquet(file) for file in files], ignore_index=True)
     assert objects.crs.to_epsg() == 4326 or objects.crs.to_string() == "OGC:CRS84"
     ours = open_result(str(result)).objects
     assert objects.geometry.to_wkb().equals(ours.geometry.to_wkb())
-    geo = json.loads(pq.read_schema(f"{base}.objects.parquet").metadata[b"geo"])
+    geo = json.loads(pq.read_schema(files[0]).metadata[b"geo"])
     assert geo["version"] == "1.1.0"
     assert "covering" in geo["columns"]["geometry"]
-    west = gpd.read_parquet(f"{base}.objects.parquet", bbox=(2.9, 42, 3.05, 42.6))
-    assert 0 < len(west) < len(objects)
+    west = gpd.read_parquet(files[0], bbox=(2.9, 42, 3.05, 42.6))
+    assert 0 < len(west) < len(gpd.read_parquet(files[0]))
     item = pystac.Item.from_file(f"{base}.item.json")
     assert item.bbox is not None
     assert item.bbox[2] - item.bbox[0] < 1, "the ground that the imagery shows, not the AOI's box"
@@ -178,7 +179,7 @@ def test_the_tables_beside_it_open_with_geopandas_and_pystac(result: Path) -> No
     ]
     sources = [link.target for link in item.links if link.rel == "derived_from"]
     assert len(sources) == 2
-    assert Path(item.assets["objects"].get_absolute_href() or "").is_file()
+    assert Path(item.assets["objects"].get_absolute_href() or "").is_dir()
 
 
 def test_exported_cogs_open_in_rasterio_with_the_right_place(result: Path, tmp_path: Path) -> None:

@@ -1,0 +1,294 @@
+"""Finds objects of one or several results: DuckDB over their GeoParquet files.
+
+What a file can decide by its statistics is asked of DuckDB as explicit predicates, the bounds of an
+outline among them; what needs the outline itself is decided by shapely on what remains. Nothing is
+loaded that a question does not need.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from earthgptx.catalogs.redaction import redact
+from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.job.lonlat import boxes
+from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA
+
+if TYPE_CHECKING:
+    import duckdb
+
+GROUPS = {
+    "label": "label",
+    "slice": "slice",
+    "day": "strftime(time, '%Y-%m-%d')",
+    "month": "strftime(time, '%Y-%m')",
+    "year": "strftime(time, '%Y')",
+    "item": "item_id",
+    "result": "result",
+}
+"""What objects are counted by, as SQL."""
+ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
+"""Columns that objects are sorted by; the largest first with `-` before it."""
+METRES_PER_DEGREE = 110_574.0
+"""Shortest length of a degree of latitude."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What objects have to satisfy; all of it."""
+
+    label: str | None = None
+    """Exact label."""
+    text: str = ""
+    """Words, each of which label or caption must contain as a word, singular or plural."""
+    within: BaseGeometry | None = None
+    """Lon/lat geometry that outlines must intersect."""
+    start: datetime | None = None
+    """Earliest time; the time is that of the Item on which an object was seen."""
+    end: datetime | None = None
+    """Latest time."""
+    min_score: float = 0.0
+    """Lowest score, 0..1."""
+    length_m: tuple[float, float] | None = None
+    """Least and largest length in metres."""
+    near: tuple[float, float, float] | None = None
+    """Longitude, latitude, and the largest distance of the outline from there in metres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Files of a result's objects."""
+
+    result: str
+    """URL of the result."""
+    files: tuple[str, ...]
+    """Their URLs or paths."""
+
+
+def find(
+    places: Sequence[Place], conditions: Conditions, *, order: str = "", limit: int | None = None
+) -> pa.Table:
+    """Returns the objects that satisfy all conditions.
+
+    Args:
+        places: files of one or several results.
+        conditions: what the objects have to satisfy.
+        order: one of `ORDERS`, with `-` before it for the largest first; empty for the order of
+            the files: by slice, and along a curve on the ground.
+        limit: largest number of objects; None for all.
+
+    Returns:
+        The columns of `object_table.SCHEMA` without `bbox`; `distance_m` if `near` is given, and
+        `result` if there are several results.
+
+    Raises:
+        JobError: `order` is none of `ORDERS`.
+        OutputError: a file is missing or damaged.
+    """
+    exact = conditions.within is not None or conditions.near is not None
+    by = _order(order, near=conditions.near is not None)
+    columns = [*COLUMNS, "geometry", *(["result"] if len(places) > 1 else [])]
+    where, values = _where(conditions)
+    # Every value is a parameter; all the rest is ours.
+    sql = f"SELECT {', '.join(columns)} FROM objects WHERE {where}"  # noqa: S608
+    if not exact:
+        sql += by and f" ORDER BY {by}"
+        sql += "" if limit is None else f" LIMIT {int(limit)}"
+    table = _ask(places, sql, values)
+    if exact:
+        table = _exactly(table, conditions)
+        if by:
+            table = table.sort_by(_arrow_order(order))
+        table = table if limit is None else table.slice(0, limit)
+    return table
+
+
+def count(places: Sequence[Place], conditions: Conditions, by: Sequence[str] = ()) -> pa.Table:
+    """Returns how many objects satisfy all conditions.
+
+    Args:
+        places: files of one or several results.
+        conditions: what the objects have to satisfy.
+        by: names of `GROUPS`; empty for one number.
+
+    Raises:
+        JobError: a name is none of `GROUPS`.
+        OutputError: a file is missing or damaged.
+    """
+    unknown = [name for name in by if name not in GROUPS]
+    if unknown:
+        raise JobError(
+            f"objects are not counted by '{unknown[0]}'; give some of {', '.join(GROUPS)}"
+        )
+    groups = "".join(f'{GROUPS[name]} AS "{name}", ' for name in by)
+    where, values = _where(conditions)
+    if conditions.within is None and conditions.near is None:
+        counting = f"SELECT {groups}count(*) AS objects FROM objects WHERE {where}"  # noqa: S608
+        return _ask(places, f"{counting} GROUP BY ALL ORDER BY ALL", values)
+    picking = f"SELECT {groups}geometry FROM objects WHERE {where}"  # noqa: S608
+    table = _exactly(_ask(places, picking, values), conditions)
+    counted = table.group_by(list(by)).aggregate([([], "count_all")])
+    ordered = counted.sort_by([(name, "ascending") for name in by]) if by else counted
+    return ordered.rename_columns([*by, "objects"])
+
+
+def labels(places: Sequence[Place]) -> list[str]:
+    """Returns the labels that the objects have, sorted."""
+    table = _ask(places, "SELECT DISTINCT label FROM objects ORDER BY label", [])
+    return [str(label) for label in table["label"].to_pylist()]
+
+
+def _order(order: str, *, near: bool) -> str:
+    if not order:
+        return ""
+    name = order.removeprefix("-")
+    if name not in ORDERS or (name == "distance_m" and not near):
+        known = ", ".join(each for each in ORDERS if near or each != "distance_m")
+        raise JobError(f"objects are not sorted by '{name}'; give one of {known}")
+    # Of equal ones, always the same comes first.
+    return f"{name} {'DESC' if order.startswith('-') else 'ASC'}, object_id"
+
+
+def _arrow_order(order: str) -> list[tuple[str, str]]:
+    how = "descending" if order.startswith("-") else "ascending"
+    return [(order.removeprefix("-"), how), ("object_id", "ascending")]
+
+
+def _where(conditions: Conditions) -> tuple[str, list[Any]]:
+    """Returns the conditions as SQL, as far as it can decide them, and its values."""
+    terms: list[str] = ["true"]
+    values: list[Any] = []
+
+    def add(term: str, *given: Any) -> None:
+        terms.append(term)
+        values.extend(given)
+
+    if conditions.label is not None:
+        add("label = ?", conditions.label)
+    if conditions.min_score > 0:
+        add("score >= ?", conditions.min_score)
+    if conditions.start is not None:
+        add("time >= to_timestamp(?)", conditions.start.timestamp())
+    if conditions.end is not None:
+        add("time <= to_timestamp(?)", conditions.end.timestamp())
+    if conditions.length_m is not None:
+        add("length_m BETWEEN ? AND ?", *conditions.length_m)
+    areas = [conditions.within, _around(conditions.near)]
+    for area in (each for each in areas if each is not None):
+        meets = "bbox.xmin <= ? AND bbox.xmax >= ? AND bbox.ymin <= ? AND bbox.ymax >= ?"
+        edges = [(east, west, north, south) for west, south, east, north in _boxes_of(area)]
+        add("(" + " OR ".join([meets] * len(edges)) + ")", *(v for each in edges for v in each))
+    for word in conditions.text.lower().split():
+        add("regexp_matches(lower(label || ' ' || caption), ?)", _pattern(word))
+    return " AND ".join(terms), values
+
+
+def _pattern(word: str) -> str:
+    """Returns the regular expression of a word, its simple plural, and its singular."""
+    forms = {word, f"{word}s", f"{word}es"}
+    if word.endswith("y"):
+        forms.add(f"{word[:-1]}ies")
+    if word.endswith("ies"):
+        forms.add(f"{word[:-3]}y")
+    for ending in ("es", "s"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            forms.add(word.removesuffix(ending))
+    alternatives = "|".join(re.escape(form) for form in sorted(forms))
+    # Not \b: a word may begin or end with what is no letter.
+    return rf"(^|[^\pL\pN])({alternatives})($|[^\pL\pN])"
+
+
+def _boxes_of(area: BaseGeometry) -> list[tuple[float, float, float, float]]:
+    """Returns the bounds of an area, of each side where it is cut at the antimeridian."""
+    return [part.bounds for part in getattr(boxes(area), "geoms", [boxes(area)])]
+
+
+def _around(near: tuple[float, float, float] | None) -> BaseGeometry | None:
+    """Returns a lon/lat box, or two, that holds all within a distance of a place."""
+    if near is None:
+        return None
+    lon, lat, metres = near
+    high = metres / METRES_PER_DEGREE
+    cosine = np.cos(np.deg2rad(min(abs(lat) + high, 90.0)))
+    wide = min(high / cosine, 180.0) if cosine > 1e-6 else 180.0
+    south, north = max(lat - high, -90.0), min(lat + high, 90.0)
+    whole = shapely.box(-180, south, 180, north)
+    if wide >= 180:
+        return whole
+    turned = [
+        shapely.box(lon - wide + turn, south, lon + wide + turn, north) for turn in (-360, 0, 360)
+    ]
+    return shapely.union_all(turned).intersection(whole)
+
+
+def _exactly(table: pa.Table, conditions: Conditions) -> pa.Table:
+    """Returns the rows whose outlines satisfy the conditions; their distance if one is asked."""
+    outlines = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    keep = np.ones(len(table), bool)
+    if conditions.within is not None:
+        shapely.prepare(conditions.within)
+        keep &= shapely.intersects(conditions.within, outlines)
+    if conditions.near is not None:
+        lon, lat, most = conditions.near
+        metres = _distances(outlines, lon, lat)
+        keep &= metres <= most
+        table = table.append_column("distance_m", pa.array(metres))
+    return table.filter(pa.array(keep))
+
+
+def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
+    """Returns the distance of each outline from a place in metres, on the ellipsoid.
+
+    The nearest point of an outline is found in an azimuthal equidistant projection around the
+    place, in which distances from it are exact.
+    """
+    import pyproj
+
+    crs = f"+proj=aeqd +lat_0={lat} +lon_0={lon} +ellps=WGS84 +units=m"
+    move = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    flat = shapely.transform(outlines, lambda p: np.column_stack(move.transform(p[:, 0], p[:, 1])))
+    return np.asarray(shapely.distance(flat, shapely.Point(0, 0)))
+
+
+def _ask(places: Sequence[Place], sql: str, values: list[Any]) -> pa.Table:
+    """Returns what DuckDB answers; `objects` in the SQL stands for the objects of all places."""
+    import duckdb
+
+    there = [place for place in places if place.files]
+    source = "SELECT *, ? AS result FROM read_parquet(?, hive_partitioning = false)"
+    given = [value for place in there for value in (place.result, list(place.files))]
+    try:
+        with _connection([file for place in there for file in place.files]) as connection:
+            if there:
+                sql = f"WITH objects AS ({' UNION ALL '.join([source] * len(there))}) {sql}"
+            else:
+                nothing = SCHEMA.empty_table().append_column("result", pa.array([], pa.string()))
+                connection.register("objects", nothing)
+            return connection.execute(sql, [*given, *values]).to_arrow_table()
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+        reason = redact(str(error).splitlines()[0])
+        raise OutputError(
+            f"a file of objects is missing, damaged, or of another version ({reason}); run the job "
+            "again, which writes it anew"
+        ) from error
+
+
+def _connection(files: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """Returns a connection that can open the files."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
+    for scheme in {file.partition("://")[0] for file in files if "://" in file}:
+        connection.register_filesystem(fsspec.filesystem(scheme))
+    return connection

@@ -1,0 +1,22 @@
+"""Where the GeoParquet files of a result's objects lie, one a time slice."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"slice=[0-9A-Za-z-]+/0\.parquet")
+
+
+def objects_beside(output: str) -> str:
+    """Returns the URL of the folder of a result's objects, a GeoParquet file a time slice."""
+    return output.removesuffix(".zarr") + ".objects"
+
+
+def partition(slice_name: str) -> str:
+    """Returns the name of a slice's file in the folder of objects."""
+    return f"slice={slice_name}/0.parquet"
+
+
+def is_partition(name: str) -> bool:
+    """Whether a file in the folder of objects is named as `partition` names one."""
+    return bool(_NAME.fullmatch(name))
