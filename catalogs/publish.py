@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.errors import CatalogError
-from earthgptx.catalogs.stac_io import read_static
+from earthgptx.catalogs.stac_io import read_json, read_static
 
 MARK = "earthgptx"
 """Key in the metadata of a Parquet file, and framework in an Item, that say who wrote it."""
@@ -117,18 +117,24 @@ def marked_parquet(file: io.BytesIO) -> bytes:
 
 
 def published_results(catalog: str) -> list[str]:
-    """Returns the addresses of the results whose Items a STAC catalog or collection holds.
+    """Returns the addresses of the results whose Items a STAC document holds.
 
     Args:
-        catalog: path or URL of the catalog; its links are followed where they may lead.
+        catalog: path or URL of a catalog, a collection or an Item; links are followed where they
+            may lead.
 
     Raises:
         CatalogError: it cannot be read, or holds no Item of a result.
     """
-    found = read_static(catalog, Opening.of(catalog, Access()))
+    opening = Opening.of(catalog, Access())
+    document = read_json(catalog, opening)
+    if document["type"] == "Feature":
+        items = [pystac.Item.from_dict(document, href=catalog)]
+    else:
+        items = list(read_static(catalog, opening).get_items(recursive=True))
     ours = [
         item
-        for item in found.get_items(recursive=True)
+        for item in items
         if item.properties.get("mlm:framework") == MARK and "raster" in item.assets
     ]
     if not ours:

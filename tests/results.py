@@ -18,7 +18,7 @@ def contents(url: str | Path) -> dict[str, bytes]:
         root["attributes"]["earthgptx"]["job"].pop(key)
     files["zarr.json"] = json.dumps(root).encode()
     for path in sorted(base.with_suffix(".objects").rglob("*.parquet")):
-        files["/".join(path.parts[-3:])] = path.read_bytes()
+        files["/".join(("objects beside", *path.parts[-2:]))] = path.read_bytes()
     return {name: data for name, data in files.items() if not name.startswith("tiles/seconds/c")}
 
 

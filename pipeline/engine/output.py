@@ -22,7 +22,7 @@ from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 from earthgptx.pipeline.results import store
-from earthgptx.pipeline.results.partitions import is_partition, objects_beside
+from earthgptx.pipeline.results.partitions import is_leftover, is_partition, objects_beside
 from earthgptx.pipeline.storage.blobs import open_blobs, split
 
 BESIDE = (".items.parquet", ".item.json")
@@ -80,7 +80,10 @@ def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
 
 def _refuse_foreign_objects(url: str, *, damaged_is_ours: bool) -> None:
     """Refuses a folder of objects that holds a file without our mark; see `refuse_foreign`."""
+    store.exists(url)  # raises if a file lies there
     for name in open_blobs(url).names():
+        if is_leftover(name):
+            continue
         if not is_partition(name):
             raise OutputError(
                 f"{url}/{name} was not written by earthgptx; move it away or choose another output"

@@ -37,8 +37,13 @@ from earthgptx.pipeline.objects.stitch import BlockParts, painted, stitch
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.object_table import as_geoparquet, item_times, to_table
-from earthgptx.pipeline.results.objects_group import ObjectsWriter
-from earthgptx.pipeline.results.partitions import is_partition, objects_beside, partition
+from earthgptx.pipeline.results.objects_group import ObjectsWriter, mend_partitions
+from earthgptx.pipeline.results.partitions import (
+    is_leftover,
+    is_partition,
+    objects_beside,
+    partition,
+)
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
 
 log = structlog.get_logger()
@@ -62,6 +67,7 @@ class Steps:
         """Takes a plan and its open output; reads the ledger."""
         self.plan, self.root, self._scratch, self._fence = plan, root, scratch, fence
         self._tell = on_progress
+        self._folder = fenced(objects_beside(plan.spec.output), fence)
         entries = ledger.committed(root, plan)
         self._before = len(entries)
         self._done = set(entries)
@@ -114,6 +120,7 @@ class Steps:
         if not self.failed.passing:
             self._scratch.clear()
         self._objects = int(store.array_at(self.root, "objects/object_id").shape[0])
+        mend_partitions(self.root, self._folder)
         return True
 
     def all(self, pool: ReplicaPool, token: str, *, retry: bool) -> None:
@@ -135,7 +142,7 @@ class Steps:
 
     def _make_objects(self, pool: ReplicaPool) -> None:
         """Stitches, paints and writes the objects, slice by slice: no more are in memory."""
-        plan, folder = self.plan, fenced(objects_beside(self.plan.spec.output), self._fence)
+        plan, folder = self.plan, self._folder
         writer, times = ObjectsWriter(self.root), item_times(plan)
         kept = set()
         for time_, piece in enumerate(plan.slices):
@@ -148,7 +155,8 @@ class Steps:
                 folder.put(partition(piece.name), as_geoparquet(table))
             writer.add(piece.name, piece.start, end, len(piece.items), table)
         writer.finish()
-        folder.delete([name for name in folder.names() if is_partition(name) and name not in kept])
+        there = [name for name in folder.names() if is_partition(name) or is_leftover(name)]
+        folder.delete([name for name in there if name not in kept])
         self._objects = writer.count
 
     def _finish(self) -> None:

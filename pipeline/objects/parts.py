@@ -48,7 +48,8 @@ class Part:
     at_home: bool
     """Whether its centre lies in the tile's core."""
     item: str = ""
-    """Collection and id of the Item that most of its pixels show; empty in a median."""
+    """Collection and id of the Item that most of its pixels show, of a merged object those of its
+    best part; empty in a median."""
 
 
 def to_part(grounding: Grounding, tile: Tile, view: View, context_px: int) -> Part | None:

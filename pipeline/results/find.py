@@ -8,9 +8,11 @@ loaded that a question does not need.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -20,9 +22,11 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.redaction import redact
-from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.errors import JobError, Outage, OutputError
 from earthgptx.pipeline.job.lonlat import boxes
 from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA
+from earthgptx.pipeline.storage.blobs import CLOUD
+from earthgptx.pipeline.storage.cloud import file_system
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,6 +43,8 @@ GROUPS = {
 """What objects are counted by, as SQL."""
 ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
 """Columns that objects are sorted by; the largest first with `-` before it."""
+HISSING = ("s", "x", "z", "ch", "sh")
+"""Endings of words whose plural ends with `es`."""
 METRES_PER_DEGREE = 110_574.0
 """Shortest length of a degree of latitude."""
 
@@ -96,6 +102,7 @@ def find(
         OutputError: a file is missing or damaged.
     """
     exact = conditions.within is not None or conditions.near is not None
+    _check(conditions, limit)
     by = _order(order, near=conditions.near is not None)
     columns = [*COLUMNS, "geometry", *(["result"] if len(places) > 1 else [])]
     where, values = _where(conditions)
@@ -125,11 +132,13 @@ def count(places: Sequence[Place], conditions: Conditions, by: Sequence[str] = (
         JobError: a name is none of `GROUPS`.
         OutputError: a file is missing or damaged.
     """
+    by = list(dict.fromkeys(by))
     unknown = [name for name in by if name not in GROUPS]
     if unknown:
         raise JobError(
             f"objects are not counted by '{unknown[0]}'; give some of {', '.join(GROUPS)}"
         )
+    _check(conditions, None)
     groups = "".join(f'{GROUPS[name]} AS "{name}", ' for name in by)
     where, values = _where(conditions)
     if conditions.within is None and conditions.near is None:
@@ -140,6 +149,28 @@ def count(places: Sequence[Place], conditions: Conditions, by: Sequence[str] = (
     counted = table.group_by(list(by)).aggregate([([], "count_all")])
     ordered = counted.sort_by([(name, "ascending") for name in by]) if by else counted
     return ordered.rename_columns([*by, "objects"])
+
+
+def _check(conditions: Conditions, limit: int | None) -> None:
+    """Lets conditions pass that have a meaning.
+
+    Raises:
+        JobError: a number is none, or lies outside its range.
+    """
+    if conditions.near is not None:
+        lon, lat, metres = conditions.near
+        if not (-180 <= lon <= 180 and -90 <= lat <= 90 and 0 <= metres < np.inf):
+            raise JobError(
+                f"near {lon:g} {lat:g} {metres:g} is no longitude, latitude and distance in metres"
+            )
+    if conditions.length_m is not None:
+        least, most = conditions.length_m
+        if not 0 <= least <= most:
+            raise JobError(f"length {least:g} {most:g} is no least and largest length in metres")
+    if limit is not None and limit < 1:
+        raise JobError(f"limit {limit} is no number of objects; give 1 or more")
+    if not " ".join(conditions.text.split()).isprintable():
+        raise JobError("text holds characters that cannot be printed; give words")
 
 
 def labels(places: Sequence[Place]) -> list[str]:
@@ -188,24 +219,29 @@ def _where(conditions: Conditions) -> tuple[str, list[Any]]:
         meets = "bbox.xmin <= ? AND bbox.xmax >= ? AND bbox.ymin <= ? AND bbox.ymax >= ?"
         edges = [(east, west, north, south) for west, south, east, north in _boxes_of(area)]
         add("(" + " OR ".join([meets] * len(edges)) + ")", *(v for each in edges for v in each))
-    for word in conditions.text.lower().split():
-        add("regexp_matches(lower(label || ' ' || caption), ?)", _pattern(word))
+    for word in unicodedata.normalize("NFC", conditions.text).lower().split():
+        add("regexp_matches(lower(nfc_normalize(label || ' ' || caption)), ?)", _pattern(word))
     return " AND ".join(terms), values
 
 
 def _pattern(word: str) -> str:
     """Returns the regular expression of a word, its simple plural, and its singular."""
-    forms = {word, f"{word}s", f"{word}es"}
-    if word.endswith("y"):
-        forms.add(f"{word[:-1]}ies")
+    forms = {word}
+    if word.endswith(HISSING):
+        forms.add(f"{word}es")
+    elif word.endswith("y"):
+        forms |= {f"{word[:-1]}ies", f"{word}s"}
+    else:
+        forms.add(f"{word}s")
     if word.endswith("ies"):
         forms.add(f"{word[:-3]}y")
-    for ending in ("es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            forms.add(word.removesuffix(ending))
+    elif word.endswith("es") and word[:-2].endswith(HISSING):
+        forms.add(word[:-2])
+    elif word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        forms.add(word[:-1])
     alternatives = "|".join(re.escape(form) for form in sorted(forms))
-    # Not \b: a word may begin or end with what is no letter.
-    return rf"(^|[^\pL\pN])({alternatives})($|[^\pL\pN])"
+    # Not \b: a word may begin or end with what is no letter. Marks belong to the letter before.
+    return rf"(^|[^\pL\pN\pM])({alternatives})($|[^\pL\pN\pM])"
 
 
 def _boxes_of(area: BaseGeometry) -> list[tuple[float, float, float, float]]:
@@ -266,7 +302,7 @@ def _ask(places: Sequence[Place], sql: str, values: list[Any]) -> pa.Table:
 
     there = [place for place in places if place.files]
     source = "SELECT *, ? AS result FROM read_parquet(?, hive_partitioning = false)"
-    given = [value for place in there for value in (place.result, list(place.files))]
+    given = [value for place in there for value in (place.result, _literal(place.files))]
     try:
         with _connection([file for place in there for file in place.files]) as connection:
             if there:
@@ -276,19 +312,48 @@ def _ask(places: Sequence[Place], sql: str, values: list[Any]) -> pa.Table:
                 connection.register("objects", nothing)
             return connection.execute(sql, [*given, *values]).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
-        reason = redact(str(error).splitlines()[0])
         raise OutputError(
-            f"a file of objects is missing, damaged, or of another version ({reason}); run the job "
-            "again, which writes it anew"
+            f"a file of objects is missing, damaged, or of another version ({_reason(error)}); run "
+            "the job again, which writes it anew"
         ) from error
+    except duckdb.Error as error:  # of the file system of an object store
+        raise Outage(
+            f"the objects of {there[0].result if there else 'a result'} cannot be read now "
+            f"({_reason(error)}); try again later"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return redact((str(error).splitlines() or [""])[0])
+
+
+def _literal(files: Sequence[str]) -> list[str]:
+    """Returns addresses of which DuckDB takes no character for a pattern."""
+    return [re.sub(r"[*?\[]", r"[\g<0>]", file) for file in files]
 
 
 def _connection(files: Sequence[str]) -> duckdb.DuckDBPyConnection:
     """Returns a connection that can open the files."""
+    remote = {file.partition("://")[0] for file in files if "://" in file}
+    if not remote:
+        return _local().cursor()
+    connection = _new()  # what the environment says of a store may change
+    for scheme in remote:
+        known = file_system(f"{scheme}://") if scheme in CLOUD else fsspec.filesystem(scheme)
+        connection.register_filesystem(known)
+    return connection
+
+
+@cache
+def _local() -> duckdb.DuckDBPyConnection:
+    """Returns the database of this process, which keeps what it knows of files on disks."""
+    return _new()
+
+
+def _new() -> duckdb.DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect(":memory:")
-    connection.execute("SET TimeZone = 'UTC'")
-    for scheme in {file.partition("://")[0] for file in files if "://" in file}:
-        connection.register_filesystem(fsspec.filesystem(scheme))
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
     return connection

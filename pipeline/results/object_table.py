@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of the table. `slice` is the start of the time slice, `time` that of the Item that the
-object was seen on; outlines are lon/lat."""
+object was seen on (in a median, the start of the slice); outlines are lon/lat."""
 COLUMNS = tuple(name for name in SCHEMA.names if name not in ("geometry", "bbox"))
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from earthgptx.pipeline.storage.local import PARTIAL
+
 _NAME = re.compile(r"slice=[0-9A-Za-z-]+/0\.parquet")
+_LEFTOVER = re.compile(_NAME.pattern + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
 
 
 def objects_beside(output: str) -> str:
@@ -20,3 +23,8 @@ def partition(slice_name: str) -> str:
 def is_partition(name: str) -> bool:
     """Whether a file in the folder of objects is named as `partition` names one."""
     return bool(_NAME.fullmatch(name))
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file in the folder of objects is one that a dead process left unfinished."""
+    return bool(_LEFTOVER.fullmatch(name))

@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
-from earthgptx.pipeline.job.lonlat import LONLAT
+from earthgptx.pipeline.job.lonlat import LONLAT, cut
 from earthgptx.pipeline.results.find import Conditions, Place, count, find, labels
 from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.partitions import objects_beside, partition
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
     import xarray as xr
+
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,7 @@ class Result:
         import pandas as pd
 
         table = pd.DataFrame([asdict(each) for each in self.time_slices])
-        return table.astype({"start": "datetime64[s, UTC]", "end": "datetime64[s, UTC]"})
+        return table.astype({"start": "datetime64[us, UTC]", "end": "datetime64[us, UTC]"})
 
     @cached_property
     def time_slices(self) -> list[SliceRow]:
@@ -163,9 +165,7 @@ class Result:
         ]
         rows = zip(*columns, strict=True)
         return [
-            SliceRow(
-                name, datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC), *rest
-            )
+            SliceRow(name, EPOCH + start * MICROSECOND, EPOCH + end * MICROSECOND, *rest)
             for name, start, end, *rest in rows
         ]
 
@@ -192,7 +192,7 @@ class Result:
             order: column to sort by, one of `find.ORDERS`, with `-` before it for the largest
                 first; empty for the order of slices, and along a curve on the ground.
             limit: largest number of objects; None for all.
-            asked: conditions; see `query_results`.
+            asked: conditions; see `find_objects`.
 
         Raises:
             JobError: a condition cannot be read, or is one that the result cannot have.
@@ -205,7 +205,7 @@ class Result:
 
         Args:
             by: names of `find.GROUPS`, such as `label` and `month`; none for one number.
-            asked: conditions; see `query_results`.
+            asked: conditions; see `find_objects`.
 
         Raises:
             JobError: a condition cannot be read, or is one that the result cannot have.
@@ -219,9 +219,7 @@ class Result:
         names = [
             each.name
             for each in self.time_slices
-            if each.objects
-            and not (start and each.end + timedelta(seconds=1) < start)  # it is rounded
-            and not (end and each.start > end)
+            if each.objects and not (start and each.end < start) and not (end and each.start > end)
         ]
         return Place(self.url, tuple(f"{folder}/{partition(name)}" for name in names))
 
@@ -307,6 +305,8 @@ def find_objects(
         JobError: a condition cannot be read, or is one that none of the results can have.
         OutputError: a run is not finished.
     """
+    if not results:
+        raise JobError("no result is named; name one or several")
     conditions = _conditions(**asked)
     places = [result.place(conditions) for result in results]
     found = find(places, conditions, order=order, limit=limit)
@@ -330,6 +330,8 @@ def _conditions(*, time: str | None = None, **asked: Any) -> Conditions:
     except CatalogError as error:
         raise JobError(str(error)) from error
     given = {name: value for name, value in asked.items() if value is not None}
+    if "within" in given:
+        given["within"] = cut(given["within"])
     return Conditions(start=start, end=end, **given)
 
 

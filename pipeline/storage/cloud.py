@@ -262,8 +262,20 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split("Debug source")[0].split())[:300]
 
 
+def file_system(url: str) -> Any:
+    """Returns an fsspec file system for an object store, opened as a result there is."""
+    from obstore.fsspec import FsspecStore
+
+    kind: Any = FsspecStore
+    return kind(url.partition("://")[0], **_options(url, READ_S))
+
+
 def _open(url: str, retry_s: float) -> Any:
-    options: dict[str, Any] = {
+    return from_url(url.replace("s3a://", "s3://", 1), **_options(url, retry_s))
+
+
+def _options(url: str, retry_s: float) -> dict[str, Any]:
+    return {
         "config": _settings(url),
         "client_options": {"allow_http": True, "timeout": timedelta(seconds=REQUEST_S)},
         "retry_config": {
@@ -278,7 +290,6 @@ def _open(url: str, retry_s: float) -> Any:
         },
         "credential_provider": _credentials(url),
     }
-    return from_url(url.replace("s3a://", "s3://", 1), **options)
 
 
 def _settings(url: str) -> dict[str, str]:

@@ -229,12 +229,16 @@ def test_query_sorts_counts_and_asks_several_results(folder: Path, tmp_path: Pat
     catalog.add_item(item)
     catalog.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
     path = tmp_path / "catalog.json"
+    [one] = json.loads(
+        earthgptx("query", out.with_suffix(".item.json"), "--json", "--count-by", "slice")[0]
+    )
+    assert one["objects"] == total
     [both] = json.loads(earthgptx("query", out, path, "--json", "--count-by", "result")[0])
     assert both["objects"] == 2 * total
     said, _ = earthgptx(
         "query", out, path, "--near", "3.02", "42.44", "800", "--order", "distance_m"
     )
-    assert "distance_m" in said
+    assert "2 objects" in said
     for wrong, sentence in (
         (["--count-by", "colour"], "not counted by 'colour'"),
         (["--order", "beauty"], "not sorted by 'beauty'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -189,6 +190,8 @@ def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
 
 def _plain(value: Any) -> Any:
     """Returns a value as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
 
 
@@ -203,10 +206,13 @@ def _area(
     if bbox and within:
         raise JobError("--bbox and --within exclude one another; give one")
     if bbox:
-        west, south, east, north = bbox
-        if not (west < east and south < north):
-            raise JobError(f"--bbox {west} {south} {east} {north} is not west south east north")
-        return read_aoi(BboxAoi(bbox=bbox))
+        try:
+            return read_aoi(BboxAoi(bbox=bbox))
+        except ValueError as error:
+            raise JobError(
+                f"--bbox {' '.join(f'{edge:g}' for edge in bbox)} is not west south east north in "
+                "degrees"
+            ) from error
     return read_aoi(str(within)) if within else None
 
 

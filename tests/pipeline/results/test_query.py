@@ -1,8 +1,10 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
 import pyproj
 import pytest
 import shapely
@@ -11,6 +13,7 @@ import zarr
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.results import find
 from earthgptx.pipeline.results.query import Result, count_objects, find_objects
 from tests.archive import Archive, targets
 
@@ -143,6 +146,107 @@ def test_a_lost_file_of_objects_is_an_error(result: Result, tmp_path: Path) -> N
     with pytest.raises(OutputError, match="file of objects is missing, damaged"):
         open_result(str(copy)).query()
     assert len(open_result(str(copy)).query(time="2026-02")) > 0, "the other is whole"
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut off", "replaced by a folder's leftover"])
+def test_the_next_run_writes_a_lost_file_of_objects_anew(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path, harm: str
+) -> None:
+    spec = archive.job(tmp_path / "out.zarr")
+    run(plan(spec), pool=pool)
+    before = open_result(spec.output).objects
+    [file, _] = sorted((tmp_path / "out.objects").rglob("*.parquet"))
+    data = file.read_bytes()
+    file.unlink()
+    if harm == "cut off":
+        file.write_bytes(data[:500])
+    elif harm != "removed":
+        file.with_name(f"{file.name}.{'0' * 32}.partial").write_bytes(data[:500])
+    assert run(plan(spec), pool=pool).tiles == 0, "nothing is inferred again"
+    assert file.read_bytes() == data
+    assert open_result(spec.output).objects.equals(before)
+
+
+def test_a_file_in_the_place_of_the_folder_of_objects_is_refused(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    (tmp_path / "out.objects").write_text("ten years of work")
+    with pytest.raises(OutputError, match="out.objects"):
+        run(plan(archive.job(tmp_path / "out.zarr")), pool=pool, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["a*", "a?b", "a[1]", "a'b", "ä {x}"])
+def test_no_character_of_a_name_is_a_pattern(result: Result, tmp_path: Path, name: str) -> None:
+    for other in (name, "axb", "a1"):
+        shutil.copytree(result.url, tmp_path / f"{other}.zarr")
+        shutil.copytree(result.url.replace(".zarr", ".objects"), tmp_path / f"{other}.objects")
+    assert len(open_result(str(tmp_path / f"{name}.zarr")).query()) == len(result.objects)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("boxes", True),
+        ("box", True),
+        ("planes", False),
+        ("plan", True),
+        ("ferry", True),
+        ("Fähre", True),
+        ("fa\N{COMBINING DIAERESIS}hre", True),
+        ("fa", False),
+        ("plan's", False),
+        ("it's", True),
+        (".*", False),
+        ("-", False),
+        ("x-ray", True),
+    ],
+)
+def test_words_of_captions(text: str, found: bool) -> None:
+    caption = "box plans ferries fa\N{COMBINING DIAERESIS}hre it's x-ray"
+    assert bool(matching(text, caption)) == found
+
+
+def matching(text: str, caption: str) -> int:
+    objects = pa.table({"label": [""], "caption": [caption]})
+    where, values = find._where(find.Conditions(text=text))
+    connection = find._new()
+    connection.register("objects", objects)
+    answer = connection.execute(f"SELECT count(*) FROM objects WHERE {where}", values).fetchone()
+    assert answer
+    return int(answer[0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"near": (5.0, 95.0, 10.0)}, "near 5 95 10 is no longitude"),
+        ({"near": (float("nan"), 5.0, 10.0)}, "is no longitude, latitude and distance"),
+        ({"near": (3.0, 42.0, -1.0)}, "is no longitude, latitude and distance"),
+        ({"length_m": (20.0, 5.0)}, "length 20 5 is no least and largest"),
+        ({"limit": 0}, "limit 0 is no number of objects"),
+        ({"text": "a\x00b"}, "cannot be printed"),
+    ],
+)
+def test_conditions_without_a_meaning_are_refused(
+    result: Result, asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(JobError, match=reason):
+        result.query(**asked)
+
+
+def test_an_object_is_found_at_its_very_moment(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    made = Archive(tmp_path / "fine")
+    made.add("a", targets(8), when="2026-01-01T10:56:29.924Z", nodata=None)
+    made.save()
+    run(plan(made.job(tmp_path / "fine.zarr")), pool=pool)
+    fine = open_result(str(tmp_path / "fine.zarr"))
+    count = len(fine.objects)
+    for time in ("2026-01-01T10:56:29.924Z", "2026-01-01T10:56:29Z/2026-01-01T10:56:29.95Z"):
+        assert len(fine.query(time=time)) == count
+    with pytest.raises(JobError, match="nothing was seen then"):
+        fine.query(time="2026-01-01T10:56:29.925Z/..")
 
 
 def test_slices_say_where_their_objects_are(result: Result) -> None:
