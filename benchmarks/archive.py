@@ -25,7 +25,7 @@ import zarr
 
 from benchmarks.report import arguments, report
 from earthgptx import open_result
-from earthgptx.pipeline.results.object_table import SCHEMA, as_geoparquet, ordered
+from earthgptx.pipeline.results.object_table import SCHEMA, as_geoparquet, ordered, outline_columns
 from earthgptx.pipeline.results.objects_group import ObjectsWriter
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.store import LAYOUT, MARK
@@ -64,9 +64,7 @@ def objects(number: int, count: int) -> pa.Table:
         "item_id": [f"item-{number}"] * count,
     }
     columns = [pa.array(values, SCHEMA.field(name).type) for name, values in plain.items()]
-    edges = [pa.array(edge) for edge in shapely.bounds(outlines).T]
-    box = pa.StructArray.from_arrays(edges, ["xmin", "ymin", "xmax", "ymax"])
-    return ordered([*columns, pa.array(shapely.to_wkb(outlines), pa.binary()), box])
+    return ordered([*columns, *outline_columns(outlines)])
 
 
 def make(folder: Path, count: int) -> tuple[str, float]:

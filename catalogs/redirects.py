@@ -170,11 +170,17 @@ def _headers(address: str, opening: Opening) -> Mapping[str, str]:
 
 def _pause(headers: Mapping[str, str], number: int) -> float:
     """Returns the seconds to wait before a busy server is asked again."""
+    asked = retry_after(headers)
+    return 0.5 * 2.0**number if asked is None else min(asked, MOST_PAUSE_S)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds after which a server wants to be asked again; None if it gives none."""
     with suppress(KeyError, ValueError):
         asked = float(headers["Retry-After"])
         if math.isfinite(asked):
-            return min(max(asked, 0.0), MOST_PAUSE_S)
-    return 0.5 * 2.0**number
+            return max(asked, 0.0)
+    return None
 
 
 def _proxies() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -16,6 +15,7 @@ from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.address import scheme_of
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.redaction import redacted
+from earthgptx.catalogs.redirects import MOST_REDIRECTS, retry_after
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -25,7 +25,6 @@ MOST_BYTES = 64 * 2**20
 """Bytes of a STAC document, or of a page of a search, that are read."""
 MOST_SECONDS = 120.0
 """Time that one of them may take."""
-MOST_REDIRECTS = 5
 RETRIES = 2
 BUSY = (429, 500, 502, 503, 504)
 MOST_PAUSE_S = 60.0
@@ -185,18 +184,17 @@ def api_io(opening: Opening) -> StacApiIO:
                         raise error.__context__ from None
                     if number == RETRIES or getattr(error, "status_code", None) not in BUSY:
                         raise
-                time.sleep(min(pauses.pop() if pauses else 0.5 * 2**number, MOST_PAUSE_S))
+                asked = pauses.pop() if pauses else None
+                time.sleep(min(0.5 * 2**number if asked is None else asked, MOST_PAUSE_S))
             raise AssertionError("unreachable")
 
     def checked(response: Response, **_: object) -> None:
         if response.is_redirect:
             opening.reach.check(urljoin(response.url, response.headers["location"]))
         take(response)
-        pauses.clear()
-        with suppress(ValueError, KeyError):
-            pauses.append(float(response.headers["Retry-After"]))
+        pauses[:] = [retry_after(response.headers)]
 
-    pauses: list[float] = []
+    pauses: list[float | None] = []
     """What the last answer says of when to ask again, in s."""
     retry = Retry(
         total=RETRIES,

@@ -10,7 +10,7 @@ class Progress:
     """Progress of one stage of a run."""
 
     stage: str
-    """Stage: infer, stitch, overview or done; the latter but one count time slices."""
+    """Stage: infer, stitch, overview or done. Of stitch and overview, time slices are counted."""
     done: int
     total: int
     tiles: int

@@ -23,7 +23,7 @@ from earthgptx.pipeline.planning.plan import Plan
 PROCESSES = 7
 """Processes that start one after the other before the first tile: the command, those of Ray, a
 replica. `benchmarks.estimate` holds it against real runs."""
-WAYS_S = 0.12
+READ_AND_WRITE_S = 0.12
 """Seconds per million pixels of a tile's core to read, blend and write them: aligned imagery near
 at hand, by the same benchmark."""
 
@@ -41,7 +41,7 @@ class Speed:
         """Returns the estimated seconds of a run."""
         replicas = min(plan.spec.engine.most, len(plan.blocks))
         core = plan.spec.grid.tile_px - 2 * plan.spec.grid.halo_px
-        each = self.tile_s + WAYS_S * core * core / 1e6
+        each = self.tile_s + READ_AND_WRITE_S * core * core / 1e6
         return self.start_s + each * plan.tile_count / replicas
 
 

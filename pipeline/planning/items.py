@@ -170,8 +170,10 @@ def _all(
                 native = read[at].result() if at in read else None
                 if outages:
                     raise outages[0]
-                if isinstance(source, str) or isinstance(native, str):
-                    yield source if isinstance(source, str) else str(native)
+                if isinstance(source, str):
+                    yield source
+                elif isinstance(native, str):
+                    yield native
                 else:
                     yield _attempt(_placed, item, source, native or source.rasters[0].grid)
         finally:

@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
-from earthgptx.pipeline.job.lonlat import boxes
+from earthgptx.pipeline.job.lonlat import LONLAT, boxes
 from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
@@ -43,7 +43,7 @@ GROUPS = {
 """What objects are counted by, as SQL."""
 ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
 """Columns that objects are sorted by; the largest first with `-` before it."""
-HISSING = ("s", "x", "z", "ch", "sh")
+SIBILANTS = ("s", "x", "z", "ch", "sh")
 """Endings of words whose plural ends with `es`."""
 METRES_PER_DEGREE = 110_574.0
 """Shortest length of a degree of latitude."""
@@ -72,7 +72,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ObjectFiles:
     """Files of a result's objects."""
 
     result: str
@@ -82,12 +82,16 @@ class Place:
 
 
 def find(
-    places: Sequence[Place], conditions: Conditions, *, order: str = "", limit: int | None = None
+    files: Sequence[ObjectFiles],
+    conditions: Conditions,
+    *,
+    order: str = "",
+    limit: int | None = None,
 ) -> pa.Table:
     """Returns the objects that satisfy all conditions.
 
     Args:
-        places: files of one or several results.
+        files: files of one or several results.
         conditions: what the objects have to satisfy.
         order: one of `ORDERS`, with `-` before it for the largest first; empty for the order of
             the files: by slice, and along a curve on the ground.
@@ -104,14 +108,14 @@ def find(
     exact = conditions.within is not None or conditions.near is not None
     _check(conditions, limit)
     by = _order(order, near=conditions.near is not None)
-    columns = [*COLUMNS, "geometry", *(["result"] if len(places) > 1 else [])]
+    columns = [*COLUMNS, "geometry", *(["result"] if len(files) > 1 else [])]
     where, values = _where(conditions)
     # Every value is a parameter; all the rest is ours.
     sql = f"SELECT {', '.join(columns)} FROM objects WHERE {where}"  # noqa: S608
     if not exact:
         sql += by and f" ORDER BY {by}"
         sql += "" if limit is None else f" LIMIT {int(limit)}"
-    table = _ask(places, sql, values)
+    table = _ask(files, sql, values)
     if exact:
         table = _exactly(table, conditions)
         if by:
@@ -120,11 +124,11 @@ def find(
     return table
 
 
-def count(places: Sequence[Place], conditions: Conditions, by: Sequence[str] = ()) -> pa.Table:
+def count(files: Sequence[ObjectFiles], conditions: Conditions, by: Sequence[str] = ()) -> pa.Table:
     """Returns how many objects satisfy all conditions.
 
     Args:
-        places: files of one or several results.
+        files: files of one or several results.
         conditions: what the objects have to satisfy.
         by: names of `GROUPS`; empty for one number.
 
@@ -143,9 +147,9 @@ def count(places: Sequence[Place], conditions: Conditions, by: Sequence[str] = (
     where, values = _where(conditions)
     if conditions.within is None and conditions.near is None:
         counting = f"SELECT {groups}count(*) AS objects FROM objects WHERE {where}"  # noqa: S608
-        return _ask(places, f"{counting} GROUP BY ALL ORDER BY ALL", values)
+        return _ask(files, f"{counting} GROUP BY ALL ORDER BY ALL", values)
     picking = f"SELECT {groups}geometry FROM objects WHERE {where}"  # noqa: S608
-    table = _exactly(_ask(places, picking, values), conditions)
+    table = _exactly(_ask(files, picking, values), conditions)
     counted = table.group_by(list(by)).aggregate([([], "count_all")])
     ordered = counted.sort_by([(name, "ascending") for name in by]) if by else counted
     return ordered.rename_columns([*by, "objects"])
@@ -173,9 +177,9 @@ def _check(conditions: Conditions, limit: int | None) -> None:
         raise JobError("text holds characters that cannot be printed; give words")
 
 
-def labels(places: Sequence[Place]) -> list[str]:
+def labels(files: Sequence[ObjectFiles]) -> list[str]:
     """Returns the labels that the objects have, sorted."""
-    table = _ask(places, "SELECT DISTINCT label FROM objects ORDER BY label", [])
+    table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label", [])
     return [str(label) for label in table["label"].to_pylist()]
 
 
@@ -227,7 +231,7 @@ def _where(conditions: Conditions) -> tuple[str, list[Any]]:
 def _pattern(word: str) -> str:
     """Returns the regular expression of a word, its simple plural, and its singular."""
     forms = {word}
-    if word.endswith(HISSING):
+    if word.endswith(SIBILANTS):
         forms.add(f"{word}es")
     elif word.endswith("y"):
         forms |= {f"{word[:-1]}ies", f"{word}s"}
@@ -235,7 +239,7 @@ def _pattern(word: str) -> str:
         forms.add(f"{word}s")
     if word.endswith("ies"):
         forms.add(f"{word[:-3]}y")
-    elif word.endswith("es") and word[:-2].endswith(HISSING):
+    elif word.endswith("es") and word[:-2].endswith(SIBILANTS):
         forms.add(word[:-2])
     elif word.endswith("s") and not word.endswith("ss") and len(word) > 3:
         forms.add(word[:-1])
@@ -246,7 +250,7 @@ def _pattern(word: str) -> str:
 
 def _boxes_of(area: BaseGeometry) -> list[tuple[float, float, float, float]]:
     """Returns the bounds of an area, of each side where it is cut at the antimeridian."""
-    return [part.bounds for part in getattr(boxes(area), "geoms", [boxes(area)])]
+    return [part.bounds for part in shapely.get_parts(boxes(area))]
 
 
 def _around(near: tuple[float, float, float] | None) -> BaseGeometry | None:
@@ -291,20 +295,20 @@ def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
     import pyproj
 
     crs = f"+proj=aeqd +lat_0={lat} +lon_0={lon} +ellps=WGS84 +units=m"
-    move = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    move = pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True)
     flat = shapely.transform(outlines, lambda p: np.column_stack(move.transform(p[:, 0], p[:, 1])))
     return np.asarray(shapely.distance(flat, shapely.Point(0, 0)))
 
 
-def _ask(places: Sequence[Place], sql: str, values: list[Any]) -> pa.Table:
-    """Returns what DuckDB answers; `objects` in the SQL stands for the objects of all places."""
+def _ask(files: Sequence[ObjectFiles], sql: str, values: list[Any]) -> pa.Table:
+    """Returns what DuckDB answers; `objects` in the SQL stands for the objects of all files."""
     import duckdb
 
-    there = [place for place in places if place.files]
+    there = [each for each in files if each.files]
     source = "SELECT *, ? AS result FROM read_parquet(?, hive_partitioning = false)"
-    given = [value for place in there for value in (place.result, _literal(place.files))]
+    given = [value for each in there for value in (each.result, _literal(each.files))]
     try:
-        with _connection([file for place in there for file in place.files]) as connection:
+        with _connection([file for each in there for file in each.files]) as connection:
             if there:
                 sql = f"WITH objects AS ({' UNION ALL '.join([source] * len(there))}) {sql}"
             else:

@@ -89,10 +89,10 @@ def to_table(
         "item_id": [name.partition("/")[2] for name in names],
     }
     arrays = [pa.array(columns[name], SCHEMA.field(name).type) for name in COLUMNS]
-    return ordered([*arrays, *_places(outlines)])
+    return ordered([*arrays, *outline_columns(outlines)])
 
 
-def _places(outlines: NDArray[np.object_]) -> tuple[pa.Array, pa.Array]:
+def outline_columns(outlines: NDArray[np.object_]) -> tuple[pa.Array, pa.Array]:
     """Returns the columns `geometry` and `bbox`."""
     edges = shapely.bounds(outlines).reshape(-1, 4).T
     box = pa.StructArray.from_arrays([pa.array(edge) for edge in edges], list(EDGES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +19,8 @@ from earthgptx.pipeline.storage.fence import FencedBlobs
 
 CHUNK = 16_384
 """Rows of a chunk."""
+SLICE_COLUMNS = ("name", "start", "end", "items", "first_object", "objects")
+"""Arrays of the group `slices`."""
 _TIMES: dict[str, Any] = {
     "units": "microseconds since 1970-01-01",
     "calendar": "proleptic_gregorian",
@@ -95,7 +96,7 @@ class ObjectsWriter:
         """Writes the group `slices`, which says which objects belong to which slice."""
         self._flush()
         group = self._root.create_group("slices")
-        for name in ("name", "start", "end", "items", "first_object", "objects"):
+        for name in SLICE_COLUMNS:
             text = np.dtypes.StringDType() if name == "name" else np.int64
             values = np.array([each[name] for each in self._slices], text)
             array: Any = group.create_array(
@@ -166,8 +167,9 @@ def mend_partitions(root: zarr.Group, folder: FencedBlobs) -> None:
 def _rows_in(folder: FencedBlobs, name: str) -> int:
     """Returns the number of rows of a Parquet file; -1 if it is damaged."""
     try:
-        return int(pq.read_metadata(io.BytesIO(folder.get(name).data)).num_rows)
-    except (pa.ArrowException, OSError, FileNotFoundError):
+        with folder.open(name) as file:
+            return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError):
         return -1
 
 

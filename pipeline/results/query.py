@@ -21,7 +21,7 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, cut
-from earthgptx.pipeline.results.find import Conditions, Place, count, find, labels
+from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, find, labels
 from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.partitions import objects_beside, partition
 from earthgptx.pipeline.results.store import (
@@ -213,7 +213,7 @@ class Result:
         """
         return count_objects([self], *by, **asked).to_pandas()
 
-    def place(self, conditions: Conditions) -> Place:
+    def files(self, conditions: Conditions) -> ObjectFiles:
         """Returns the files of the objects of those slices that may satisfy the conditions."""
         folder, start, end = objects_beside(self.url), conditions.start, conditions.end
         names = [
@@ -221,7 +221,7 @@ class Result:
             for each in self.time_slices
             if each.objects and not (start and each.end < start) and not (end and each.start > end)
         ]
-        return Place(self.url, tuple(f"{folder}/{partition(name)}" for name in names))
+        return ObjectFiles(self.url, tuple(f"{folder}/{partition(name)}" for name in names))
 
     def why(self, lon: float, lat: float) -> list[Why]:
         """Returns the values at a place and their reason, one answer per grid and time slice.
@@ -308,8 +308,8 @@ def find_objects(
     if not results:
         raise JobError("no result is named; name one or several")
     conditions = _conditions(**asked)
-    places = [result.place(conditions) for result in results]
-    found = find(places, conditions, order=order, limit=limit)
+    files = [result.files(conditions) for result in results]
+    found = find(files, conditions, order=order, limit=limit)
     if not len(found):
         _refuse_impossible(results, conditions)
     return found
@@ -318,7 +318,7 @@ def find_objects(
 def count_objects(results: Sequence[Result], *by: str, **asked: Any) -> pa.Table:
     """Returns how many objects of several results satisfy all conditions; see `Result.count`."""
     conditions = _conditions(**asked)
-    counted = count([result.place(conditions) for result in results], conditions, by)
+    counted = count([result.files(conditions) for result in results], conditions, by)
     if not sum(counted["objects"].to_pylist()):
         _refuse_impossible(results, conditions)
     return counted
@@ -341,7 +341,6 @@ def _refuse_impossible(results: Sequence[Result], conditions: Conditions) -> Non
     Raises:
         JobError: it says what there is.
     """
-    everything = Conditions()
     slices = [each for result in results for each in result.time_slices]
     first, last = min(each.start for each in slices), max(each.end for each in slices)
     area = conditions.within
@@ -357,8 +356,7 @@ def _refuse_impossible(results: Sequence[Result], conditions: Conditions) -> Non
         raise JobError(
             f"nothing was seen then: there is imagery from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
         )
-    places = [result.place(everything) for result in results]
-    known = labels(places)
+    known = labels([result.files(Conditions()) for result in results])
     if conditions.label is not None and conditions.label not in known:
         there = f"there are {', '.join(known)}" if known else "there are no objects"
         raise JobError(f"no object has the label '{conditions.label}'; {there}")

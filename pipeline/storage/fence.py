@@ -98,6 +98,9 @@ class FencedBlobs:
     def get(self, name: str) -> Blob:
         return self._blobs.get(name)
 
+    def open(self, name: str) -> Any:
+        return self._blobs.open(name)
+
     def put(self, name: str, data: bytes) -> None:
         self._repeated(lambda: self._blobs.put(name, data))
 

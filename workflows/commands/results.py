@@ -147,24 +147,27 @@ def query(
         names = [name.strip() for name in count_by.split(",") if name.strip()]
         _print_counts(count_objects(results, *names, **asked), as_json=as_json)
         return
+    if format is Format.PARQUET and out_file is None:
+        raise JobError("--format parquet needs --out FILE")
     found = find_objects(results, order=order, limit=limit, **asked)
-    if format is Format.PARQUET:
-        if out_file is None:
-            raise JobError("--format parquet needs --out FILE")
+    as_geojson = as_json and format is Format.TABLE
+    _print_or_write(found, Format.GEOJSON if as_geojson else format, out_file)
+
+
+def _print_or_write(found: pa.Table, format: Format, out_file: Path | None) -> None:
+    if format is Format.TABLE:
+        more = f", the first {ROWS}" if len(found) > ROWS else ""
+        print_table(f"{len(found)} objects{more}", _rows(found))
+    elif format is Format.PARQUET:
         from earthgptx.pipeline.results.object_table import to_frame
 
         to_frame(found).to_parquet(
             out_file, schema_version="1.1.0", write_covering_bbox=True, index=False
         )
-    elif format is Format.GEOJSON or as_json:
-        document = _geojson(found)
-        if out_file:
-            out_file.write_text(document)
-        else:
-            print_text(document)
+    elif out_file:
+        out_file.write_text(_geojson(found))
     else:
-        more = f", the first {ROWS}" if len(found) > ROWS else ""
-        print_table(f"{len(found)} objects{more}", _rows(found))
+        print_text(_geojson(found))
 
 
 def _results_of(output: str) -> list[str]:
