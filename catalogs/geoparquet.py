@@ -18,7 +18,9 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
-from earthgptx.catalogs.publish import marked_parquet
+from earthgptx.catalogs.interval import Interval
+from earthgptx.catalogs.moments import meets, start_of
+from earthgptx.catalogs.publish import mark_in, marked_parquet
 from earthgptx.catalogs.redaction import redact_all, redacted
 
 if TYPE_CHECKING:
@@ -28,8 +30,13 @@ ROWS = 500
 """Items that are dicts at the same time."""
 
 
-def frozen(items: Iterable[pystac.Item]) -> bytes:
-    """Returns Items as a stac-geoparquet file, with redacted texts and without links."""
+def frozen(items: Iterable[pystac.Item], series: str = "1") -> bytes:
+    """Returns Items as a stac-geoparquet file, with redacted texts and without links.
+
+    Args:
+        items: the Items.
+        series: series of the result that they are for, which the file's mark says.
+    """
     from pyarrow.fs import FSSpecHandler, PyFileSystem
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
@@ -41,9 +48,63 @@ def frozen(items: Iterable[pystac.Item]) -> bytes:
     name = f"/{uuid.uuid4().hex}.parquet"
     try:
         to_parquet(table, name, filesystem=PyFileSystem(FSSpecHandler(memory)))
-        return marked_parquet(io.BytesIO(memory.cat_file(name)))
+        return marked_parquet(io.BytesIO(memory.cat_file(name)), series)
     finally:
         memory.rm(name)
+
+
+def frozen_with(
+    url: str, items: Iterable[pystac.Item], series: str, searched: Interval | None
+) -> bytes:
+    """Returns Items as `frozen` does, with those of an earlier file of the same series.
+
+    Args:
+        url: address of the earlier file, which need not exist.
+        items: Items of a search.
+        series: the series of the result that they are for.
+        searched: closed interval that was searched, whose other Items are left out; None to leave
+            out none.
+
+    Raises:
+        CatalogDown: the storage does not answer.
+        CatalogError: the earlier file is damaged.
+    """
+    found = list(items)
+    mine = {(item.collection_id, item.id) for item in found}
+    known = thaw_series(url, series) if searched != (None, None) else []
+    kept = [
+        item
+        for item in known or []
+        if (item.collection_id, item.id) not in mine
+        and (searched is None or not meets(item, searched))
+    ]
+    both = sorted([*kept, *found], key=lambda item: (start_of(item), item.id))
+    return frozen(both, series)
+
+
+def thaw_series(url: str, series: str, assets: Collection[str] = ()) -> list[pystac.Item] | None:
+    """Returns the Items that were frozen for a series; None if there is no such file.
+
+    Args:
+        url: address of the file.
+        series: the series; a file of another one counts as missing.
+        assets: keys of the assets to keep; empty for all.
+
+    Raises:
+        CatalogDown: the storage does not answer.
+        CatalogError: the file is damaged.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            if mark_in(file) != series:
+                return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CatalogDown(f"cannot read {url} ({type(error).__name__}: {error})") from error
+    except ValueError as error:
+        raise CatalogError(f"{redacted(url)} is damaged ({error})") from error
+    return thaw(url, assets=assets)
 
 
 def thaw(

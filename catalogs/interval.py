@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+
+from dateutil.relativedelta import relativedelta
 
 from earthgptx.catalogs.errors import CatalogError
 
+_DURATION = re.compile(
+    r"-P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
+)
 Interval = tuple[datetime | None, datetime | None]
 
 
-def parse_interval(text: str) -> Interval:
+def parse_interval(text: str, now: datetime | None = None) -> Interval:
     """Parses a closed UTC interval.
 
     Args:
-        text: `A/B`, `A/..`, `../B` or `A`; A and B are RFC 3339 times, days, months or years.
+        text: `A/B`, `A/..`, `../B` or `A`; A and B are RFC 3339 times, days, months or years, or
+            lie in the past by an ISO 8601 duration: `-P30D/..`.
+        now: what such durations count from; None for the present.
 
     Raises:
         CatalogError: the text is not an interval, or ends before it starts.
     """
     first, slash, last = text.partition("/")
     try:
-        start = None if first in ("", "..") else _moment(first)
+        now = now or datetime.now(UTC)
+        start = None if first in ("", "..") else _ago(first, now) or _moment(first)
         end_text = last if slash else first
-        end = None if end_text in ("", "..") else _moment_end(end_text)
-    except ValueError as error:
-        raise CatalogError(f"time '{text}' is no interval; write 2026-01-01/2026-03-31") from error
+        end = None if end_text in ("", "..") else _ago(end_text, now) or _moment_end(end_text)
+        if not slash and _ago(first, now):
+            raise ValueError("a duration alone")
+    except (ValueError, OverflowError) as error:
+        raise CatalogError(
+            f"time '{text}' is no interval; "
+            "write 2026-01-01/2026-03-31, or -P30D/.. for the last 30 days"
+        ) from error
     if start and end and start > end:
         raise CatalogError(f"time '{text}' ends before it starts; write the earlier date first")
     return start, end
+
+
+def _ago(text: str, now: datetime) -> datetime | None:
+    """Returns the time before `now` by a duration; None if the text is none."""
+    found = _DURATION.fullmatch(text)
+    if found is None or not any(found.groups()):
+        return None
+    return now - relativedelta(**{name: int(n) for name, n in found.groupdict("0").items()})
 
 
 def _moment(text: str) -> datetime:

@@ -51,7 +51,7 @@ class Published:
     model_digest: str
     tasks: tuple[str, ...]
     """Task names of the mlm extension."""
-    plan_id: str
+    series: str
     software: dict[str, str]
     sources: tuple[str, ...]
     """Unsigned addresses, or ids, of the source Items."""
@@ -69,7 +69,7 @@ def result_item(result: Published, assets: dict[str, tuple[str, str]]) -> pystac
         "end_datetime": _text(result.end),
         "processing:datetime": _text(datetime.now(UTC)),
         "processing:software": result.software,
-        "processing:lineage": f"plan {result.plan_id}",
+        "processing:lineage": f"series {result.series}",
         "mlm:name": result.model,
         "mlm:architecture": result.model,
         "mlm:framework": MARK,
@@ -107,10 +107,22 @@ def item_bytes(item: pystac.Item) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def marked_parquet(file: io.BytesIO) -> bytes:
+def mark_in(file: Any) -> str:
+    """Returns the mark in a Parquet file's metadata; empty if it has none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return ((pq.read_metadata(file).metadata or {}).get(MARK.encode()) or b"").decode()
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def marked_parquet(file: io.BytesIO, mark: str = "1") -> bytes:
     """Returns a Parquet file with our mark in its metadata."""
     table = pq.read_table(file)
-    marked = table.replace_schema_metadata({**(table.schema.metadata or {}), MARK: "1"})
+    marked = table.replace_schema_metadata({**(table.schema.metadata or {}), MARK: mark})
     buffer = io.BytesIO()
     pq.write_table(marked, buffer)
     return buffer.getvalue()

@@ -7,7 +7,6 @@ this module, so slow imports are inside the functions that need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, datetime
 
 import cql2
 import pystac
@@ -20,6 +19,7 @@ from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.geoparquet import item_of, thaw
 from earthgptx.catalogs.interval import Interval
+from earthgptx.catalogs.moments import meets, span_of, start_of
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
@@ -81,14 +81,14 @@ def search(
             f"({type(error).__name__}: {error}); nothing was kept, try again later{perhaps}"
         ) from error
     in_collections = _of_collections(found, collections, warn)
-    in_time = [item for item in in_collections if _meets(item, time)]
+    in_time = [item for item in in_collections if meets(item, time)]
     in_aoi = [item for item in in_time if _may_meet(item, aoi)]
     kept = [item for item in in_aoi if expression is None or _passes(item, expression)]
     if not kept:
         if redacted(catalog).endswith(".parquet"):  # to say what is there, all of it
             found = thaw(catalog)
             in_collections = _of_collections(found, collections, warn)
-            in_time = [item for item in in_collections if _meets(item, time)]
+            in_time = [item for item in in_collections if meets(item, time)]
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
     return sorted(
@@ -111,20 +111,6 @@ def parse_filter(text: str) -> cql2.Expr:
             f"filter '{text}' is no CQL2 text ({first}); for example: eo:cloud_cover < 60"
         ) from error
     return expression
-
-
-def start_of(item: pystac.Item) -> datetime:
-    """Returns the acquisition time of an Item, UTC; the start if the Item spans a range.
-
-    Raises:
-        CatalogError: the Item has neither datetime nor start_datetime.
-    """
-    moment = item.datetime or item.common_metadata.start_datetime
-    if moment is None:
-        raise CatalogError(
-            f"item {item.id} has neither datetime nor start_datetime; leave it out of the catalog"
-        )
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _candidates(
@@ -197,24 +183,11 @@ def _of_collections(
 
 def _has_time(item: pystac.Item, warn: Callable[[str], None]) -> bool:
     try:
-        _span(item)
+        span_of(item)
     except (CatalogError, ValueError, TypeError, AttributeError, OverflowError) as error:
         warn(f"left out: item {item.id}: {error}")
         return False
     return True
-
-
-def _span(item: pystac.Item) -> tuple[datetime, datetime]:
-    """Returns when an Item begins and ends, UTC."""
-    first = start_of(item)
-    last = item.common_metadata.end_datetime or first
-    return first, last if last.tzinfo else last.replace(tzinfo=UTC)
-
-
-def _meets(item: pystac.Item, time: Interval) -> bool:
-    start, end = time
-    first, last = _span(item)
-    return (end is None or first <= end) and (start is None or last >= start)
 
 
 def _may_meet(item: pystac.Item, aoi: BaseGeometry) -> bool:

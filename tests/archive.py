@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import pystac
 import rasterio
 import shapely
@@ -28,6 +30,8 @@ class Archive:
     ) -> None:
         self.folder, self.epsg, self.west, self.north = folder, epsg, west, north
         self.catalog = pystac.Catalog("made", "made for a test")
+        self._extents: list[BaseGeometry] = []
+        self._scenes: list[pystac.Item] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(
@@ -68,6 +72,9 @@ class Archive:
             interleave="pixel",
         ) as raster:
             raster.write(bands)
+        self._extents.append(
+            shapely.box(*rasterio.transform.array_bounds(height, width, transform))
+        )
         box = rasterio.warp.transform_bounds(
             f"EPSG:{self.epsg}",
             "EPSG:4326",
@@ -91,10 +98,34 @@ class Archive:
         self.catalog.add_item(item)
         return path
 
+    def publish(self, names: Iterable[str]) -> str:
+        """Saves a catalog of some of the scenes; `b@2` stands for a second version of scene `b`."""
+        everything = {item.id: item for item in self._all()}
+        self.catalog = pystac.Catalog("made", "made for a test")
+        for name in names:
+            item = everything[name].clone()
+            item.id = name.partition("@")[0]
+            item.clear_links()
+            self.catalog.add_item(item)
+        return self.save()
+
+    def _all(self) -> list[pystac.Item]:
+        """All scenes that were ever added."""
+        if not self._scenes:
+            self._scenes = list(self.catalog.get_items())
+        return self._scenes
+
     def save(self) -> str:
         self.catalog.normalize_hrefs(str(self.folder))
         self.catalog.save(pystac.CatalogType.ABSOLUTE_PUBLISHED)
         return str(self.folder / "catalog.json")
+
+    @property
+    def ground(self) -> str:
+        """Bounds of all scenes as WKT in lon/lat; in the CRS of the archive they are a box."""
+        bounds = shapely.segmentize(shapely.box(*shapely.union_all(self._extents).bounds), 500.0)
+        move = pyproj.Transformer.from_crs(self.epsg, "OGC:CRS84", always_xy=True).transform
+        return str(shapely.to_wkt(shapely.transform(bounds, move, interleaved=False), 12))
 
     def job(self, output: Path | str, **more: object) -> JobSpec:
         """A job over all of it: ships by CFAR."""
@@ -103,7 +134,7 @@ class Archive:
             "source": {
                 "catalog": str(self.folder / "catalog.json"),
                 "collections": ["made"],
-                "aoi": {"bbox": [-10, 30, 20, 60]},
+                "aoi": {"wkt": self.ground},
                 "profiles": {"made": {"modality": "sar", "bands": GREY}},
             },
             "tasks": {"find": ["target"]},
@@ -148,15 +179,37 @@ def targets(seed: int, shape: tuple[int, int] = (700, 900), count: int = 30) -> 
     return pixels
 
 
+def ground_of(items: Iterable[pystac.Item]) -> dict[str, str]:
+    """An AOI that holds the pixels of Items, which may be cut out of larger scenes."""
+    ground = shapely.union_all([extent_of(item) for item in items])
+    return {"wkt": ground.intersection(shapely.box(-180, -90, 180, 90)).wkt}
+
+
+def extent_of(item: pystac.Item) -> BaseGeometry:
+    """The bounds of an Item's pixels as it declares them, lon/lat, else those of its footprint."""
+    for asset in item.assets.values():
+        said = {**item.properties, **asset.extra_fields}
+        code = said.get("proj:code") or (
+            f"EPSG:{said['proj:epsg']}" if said.get("proj:epsg") else None
+        )
+        if code and said.get("proj:transform") and said.get("proj:shape"):
+            transform = rasterio.Affine(*said["proj:transform"][:6])
+            bounds = rasterio.transform.array_bounds(*said["proj:shape"], transform)
+            return shapely.box(*rasterio.warp.transform_bounds(code, "OGC:CRS84", *bounds))
+    return shapely.envelope(shapely.geometry.shape(item.geometry))
+
+
 def real_job(data: Path, collection: str, **more: object) -> JobSpec:
     """A job over the real scenes of a collection."""
+    catalog = pystac.Catalog.from_file(data / "scenes" / "catalog.json")
+    items = [each for each in catalog.get_items(recursive=True) if each.collection_id == collection]
     return JobSpec.from_dict(
         {
             "name": "real",
             "source": {
                 "catalog": str(data / "scenes" / "catalog.json"),
                 "collections": [collection],
-                "aoi": {"bbox": [-180, -90, 180, 90]},
+                "aoi": ground_of(items),
             },
             "tasks": {"find": ["ship"]},
             "output": "real.zarr",

@@ -62,6 +62,12 @@ def print_warnings(sentences: Iterable[str]) -> None:
 
 def print_report(report: Any) -> None:
     """Prints a run's report: what was done, what failed or was refused and why, and the output."""
+    if not (report.slices or report.slices_gone):
+        out.print(
+            f"[bold green]nothing to do[/bold green]: {report.slices_before} time slices are "
+            f"as the archive has them, {report.objects} objects",
+            soft_wrap=True,
+        )
     before = f" ({report.blocks_before} by an earlier run)" if report.blocks_before else ""
     out.print(
         f"[bold green]done[/bold green]: {report.blocks} blocks{before}, "
@@ -71,7 +77,7 @@ def print_report(report: Any) -> None:
     )
     if report.failed_tiles:
         again = (
-            f"; run the same command again to try {report.passing_tiles} of them again"
+            f"; {report.passing_tiles} of them may pass: run it with --retry-failed"
             if report.passing_tiles
             else ""
         )

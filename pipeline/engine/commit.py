@@ -1,27 +1,37 @@
-"""Tasks that write a block: commit its layers, paint its objects, record why it is empty.
+"""Tasks that write a block: commit its layers, paint its objects; and what removes one.
 
 Read scores and sums from scratch and write whole shards of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.ledger import Entry, commit
+from earthgptx.pipeline.engine.ledger import Entry
 from earthgptx.pipeline.engine.painting import paint
 from earthgptx.pipeline.engine.scratch import BlockScores, ScratchLost, count_failed
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
-from earthgptx.pipeline.reading.scene import inside
-from earthgptx.pipeline.results.store import Status, array_at, replace, write
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.results.store import (
+    Status,
+    array_for,
+    erase,
+    group_at,
+    group_path,
+    overview_factors,
+    replace,
+    write,
+)
 
 YES = 128
 """Lowest score, 0..255, with which a pixel gets the label of a phrase."""
@@ -55,15 +65,25 @@ def lost_shard(task: Task) -> Iterator[None]:
         raise ShardLost([task]) from None
 
 
-def commit_block(run: RunContext, key: BlockKey) -> None:
-    """Blends a block with its neighbours at the borders, writes its shards, then its ledger entry.
+def commit_block(run: RunContext, key: BlockKey, *, border: bool) -> Entry | None:
+    """Blends a block with its neighbours at the borders, and writes its shards.
+
+    Args:
+        run: context of the run.
+        key: key of the block.
+        border: whether the block is committed already, and only its neighbours have changed, so
+            that nothing is read of scratch and all but the pixels near its border stay.
+
+    Returns:
+        What the ledger is to say of it; None if that stays.
 
     Raises:
         ScratchLost: what the commit reads is missing or damaged.
         RunLost: another run holds the output.
     """
-    plan = run.plan
-    own = plan.grids[key.grid].block_window(key)
+    if border and _blend_border(run, key):
+        return None
+    own = run.plan.grids[key.grid].block_window(key)
     block, frame, around = _inputs(run, key, own)
     scores = block.scores
     for piece in frame:
@@ -78,21 +98,67 @@ def commit_block(run: RunContext, key: BlockKey) -> None:
     if "scores" in raster:
         write(raster, "scores", key.time, own, scores)
     _write_tiles(run, key, block)
-    entry = Entry(len(block.tiles), count_failed(block.tiles))
-    commit(run.root, plan, key, entry)
+    return Entry(len(block.tiles), count_failed(block.tiles), run.plan.content_of(key))
 
 
-def blank_block(run: RunContext, key: BlockKey) -> None:
-    """Writes the status layer of a block outside the plan: outside the AOI, or no source data.
+def _blend_border(run: RunContext, key: BlockKey) -> bool:
+    """Blends the pixels near a committed block's border anew.
+
+    Returns:
+        Whether that is done; False if a shard of the block is damaged or lost.
+
+    Raises:
+        ScratchLost: sums around a border are missing or damaged.
+    """
+    own = run.plan.grids[key.grid].block_window(key)
+    frame, around = _borders(run, key, own)
+    raster = run.group("raster", key.grid)
+    names = ["status", "label", "score", *(["scores"] if "scores" in raster else [])]
+    at = (key.time, slice(own.y0, own.y1), slice(own.x0, own.x1))
+    try:
+        layers = {
+            name: array_for(raster, name, key.time)[(..., *at) if name == "scores" else at]
+            for name in names
+        }
+    except (ValueError, RuntimeError):  # of the checksum or the codec
+        return False
+    if not layers["status"].any():  # a shard that is not there reads as zeros
+        return False
+    for piece in frame:
+        window = piece.window & own
+        place = window.within(own)
+        scores = piece.crop(window).plus(around).divided()
+        scores[:, layers["status"][place] != Status.DONE] = 0
+        best = scores.max(axis=0) if len(scores) else np.zeros(window.shape, np.uint8)
+        layers["score"][place], layers["label"][place] = best, _labels(scores, best)
+        if "scores" in layers:
+            layers["scores"][(slice(None), *place)] = scores
+    for name in names[1:]:
+        write(raster, name, key.time, own, layers[name])
+    return True
+
+
+def erase_blocks(root: zarr.Group, plan: Plan, at: int, keys: Set[BlockKey]) -> None:
+    """Removes what is written of blocks of a slice that no Item shows any more, and its overviews.
 
     Raises:
         RunLost: another run holds the output.
     """
-    grid = run.plan.grids[key.grid]
-    own = grid.block_window(key)
-    status = np.full(own.shape, Status.NO_SOURCE_DATA, np.uint8)
-    status[~inside(grid.answer_area, grid, own)] = Status.OUTSIDE_AOI
-    write(run.group("raster", key.grid), "status", key.time, own, status)
+    shown = plan.blocks_of(at)
+    for name in sorted({key.grid for key in keys}):
+        here = [key for key in sorted(keys) if key.grid == name]
+        for kind in ("raster", "tiles"):
+            group = group_at(root, group_path(plan, kind, name))
+            for layer, array in group.arrays():
+                for key in here if array.ndim > 2 else ():
+                    erase(group, layer, at, key.row, key.col)
+        for factor in overview_factors(plan.grids[name]):
+            kept = {(key.row // factor, key.col // factor) for key in shown if key.grid == name}
+            shards = {(key.row // factor, key.col // factor) for key in here} - kept
+            group = group_at(root, f"{group_path(plan, 'overview', name)}/{factor}")
+            for layer, array in group.arrays():
+                for row, col in sorted(shards) if array.ndim > 2 else ():
+                    erase(group, layer, at, row, col)
 
 
 def paint_block(run: RunContext, key: BlockKey, masks: Sequence[tuple[int, Mask]]) -> None:
@@ -109,7 +175,7 @@ def paint_block(run: RunContext, key: BlockKey, masks: Sequence[tuple[int, Mask]
     own = run.plan.grids[key.grid].block_window(key)
     raster = run.group("raster", key.grid)
     with lost_shard(Task(Kind.COMMIT, key)):
-        status = array_at(raster, "status")[key.time, own.y0 : own.y1, own.x0 : own.x1]
+        status = array_for(raster, "status", key.time)[key.time, own.y0 : own.y1, own.x0 : own.x1]
     layer = paint(own, [(own, masks)], status)
     write(raster, "object_id", key.time, own, layer)
 
@@ -122,22 +188,38 @@ def _inputs(
     Raises:
         ScratchLost: some of it is missing or damaged; names all blocks to infer again.
     """
-    lost: list[BlockKey] = []
-    block, frame, around = None, [], []
     try:
         block = run.scratch.get_scores(key)
+    except ScratchLost:
+        try:
+            _borders(run, key, own)
+        except ScratchLost as error:
+            raise ScratchLost([key, *error.keys]) from None
+        raise
+    return (block, *_borders(run, key, own))
+
+
+def _borders(run: RunContext, key: BlockKey, own: Window) -> tuple[list[Sums], list[Sums]]:
+    """Returns the sums around a block's border, and its neighbours' sums there.
+
+    Raises:
+        ScratchLost: some of it is missing or damaged; names all blocks to infer again.
+    """
+    lost: list[BlockKey] = []
+    frame, around = [], []
+    try:
         frame = run.scratch.get_frame(key, own)
     except ScratchLost:
         lost.append(key)
     for other in key.neighbours():
-        if other in run.plan.block_set:
+        if run.plan.holds(other):
             try:
                 around += run.scratch.get_frame(other, own)
             except ScratchLost:
                 lost.append(other)
-    if block is None or lost:
+    if lost:
         raise ScratchLost(lost)
-    return block, frame, around
+    return frame, around
 
 
 def _labels(scores: NDArray[np.uint8], best: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -170,4 +252,4 @@ def _write_tiles(run: RunContext, key: BlockKey, block: BlockScores) -> None:
         for tile in block.tiles:
             values[tile.row - row0, tile.col - col0] = getattr(tile, name)
         at = (key.time, slice(row0, row0 + rows), slice(col0, col0 + cols))
-        replace(array_at(group, name), at, values, (key.time, key.row, key.col))
+        replace(array_for(group, name, key.time), at, values, (key.time, key.row, key.col))

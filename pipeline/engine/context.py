@@ -36,7 +36,7 @@ class RunContext:
         """
         output = plan.spec.output
         fence = Fence(open_blobs(parts_of(output)), token)
-        return cls(plan, open_group(output, fence), Scratch(output, fence))
+        return cls(plan, open_group(output, fence), Scratch(output, fence, plan.content_of))
 
     def group(self, kind: str, grid: str) -> zarr.Group:
         """Returns a grid's group of one kind: `raster`, `tiles`, `blocks` or `overview`."""

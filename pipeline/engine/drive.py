@@ -49,7 +49,7 @@ def drive(
     scheduler.resume(time.monotonic())
     while True:
         for order in scheduler.decide(time.monotonic()):
-            _carry_out(order, pool, payloads or {})
+            _carry_out(order, pool, {} if payloads is None else payloads)
         if scheduler.ending is not None:
             raise scheduler.ending
         if scheduler.finished:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from earthgptx.pipeline.engine.scratch import FailedTiles
 from earthgptx.pipeline.errors import Outage, RunFailed
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.planning.plan import Plan
 
 REASONS = 10
 """Sentences that are kept for the report."""
@@ -17,9 +16,15 @@ REASONS = 10
 class Holes:
     """Counts quarantined tiles, of this run and of earlier ones."""
 
-    def __init__(self, plan: Plan, counts: Mapping[BlockKey, FailedTiles]) -> None:
-        """Starts with what the ledger says."""
-        self._plan = plan
+    def __init__(self, share: float, tiles: int, counts: Mapping[BlockKey, FailedTiles]) -> None:
+        """Starts with what the ledger says.
+
+        Args:
+            share: fraction of tiles that may fail, 0..1.
+            tiles: number of all tiles.
+            counts: quarantined tiles by block.
+        """
+        self._share, self._tiles = share, tiles
         self._counts: dict[BlockKey, FailedTiles] = {}
         self.reasons: list[str] = []
         """The last reasons of this run, one sentence each."""
@@ -65,13 +70,13 @@ class Holes:
             Outage: for most of them the cause may pass.
             RunFailed: for most of them it does not.
         """
-        share, total = self._plan.spec.engine.max_failed_fraction, self.total
-        if total.failed <= share * max(self._plan.tile_count, 1):
+        share, total = self._share, self.total
+        if total.failed <= share * max(self._tiles, 1):
             return
         reasons = Counter(sentence.split(": ", 1)[-1] for sentence in self.reasons)
         first = reasons.most_common(1)[0][0] if reasons else "see the group tiles of the result"
         sentence = (
-            f"{total.failed} of {self._plan.tile_count} tiles failed, more than "
+            f"{total.failed} of {self._tiles} tiles failed, more than "
             f"engine.max_failed_fraction {share} allows; the commonest reason: "
             f"{first.rstrip('.')}. Finished blocks are kept"
         )

@@ -222,7 +222,7 @@ def keep_answers(run: RunContext, block: ReadBlock, answers: BlockAnswers) -> Bl
 def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list[Tile]) -> None:
     """Writes a block's answers to scratch; scores come last, as they mark the block as inferred."""
     own = block.grid.block_window(block.key)
-    run.scratch.drop("scores", [str(block.key)])  # of an earlier attempt: it may have other holes
+    run.scratch.drop("scores", [block.key])  # of an earlier attempt: it may have other holes
     lost = {(tile.row, tile.col) for tile in failed}
     scene, key = block.scene, block.key
     near = run.plan.scene_items(key.grid, key.time, scene.window)

@@ -70,9 +70,9 @@ class Lease:
         return self.fence.token
 
     @property
-    def owned_plan(self) -> str:
+    def owned_series(self) -> str:
         """Plan whose store this folder's runs have created; empty if there is none."""
-        return str(self._record.get("plan", ""))
+        return str(self._record.get("series", ""))
 
     def __enter__(self) -> Self:
         """Takes the lease.
@@ -106,7 +106,7 @@ class Lease:
             return
         self._thread.join(timeout=2.0)
         with self._guard, contextlib.suppress(Conflict, PipelineError, FileNotFoundError):
-            unfinished = self.owned_plan and not self.finished
+            unfinished = self.owned_series and not self.finished
             if unfinished or [n for n in self._blobs.names() if not n.startswith("run/")]:
                 self._write(self._record | {"token": ""})
             else:
@@ -114,15 +114,15 @@ class Lease:
                 self._blobs.delete([f"{HOLDER}.lock"])
                 self._blobs.tidy()
 
-    def own(self, plan_id: str) -> None:
-        """Notes that the store beside this folder is ours, made for this plan.
+    def own(self, series: str) -> None:
+        """Notes that the store beside this folder is ours, made for this series.
 
         Raises:
             RunLost: another run holds the output.
         """
         with self._guard:
             try:
-                self._write(self._record | {"plan": plan_id})
+                self._write(self._record | {"series": series})
             except Conflict:
                 raise RunLost(
                     f"{self._output}: another run holds the output now; "
@@ -181,7 +181,7 @@ class Lease:
 
     def _take_over(self, found: Blob) -> bool:
         old = decoded(found)
-        self._record = self._fresh(int(old.get("epoch", 0)) + 1, str(old.get("plan", "")))
+        self._record = self._fresh(int(old.get("epoch", 0)) + 1, str(old.get("series", "")))
         try:
             self._version = self._blobs.put_if(HOLDER, _encoded(self._record), found.version)
         except (Conflict, FileNotFoundError):
@@ -199,12 +199,12 @@ class Lease:
         self._version = found.version
         return True
 
-    def _fresh(self, epoch: int, plan_id: str) -> dict[str, Any]:
+    def _fresh(self, epoch: int, series: str) -> dict[str, Any]:
         return {
             MARK: 1,
             "token": self.token,
             "epoch": epoch,
-            "plan": plan_id,
+            "series": series,
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),

@@ -1,28 +1,33 @@
 """Prepares the output of a run, and publishes its result in files beside the store.
 
-Before a run, the output is empty, or holds the result of the same plan or of another one. Nothing
+Before a run, the output is empty, or holds a result of the same series or of another one. Nothing
 is deleted or replaced that does not carry our own mark.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.catalogs.geoparquet import thaw_series
+from earthgptx.catalogs.moments import start_of
 from earthgptx.catalogs.publish import Published, is_ours, item_bytes, result_item
 from earthgptx.catalogs.redaction import redacted
-from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.scratch import Scratch
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import Outage, OutputError
 from earthgptx.pipeline.job.lonlat import bbox
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.partitions import is_leftover, is_partition, objects_beside
+from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.storage.blobs import open_blobs, split
 
 BESIDE = (".items.parquet", ".item.json")
@@ -30,7 +35,7 @@ BESIDE = (".items.parquet", ".item.json")
 
 
 def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: bool) -> None:
-    """Clears an output and its scratch, unless the plan can resume or reuse the result in it.
+    """Clears an output and its scratch, unless it holds a result of the plan's series.
 
     Args:
         plan: plan of the run.
@@ -39,19 +44,20 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
         overwrite: whether to replace whatever result of ours the output holds.
 
     Raises:
-        OutputError: the output holds another plan's result and `overwrite` is not set, or the
+        OutputError: the output holds another series' result and `overwrite` is not set, or the
             output or a file beside it is no result of earthgptx.
     """
     output = plan.spec.output
-    ours = bool(lease.owned_plan) or store.is_result(output)
+    ours = bool(lease.owned_series) or store.is_result(output)
     for ending in BESIDE:
         refuse_foreign(output.removesuffix(".zarr") + ending, damaged_is_ours=ours)
     _refuse_foreign_objects(objects_beside(output), damaged_is_ours=ours)
     if not store.exists(output):
         scratch.clear()  # left over from a deleted store
+        scratch.clear_memory()
     elif not store.is_result(output):
         # A store that lost its root's document is ours if the lease's record says so.
-        if lease.owned_plan != plan.plan_id and not (overwrite and lease.owned_plan):
+        if lease.owned_series != plan.series and not (overwrite and lease.owned_series):
             store.open_group(output)  # raises the reason
         if overwrite:
             _clear(output, scratch, lease)
@@ -59,23 +65,34 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
         _clear(output, scratch, lease)
     else:
         there = store.mark_of(store.open_group(output))
-        if there["plan_id"] != plan.plan_id:
+        if there["series"] != plan.series:
             raise OutputError(
-                f"{output} holds the result of another plan ({_difference(there, plan)}); "
+                f"{output} holds the result of another series ({_difference(there, plan)}); "
                 "choose another output, or give --overwrite to replace it"
             )
-    lease.own(plan.plan_id)
+        if _fixed(there) != {crs: list(astuple(each)) for crs, each in plan.lattices.items()}:
+            raise Outage(
+                f"{output} was begun by another run while this one was planned; "
+                "run the same command again"
+            )
+    lease.own(plan.series)
+
+
+def _fixed(there: dict[str, Any]) -> dict[str, list[float]]:
+    """Returns the lattices that a store's mark has fixed."""
+    return {crs: [float(step) for step in steps] for crs, steps in there["lattices"].items()}
 
 
 def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
     """Removes a result and its scratch; the lease's record says that what is left is ours."""
-    lease.own(lease.owned_plan or "replaced")
+    lease.own(lease.owned_series or "replaced")
     if store.is_result(output):
         # What is left of it after a kill is no finished result.
         root = store.open_group(output, lease.fence, any_layout=True)
         store.set_state(root, "created", 0)
     store.remove(output, lease.fence)
     scratch.clear()
+    scratch.clear_memory()
 
 
 def _refuse_foreign_objects(url: str, *, damaged_is_ours: bool) -> None:
@@ -88,7 +105,8 @@ def _refuse_foreign_objects(url: str, *, damaged_is_ours: bool) -> None:
             raise OutputError(
                 f"{url}/{name} was not written by earthgptx; move it away or choose another output"
             )
-        refuse_foreign(f"{url}/{name}", damaged_is_ours=damaged_is_ours)
+        if not damaged_is_ours:  # else each run would read all files of a long history
+            refuse_foreign(f"{url}/{name}")
 
 
 def refuse_foreign(url: str, *, damaged_is_ours: bool = False) -> None:
@@ -123,52 +141,61 @@ def _difference(there: dict[str, Any], plan: Plan) -> str:
     ]
     keys += [
         f"source.{key}"
-        for key in ("collections", "aoi", "time", "filter", "profiles")
+        for key in ("collections", "aoi", "filter", "profiles")
         if there["job"]["source"].get(key) != job["source"][key]
     ]
-    items = {f"{item.collection_id}/{item.id}" for item in plan.items}
-    if set(there["items"]) != items:
-        frozen = items_beside(plan.spec.output)
-        keys.append(
-            f"items ({len(there['items'])} then, {len(items)} now; "
-            f"to go on with those of then, set source.catalog to {frozen})"
-        )
     if there["model"]["digest"] != plan.traits.digest:
         keys.append("the model's version")
     return "differs in " + ", ".join(keys or ["a file that it reads, or the version of the code"])
 
 
-def published_item(plan: Plan, software: dict[str, str]) -> bytes:
+def published_item(
+    plan: Plan, software: dict[str, str], rows: Sequence[SliceRow], before: dict[str, Any]
+) -> bytes:
     """Returns the STAC Item of a result as a JSON document.
 
     Args:
         plan: plan of the run.
         software: version of each package.
+        rows: finished slices of the result.
+        before: the Item that an earlier run has published; empty for none.
     """
     name = plan.spec.output.removesuffix(".zarr").rsplit("/", 1)[-1]
     tasks = plan.spec.tasks
-    covered = _covered(plan)
+    mine = {piece.name for piece in plan.slices if piece.items}
+    others = [row for row in rows if row.name not in mine]
+    covered = [_covered(plan)]
+    sources = [
+        redacted(item.get_self_href() or "") or f"{item.collection_id}/{item.id}"
+        for item in plan.items
+    ]
+    if others and before:
+        covered.append(shapely.geometry.shape(before["geometry"]))
+        sources += [each["href"] for each in before["links"] if each["rel"] == "derived_from"]
+    elif others:  # it is lost
+        known = thaw_series(items_beside(plan.spec.output), plan.series) or []
+        covered += [shapely.geometry.shape(item.geometry) for item in known if item.geometry]
+        sources += [f"{item.collection_id}/{item.id}" for item in known]
+    ground = shapely.union_all(covered)
+    moments = [start_of(item) for item in plan.items]
     published = Published(
         id=name,
-        geometry=covered,
-        bbox=tuple(bbox(covered)),
-        start=min(start_of(item) for item in plan.items),
-        end=max(start_of(item) for item in plan.items),
+        geometry=ground,
+        bbox=tuple(bbox(ground)),
+        start=min([*moments, *(row.start for row in others)]),
+        end=max([*moments, *(row.end for row in others)]),
         crs=tuple(grid.crs for grid in plan.grids.values()),
         phrases=tuple(tasks.find),
         model=plan.traits.name,
         model_digest=plan.traits.digest,
-        plan_id=plan.plan_id,
+        series=plan.series,
         software=software,
         tasks=(
             "semantic-segmentation",
             "instance-segmentation",
             *(["image-captioning"] if tasks.describe else []),
         ),
-        sources=tuple(
-            redacted(item.get_self_href() or "") or f"{item.collection_id}/{item.id}"
-            for item in plan.items
-        ),
+        sources=tuple(dict.fromkeys(sources)),
     )
     item = result_item(
         published,
@@ -181,10 +208,22 @@ def published_item(plan: Plan, software: dict[str, str]) -> bytes:
     return item_bytes(item)
 
 
+def published_before(url: str) -> dict[str, Any]:
+    """Returns the Item that an earlier run has published; empty if there is none to read."""
+    blobs, name = split(url)
+    try:
+        document = json.loads(blobs.get(name).data)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def _covered(plan: Plan) -> BaseGeometry:
     """Returns the part of the AOI that Items show, lon/lat."""
     pieces = []
     for name, grid in plan.grids.items():
         shown = shapely.union_all([each for each in plan.footprints[name] if not each.is_empty])
+        if shown.is_empty:
+            continue
         pieces.append(to_lonlat(shown.intersection(grid.answer_area), grid.crs))
     return shapely.union_all(pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.results.store import (
     Status,
-    array_at,
+    array_for,
     block_of,
     group_at,
     group_path,
@@ -47,7 +47,7 @@ def overview_shard(
             reading them.
 
     Raises:
-        ShardLost: a shard of the finer level is damaged, or a committed block has no status.
+        ShardLost: a shard of the finer level is damaged or lost.
         RunLost: another run holds the output.
     """
     grid = run.plan.grids[key.grid]
@@ -59,7 +59,8 @@ def overview_shard(
         layers = _reduced(source, key.time, target, masks if factor == 2 else None)
     except (ValueError, RuntimeError, KeyError):  # of the checksum, the codec, the metadata
         raise ShardLost(_damaged(run, source, key, factor)) from None
-    if (layers["status"] == Status.NOT_YET_RUN).any():
+    half = grid.block_px // 2
+    if not all(_has_answers(layers["status"], below, half) for below in _shown(run, key, factor)):
         raise ShardLost(_damaged(run, source, key, factor))
     coarser = [each for each in overview_factors(grid) if each > factor]
     for level in [factor, *(coarser if is_whole(grid, factor) else [])]:
@@ -86,7 +87,7 @@ def _reduced(
         target: pixels of the overview.
         masks: objects to paint instead of reading them; None to read them.
     """
-    arrays = {name: array_at(source, name) for name in LAYERS}
+    arrays = {name: array_for(source, name, time) for name in LAYERS}
     whole = Window(0, 0, *arrays["score"].shape[-2:])
     layers = {name: np.zeros(target.shape, array.dtype) for name, array in arrays.items()}
     # In strips: reading four times a block's pixels at once would need more memory than anything
@@ -148,33 +149,52 @@ def best_of_four(below: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     }
 
 
+def _shown(run: RunContext, key: BlockKey, factor: int) -> Iterator[BlockKey]:
+    """Yields those of the four shards below one of an overview that show a block of the plan."""
+    span = factor // 2
+    shown = {
+        (each.row // span, each.col // span)
+        for each in run.plan.blocks_of(key.time)
+        if each.grid == key.grid
+    }
+    for row in (2 * key.row, 2 * key.row + 1):
+        for col in (2 * key.col, 2 * key.col + 1):
+            if (row, col) in shown:
+                yield BlockKey(key.grid, key.time, row, col)
+
+
+def _has_answers(status: NDArray[np.uint8], below: BlockKey, half: int) -> bool:
+    """Whether a shard below was there: a lost one reads as zeros.
+
+    Args:
+        status: (h, w), of the shard of the overview.
+        below: one of the four shards below it.
+        half: side in pixels that the shard below has here.
+    """
+    rows, cols = (slice(at % 2 * half, (at % 2 + 1) * half) for at in (below.row, below.col))
+    return bool(status[rows, cols].any())
+
+
 def _damaged(run: RunContext, source: zarr.Group, key: BlockKey, factor: int) -> list[Task]:
     """Returns the tasks that write the damaged shards below a shard of an overview."""
     grid = run.plan.grids[key.grid]
-    found = []
-    for row in (2 * key.row, 2 * key.row + 1):
-        for col in (2 * key.col, 2 * key.col + 1):
-            below = BlockKey(key.grid, key.time, row, col)
-            window = block_of(grid, below, factor // 2)
-            if window.empty:
-                continue
-            for name in LAYERS:
-                if not _is_whole(source, name, key.time, window):
-                    found.append(_maker(run, below, name, factor // 2))
-    return found
+    return [
+        _maker(below, name, factor // 2)
+        for below in _shown(run, key, factor)
+        for name in LAYERS
+        if not _is_whole(source, name, key.time, block_of(grid, below, factor // 2))
+    ]
 
 
 def _is_whole(source: zarr.Group, name: str, time: int, window: Window) -> bool:
     try:
-        values = array_at(source, name)[time, window.y0 : window.y1, window.x0 : window.x1]
+        values = array_for(source, name, time)[time, window.y0 : window.y1, window.x0 : window.x1]
     except (ValueError, RuntimeError, KeyError):
         return False
-    return name != "status" or not (values == Status.NOT_YET_RUN).any()
+    return name != "status" or bool(values.any())
 
 
-def _maker(run: RunContext, key: BlockKey, name: str, factor: int) -> Task:
+def _maker(key: BlockKey, name: str, factor: int) -> Task:
     if factor > 1:
         return Task(Kind.OVERVIEW, key, factor)
-    if key not in run.plan.block_set:
-        return Task(Kind.BLANK, key)
     return Task(Kind.PAINT if name == "object_id" else Kind.COMMIT, key)

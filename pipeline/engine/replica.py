@@ -18,7 +18,7 @@ from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question
 from earthgptx.pipeline.analyst import find_analyst
 from earthgptx.pipeline.engine.asking import Asker, Refusal
-from earthgptx.pipeline.engine.commit import blank_block, commit_block, paint_block
+from earthgptx.pipeline.engine.commit import commit_block, paint_block
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.engine.infer import (
     BlockReport,
@@ -27,6 +27,7 @@ from earthgptx.pipeline.engine.infer import (
     read_block,
     try_tile,
 )
+from earthgptx.pipeline.engine.ledger import Entry
 from earthgptx.pipeline.engine.overview import overview_shard
 from earthgptx.pipeline.engine.tasks import Guilty, Kind, Step, Task
 from earthgptx.pipeline.planning.plan import Plan
@@ -122,13 +123,16 @@ class Replica:
                     return 0, answer.reason
         return min(len(questions), 1), ""
 
-    def do(self, task: Task, payload: Any) -> None:
-        """Does a task that needs no model: commit, blank, paint or overview.
+    def do(self, task: Task, payload: Any) -> Entry | None:
+        """Does a task that needs no model: commit, paint or overview.
 
         Args:
             task: the task.
-            payload: of a paint, the ids and masks of the block's objects; of an overview, those of
-                the blocks below.
+            payload: of a commit, whether only the block's border changes; of a paint, the ids and
+                masks of the block's objects; of an overview, those of the blocks below.
+
+        Returns:
+            Of a commit, what the ledger is to say of the block; None if that stays.
 
         Raises:
             ScratchLost: what a commit reads is missing or damaged.
@@ -139,9 +143,7 @@ class Replica:
         with self._step("write"):
             match task.kind:
                 case Kind.COMMIT:
-                    commit_block(run, task.key)
-                case Kind.BLANK:
-                    blank_block(run, task.key)
+                    return commit_block(run, task.key, border=bool(payload))
                 case Kind.PAINT:
                     with self._painting:
                         trim_allocator()
@@ -150,6 +152,7 @@ class Replica:
                     with self._painting:
                         trim_allocator()
                         overview_shard(run, task.key, task.factor, payload)
+        return None
 
     def _ready(self) -> RunContext:
         # Without the lock where nothing is to be loaded: it is held while a block is inferred, and

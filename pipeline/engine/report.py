@@ -22,6 +22,12 @@ class RunReport:
     """Final report of a run."""
 
     output: str
+    slices: int
+    """Time slices that this run made or made again."""
+    slices_before: int
+    """Time slices of the plan that were finished and had not changed."""
+    slices_gone: int
+    """Time slices of which the archive has no Item any more, as this run has found."""
     blocks: int
     """Blocks of the plan, committed by this run or earlier ones."""
     blocks_before: int
@@ -35,7 +41,7 @@ class RunReport:
     failed_tiles: int
     """Tiles quarantined by this run or earlier ones."""
     passing_tiles: int
-    """Those of them whose cause may pass: the next run tries them again."""
+    """Those of them whose cause may pass."""
     failures: list[str]
     """Reasons for up to 10 failures in this run, one sentence each."""
     objects: int

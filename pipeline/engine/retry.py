@@ -34,7 +34,7 @@ def reachable(plan: Plan, keys: Iterable[BlockKey]) -> set[BlockKey]:
 
 def _sources(plan: Plan, key: BlockKey) -> Iterator[SceneItem]:
     near = {other for each in (key, *key.neighbours()) for other in (each, *each.neighbours())}
-    for other in near & plan.block_set:
+    for other in filter(plan.holds, near):
         window = plan.grids[other.grid].read_window(other)
         yield from plan.scene_items(other.grid, other.time, window)
 

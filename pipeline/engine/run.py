@@ -1,5 +1,6 @@
-"""Runs a plan on Ray: blocks go to replicas, answers to scratch, whole shards to the store.
+"""Runs a plan on Ray: makes an output equal to what its plan found.
 
+Blocks go to replicas, answers to scratch, whole shards to the store.
 The driver holds the plan, small reports and objects, but no imagery or rasters. An undisturbed run
 infers every block once.
 """
@@ -30,44 +31,47 @@ def run(
     plan: Plan,
     *,
     overwrite: bool = False,
-    retry: bool = True,
+    retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
     pool: ReplicaPool | None = None,
 ) -> RunReport:
-    """Runs a plan, or resumes an earlier run of it.
+    """Does what an output lacks of a plan: all of it, what a run has left, or what is new.
 
     Args:
         plan: plan to run.
         overwrite: whether to begin anew, in place of any result that the output holds.
-        retry: whether to try tiles again that an earlier run quarantined, if their cause may pass.
+        retry_failed: whether to infer the blocks of finished slices again that have quarantined
+            tiles.
         on_progress: callback that receives the progress of each stage.
         pool: replica pool to use, with its own number of replicas; None to start one as the job
             says.
 
     Raises:
-        OutputError: the output belongs to another plan or another run, or cannot be written.
+        OutputError: the output belongs to another series or another run, or cannot be written.
         Outage: storage, imagery or Ray do not answer; the next run resumes from there.
         RunFailed: the run stopped; finished blocks are kept, and the next run resumes from there.
         RunLost: another run took the lease.
     """
     output, started = plan.spec.output, time.monotonic()
     with terminate_as_interrupt(), storage_errors(output), Lease(output) as lease:
-        scratch = Scratch(output, lease.fence)
+        scratch = Scratch(output, lease.fence, plan.content_of)
         prepare_output(plan, scratch, lease, overwrite=overwrite)
         root = create(plan, output, lease.fence)
-        steps = Steps(plan, root, scratch, lease.fence, on_progress)
-        if steps.is_complete(retry=retry):
+        steps = Steps(plan, root, lease.fence, on_progress, retry=retry_failed)
+        if steps.is_complete():
             lease.finished = True
             return steps.report(started)
         with ExitStack() as own:
-            pool = pool or own.enter_context(ReplicaPool(plan.spec.engine))
+            if steps.work:
+                pool = pool or own.enter_context(ReplicaPool(plan.spec.engine))
             own.enter_context(terminate_as_interrupt())
             try:
                 with storage_errors(output):
-                    steps.all(pool, lease.token, retry=retry)
+                    steps.all(pool if steps.work else None, lease.token)
                 lease.finished = True
             except BaseException as error:
-                pool.stop_all()  # the tasks in flight belong to this run
+                if pool is not None:
+                    pool.stop_all()  # the tasks in flight belong to this run
                 raise _ending(error, steps) from error
         return steps.report(started)
 
@@ -81,7 +85,7 @@ def _ending(error: BaseException, steps: Steps) -> BaseException:
             store.set_state(steps.root, "canceled" if interrupted else "error", steps.failed.failed)
     if interrupted and not steps.finished:
         return RunFailed(
-            f"interrupted; {steps.committed} of {len(steps.plan.blocks)} blocks are finished and "
+            f"interrupted; {steps.committed} of {steps.blocks} blocks are finished and "
             "kept. Run the same command again to go on"
         )
     if isinstance(error, RayError):

@@ -101,6 +101,11 @@ class Scheduler:
         return self._board.entries[task].state == "done"
 
     @property
+    def lost(self) -> int:
+        """Replicas that died or were killed."""
+        return self._deaths
+
+    @property
     def repeated(self) -> int:
         """How often a block was given to a replica to infer after the first time."""
         counts = [n for task, n in self.assigned.items() if task.kind == Kind.INFER]

@@ -1,8 +1,10 @@
-"""Scratch: durable folder beside the output for the intermediate results of a run.
+"""Scratch and memory: folders beside the output for the answers about blocks.
 
-Keeps block scores, sums at block borders, and objects and their parts until the run is done. A file
-is written at once and carries a checksum; one that cannot be read counts as missing, and its block
-is inferred again. Writes are idempotent, so that a repeated task leaves the same bytes. Uses no
+Scratch keeps the scores of blocks until they are committed. Memory keeps, as long as the result
+lives, what other blocks and a later run need of them: sums at block borders, and objects and their
+parts, by time slice. A file carries in its name the content key of what its block has seen, is
+written at once, and has a checksum; one that cannot be read counts as missing, and its block is
+inferred again. Writes are idempotent, so that a repeated task leaves the same bytes. Uses no
 pickles: anybody may have written the files.
 """
 
@@ -10,9 +12,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,10 +32,13 @@ from earthgptx.pipeline.objects.blend import Sums
 from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.results.store import Cause, Status
 from earthgptx.pipeline.storage.blobs import open_blobs
-from earthgptx.pipeline.storage.fence import Fence, FencedBlobs, parts_of
+from earthgptx.pipeline.storage.fence import Fence, FencedBlobs, memory_of, parts_of
 
-KINDS = ("scores", "frames", "objects", "failed")
+KINDS = ("scores", "failed")
 """Kinds of scratch files apart from the lease."""
+KEPT = ("frames", "objects")
+"""Kinds of files of the memory."""
+_KEPT_NAME = re.compile(rf"t\d+/({'|'.join(KEPT)})/[^/]+")
 _SEAL = struct.Struct("<4sIQ")
 MAGIC = b"EGX1"
 
@@ -94,31 +100,55 @@ def count_failed(records: Iterable[TileRecord]) -> FailedTiles:
 
 
 class Scratch:
-    """The folder `NAME.parts` beside an output; writing needs the lease on the output."""
+    """The folders `NAME.parts` and `NAME.memory` beside an output; writing needs the lease."""
 
-    def __init__(self, output: str, fence: Fence) -> None:
-        """Sets the folder, without creating it.
+    def __init__(self, output: str, fence: Fence, content_of: Callable[[BlockKey], str]) -> None:
+        """Sets the folders, without creating them.
 
         Args:
             output: URL of the result; ends in .zarr.
             fence: checks the lease before each write.
+            content_of: returns the content key of what a block sees.
         """
         self.url = parts_of(output)
         self._blobs = FencedBlobs(open_blobs(self.url), fence)
+        self._memory = FencedBlobs(open_blobs(memory_of(output)), fence)
+        self._content_of = content_of
 
-    def names(self, kind: str) -> set[str]:
-        """Returns the names of all files of a kind."""
-        return {name.partition("/")[2] for name in self._blobs.names(kind)}
+    def there(self, kind: str, keys: Sequence[BlockKey]) -> set[BlockKey]:
+        """Returns those blocks of a time slice that have a file of a kind for what they see."""
+        if not keys:
+            return set()
+        folder = f"t{keys[0].time}/{kind}" if kind in KEPT else kind
+        blobs = self._memory if kind in KEPT else self._blobs
+        names = set(blobs.names(folder))
+        return {key for key in keys if self._name(kind, key) in names}
 
-    def drop(self, kind: str, names: Iterable[str]) -> None:
-        """Removes files; missing ones are ignored."""
-        self._blobs.delete([f"{kind}/{name}" for name in names])
+    def drop(self, kind: str, keys: Iterable[BlockKey]) -> None:
+        """Removes files of blocks, for what they see; missing ones are ignored."""
+        blobs = self._memory if kind in KEPT else self._blobs
+        blobs.delete([self._name(kind, key) for key in keys])
+
+    def forget_others(self, time: int, keys: Iterable[BlockKey]) -> None:
+        """Removes from the memory of a time slice what is not of these blocks and what they see."""
+        wanted = {self._name(kind, key) for key in keys for kind in KEPT}
+        names = self._memory.names(f"t{time}")
+        self._memory.delete([n for n in names if _KEPT_NAME.fullmatch(n) and n not in wanted])
 
     def clear(self) -> None:
-        """Removes all files of a run; what else lies in the folder stays."""
+        """Removes all files of a run from scratch; what else lies in the folder stays."""
         for kind in KINDS:
-            self.drop(kind, self.names(kind))
+            self._blobs.delete(self._blobs.names(kind))
         self._blobs.tidy()
+
+    def clear_memory(self) -> None:
+        """Removes the memory; what else lies in the folder stays."""
+        self._memory.delete([n for n in self._memory.names() if _KEPT_NAME.fullmatch(n)])
+        self._memory.tidy()
+
+    def _name(self, kind: str, key: BlockKey) -> str:
+        file = f"{key}-{self._content_of(key)}" + (".parquet" if kind == "objects" else "")
+        return f"t{key.time}/{kind}/{file}" if kind in KEPT else f"{kind}/{file}"
 
     def put_scores(self, key: BlockKey, block: BlockScores, frame: Iterable[Sums]) -> None:
         """Writes a block's scores, and the sums around its border that its neighbours need."""
@@ -160,17 +190,15 @@ class Scratch:
         return found
 
     def drop_scores(self, keys: Iterable[BlockKey]) -> None:
-        """Removes the scores of blocks, and the sums around their borders."""
-        names = [str(key) for key in keys]
-        self.drop("scores", names)
-        self.drop("frames", names)
+        """Removes the scores of blocks, and the notes of their quarantined tiles."""
+        self._blobs.delete([self._name(kind, key) for key in keys for kind in KINDS])
 
     def put_failed(self, key: BlockKey, failed: FailedTiles) -> None:
         """Notes how many of a block's tiles are quarantined; call this before `put_scores`."""
         if failed.failed:
-            self._put("failed", str(key), json.dumps(asdict(failed)).encode())
+            self._put("failed", key, json.dumps(asdict(failed)).encode())
         else:
-            self.drop("failed", [str(key)])
+            self.drop("failed", [key])
 
     def get_failed(self, key: BlockKey) -> FailedTiles:
         """Returns the number of a block's quarantined tiles.
@@ -179,7 +207,7 @@ class Scratch:
             ScratchLost: the note is missing or damaged.
         """
         with _lost(key):
-            return FailedTiles(**json.loads(self._get("failed", str(key))))
+            return FailedTiles(**json.loads(self._get("failed", key)))
 
     def put_parts(self, key: BlockKey, settled: list[Part], open_parts: list[Part]) -> None:
         """Writes a block's final objects, and the parts that may extend into other blocks."""
@@ -188,7 +216,7 @@ class Scratch:
         ]
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=_PARTS), buffer, compression="zstd")
-        self._put("objects", f"{key}.parquet", buffer.getvalue())
+        self._put("objects", key, buffer.getvalue())
 
     def get_parts(self, key: BlockKey) -> tuple[list[Part], list[Part]]:
         """Returns a block's final objects, and the parts that may extend into other blocks.
@@ -197,29 +225,31 @@ class Scratch:
             ScratchLost: they are missing or damaged.
         """
         with _lost(key):
-            rows = pq.read_table(io.BytesIO(self._get("objects", f"{key}.parquet"))).to_pylist()
+            rows = pq.read_table(io.BytesIO(self._get("objects", key))).to_pylist()
             return [_from_row(row) for row in rows if row["settled"]], [
                 _from_row(row) for row in rows if not row["settled"]
             ]
 
-    def _put(self, kind: str, name: str, data: bytes) -> None:
+    def _put(self, kind: str, key: BlockKey, data: bytes) -> None:
         seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
-        self._blobs.put(f"{kind}/{name}", seal + data)
+        blobs = self._memory if kind in KEPT else self._blobs
+        blobs.put(self._name(kind, key), seal + data)
 
-    def _get(self, kind: str, name: str) -> bytes:
+    def _get(self, kind: str, key: BlockKey) -> bytes:
         """Reads a file.
 
         Raises:
             FileNotFoundError: the file does not exist.
             ValueError: its content is not what was written.
         """
-        data = self._blobs.get(f"{kind}/{name}").data
+        name = self._name(kind, key)
+        data = (self._memory if kind in KEPT else self._blobs).get(name).data
         if len(data) < _SEAL.size:
-            raise ValueError(f"{kind}/{name} is cut off")
+            raise ValueError(f"{name} is cut off")
         magic, checksum, size = _SEAL.unpack_from(data)
         content = data[_SEAL.size :]
         if magic != MAGIC or len(content) != size or zlib.crc32(content) != checksum:
-            raise ValueError(f"{kind}/{name} is damaged")
+            raise ValueError(f"{name} is damaged")
         return content
 
     def _put_arrays(self, kind: str, key: BlockKey, arrays: dict[str, NDArray[Any]]) -> None:
@@ -228,12 +258,12 @@ class Scratch:
         squeezed = numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE).encode(
             buffer.getbuffer()
         )
-        self._put(kind, str(key), squeezed)
+        self._put(kind, key, squeezed)
 
     @contextmanager
     def _arrays(self, kind: str, key: BlockKey) -> Iterator[Any]:
         with _lost(key):
-            data = numcodecs.Blosc().decode(self._get(kind, str(key)))
+            data = numcodecs.Blosc().decode(self._get(kind, key))
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             yield arrays
 

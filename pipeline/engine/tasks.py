@@ -17,7 +17,6 @@ class Kind(StrEnum):
 
     INFER = "infer"
     COMMIT = "commit"
-    BLANK = "blank"
     PAINT = "paint"
     OVERVIEW = "overview"
 

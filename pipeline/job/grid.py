@@ -114,7 +114,7 @@ class Grid:
     transform: tuple[float, float, float, float, float, float]
     """Affine coefficients a to f of the pixels, in rasterio's order."""
     shape: tuple[int, int]
-    """(rows, columns)."""
+    """(rows, columns) of the pixels that answers are given for."""
     lattice: tuple[int, int]
     """Row and column of the top-left pixel on the lattice."""
     tile_px: int
@@ -147,6 +147,12 @@ class Grid:
     def blocks_shape(self) -> tuple[int, int]:
         """Number of blocks, (rows, columns)."""
         return -(-self.shape[0] // self.block_px), -(-self.shape[1] // self.block_px)
+
+    @property
+    def padded_shape(self) -> tuple[int, int]:
+        """(rows, columns) of whole blocks: the shape of the arrays."""
+        rows, cols = self.blocks_shape
+        return rows * self.block_px, cols * self.block_px
 
     @property
     def tiles_shape(self) -> tuple[int, int]:

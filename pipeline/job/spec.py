@@ -247,6 +247,8 @@ class Engine(_Section):
     tiles_per_batch: int | None = Field(None, ge=1)
     """Tiles that the model is asked about at once; None for the model's own number."""
     gpus_per_replica: float = Field(0, ge=0)
+    order: Literal["oldest", "newest"] = "oldest"
+    """Which new time slices come first."""
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of tiles that may fail before the job stops, 0..1."""
 
@@ -300,12 +302,15 @@ class JobSpec(_Section):
         return self
 
     @classmethod
-    def from_yaml(cls, path: str | Path, *, output: str | None = None) -> JobSpec:
+    def from_yaml(
+        cls, path: str | Path, *, output: str | None = None, time: str | None = None
+    ) -> JobSpec:
         """Reads a job file; its relative paths are relative to its folder.
 
         Args:
             path: path of the job file.
             output: URL that replaces the file's `output`, relative to the working directory.
+            time: interval that replaces the file's `source.time`.
 
         Raises:
             JobError: the file cannot be read or is not a job; one sentence per mistake.
@@ -322,6 +327,8 @@ class JobSpec(_Section):
             raise JobError(f"{path} holds no job; it should start with 'name: ...'")
         if output is not None:
             document["output"] = output if "://" in output else str(Path(output).absolute())
+        if time is not None and isinstance(document.get("source"), dict):
+            document["source"]["time"] = time
         return cls.from_dict(document, where=str(path), folder=Path(path).absolute().parent)
 
     @classmethod

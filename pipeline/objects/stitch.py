@@ -61,7 +61,7 @@ def painted(
     for each in sorted(objects, key=lambda one: (one.part.score, one.object_id)):
         for name, mask in ((each.grid, each.part.mask), *each.elsewhere):
             for key in _blocks_of(mask, name, each.time, plan.spec.grid.block_px):
-                if key in plan.block_set:
+                if plan.holds(key):
                     by_block[key].append((each.object_id, mask))
     return by_block
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,6 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import BlockKey, Grid
 from earthgptx.pipeline.job.lonlat import LONLAT, box_centre
 from earthgptx.pipeline.planning.grids import Footprints
@@ -33,33 +33,32 @@ class PlacedPrompt:
     """Geometry in the grid's CRS."""
 
 
-def find_blocks(
-    grids: dict[str, Grid], footprints: dict[str, Footprints], slices: tuple[TimeSlice, ...]
+def blocks_of_slice(
+    grids: dict[str, Grid], footprints: dict[str, Footprints], piece: TimeSlice, time: int
 ) -> tuple[tuple[BlockKey, ...], int]:
-    """Returns the blocks where Items show the answer area, and the number of such tiles.
+    """Returns the blocks where a slice's Items show the answer area, and the number of such tiles.
 
     A tile is counted by its core.
     """
     keys: list[BlockKey] = []
     tiles = 0
     for name, grid in grids.items():
-        for time, piece in enumerate(slices):
-            shapes = [footprints[name][at] for at in piece.items]
-            region = shapely.union_all(
-                [shape.intersection(grid.answer_area) for shape in shapes if not shape.is_empty]
-            )
-            if not region.is_empty:
-                found, count = _blocks_of_region(grid, time, region)
-                keys += found
-                tiles += count
+        shapes = [footprints[name][at] for at in piece.items]
+        region = shapely.union_all(
+            [shape.intersection(grid.answer_area) for shape in shapes if not shape.is_empty]
+        )
+        if not region.is_empty:
+            found, count = _blocks_of_region(grid, time, region)
+            keys += found
+            tiles += count
     return tuple(sorted(keys)), tiles
 
 
 def _blocks_of_region(grid: Grid, time: int, region: BaseGeometry) -> tuple[list[BlockKey], int]:
     """Returns the blocks of a slice that overlap a region, and the number of overlapping cores."""
     shapely.prepare(region)
-    rows, cols = grid.blocks_shape
-    row, col = (part.ravel() for part in np.mgrid[:rows, :cols])
+    rows, cols = _range_of(grid, region)
+    row, col = (part.ravel() for part in np.meshgrid(rows, cols, indexing="ij"))
     boxes = _boxes(grid, row * grid.block_px, col * grid.block_px, grid.block_px)
     meets = _overlaps(region, boxes)
     covered = shapely.contains_properly(region, boxes)
@@ -74,6 +73,16 @@ def _blocks_of_region(grid: Grid, time: int, region: BaseGeometry) -> tuple[list
         y0, x0 = np.array([core.y0 for core in cores]), np.array([core.x0 for core in cores])
         tiles += int(_overlaps(region, _boxes(grid, y0, x0, grid.core_px)).sum())
     return keys, tiles
+
+
+def _range_of(grid: Grid, region: BaseGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the rows and columns of the blocks that the bounds of a region meet."""
+    west, south, east, north = region.bounds
+    corners = np.array([~grid.affine @ (west, north), ~grid.affine @ (east, south)])
+    first, last = np.floor(corners / grid.block_px).astype(np.int64)
+    (cols0, rows0), (cols1, rows1) = first - 1, last + 2  # a pixel may be rounded away
+    rows, cols = grid.blocks_shape
+    return np.arange(max(rows0, 0), min(rows1, rows)), np.arange(max(cols0, 0), min(cols1, cols))
 
 
 def _overlaps(region: BaseGeometry, boxes: NDArray[np.object_]) -> NDArray[np.bool_]:
@@ -92,7 +101,10 @@ def _boxes(
 
 
 def place_prompts(
-    shapes: tuple[tuple[str, BaseGeometry], ...], grids: dict[str, Grid], context_px: int
+    shapes: tuple[tuple[str, BaseGeometry], ...],
+    grids: dict[str, Grid],
+    context_px: int,
+    shown: Set[BlockPlace],
 ) -> tuple[dict[BlockPlace, tuple[PlacedPrompt, ...]], dict[str, str]]:
     """Returns the prompts by the block that holds their centre, and a reason by id for the others.
 
@@ -100,27 +112,22 @@ def place_prompts(
         shapes: id and lon/lat geometry of each prompt.
         grids: grids of the plan by name.
         context_px: pixels at a tile's border that the model does not answer for.
-
-    Raises:
-        JobError: no prompt has a block.
+        shown: blocks that Items show.
     """
     placed: dict[BlockPlace, list[PlacedPrompt]] = defaultdict(list)
     refused: dict[str, str] = {}
     for prompt_id, shape in shapes:
-        found = _place(shape, grids, context_px)
+        found = _place(shape, grids, context_px, shown)
         if isinstance(found, str):
             refused[prompt_id] = found
         else:
             place, moved = found
             placed[place].append(PlacedPrompt(prompt_id, moved))
-    if not placed:
-        reasons = "; ".join(sorted(set(refused.values())))
-        raise JobError(f"prompts.from: no prompt can be asked ({reasons}); check the file's CRS")
     return {place: tuple(prompts) for place, prompts in placed.items()}, refused
 
 
 def _place(
-    shape: BaseGeometry, grids: dict[str, Grid], context_px: int
+    shape: BaseGeometry, grids: dict[str, Grid], context_px: int, shown: Set[BlockPlace]
 ) -> tuple[BlockPlace, BaseGeometry] | str:
     """Returns the prompt's block and the prompt in its grid's CRS, or the reason if it has none."""
     middle = box_centre(shape)
@@ -134,6 +141,7 @@ def _place(
             return f"larger than {MOST_COARSE} tiles"
         centre = moved.envelope.centroid
         col, row = ~grid.affine @ (centre.x, centre.y)
-        if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]:
-            return (grid.name, int(row) // grid.block_px, int(col) // grid.block_px), moved
+        place = (grid.name, int(row // grid.block_px), int(col // grid.block_px))
+        if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1] and place in shown:
+            return place, moved
     return "no imagery there"

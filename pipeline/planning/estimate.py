@@ -37,12 +37,20 @@ class Speed:
     tile_s: float
     """Seconds per tile from then on."""
 
-    def seconds(self, plan: Plan) -> float:
-        """Returns the estimated seconds of a run."""
-        replicas = min(plan.spec.engine.most, len(plan.blocks))
+    def seconds(self, plan: Plan, blocks: int, tiles: int) -> float:
+        """Returns the estimated seconds of a run.
+
+        Args:
+            plan: plan of the run.
+            blocks: number of blocks to infer; 0 if there is nothing to do.
+            tiles: number of tiles to infer.
+        """
+        if not blocks:
+            return 0.0
+        replicas = min(plan.spec.engine.most, blocks)
         core = plan.spec.grid.tile_px - 2 * plan.spec.grid.halo_px
         each = self.tile_s + READ_AND_WRITE_S * core * core / 1e6
-        return self.start_s + each * plan.tile_count / replicas
+        return self.start_s + each * tiles / replicas
 
 
 def measure(plan: Plan) -> Speed:

@@ -1,7 +1,8 @@
-"""Makes the grids of a result: one per CRS that its Items need.
+"""Makes the grids of a result: one per UTM zone of its AOI, or one per CRS of its Items.
 
-One function per spatial rule: the CRS of an Item's grid, the answer area of each UTM zone, the
-lattice of a CRS, the footprint of an Item, and the extent of a grid.
+Where a grid lies follows from the AOI and its lattice. The lattice follows from the Items of the
+first run, and from then on from the result. One function per spatial rule: the CRSs, the answer
+area of each UTM zone, the lattice of a CRS, the footprint of an Item, and the extent of a grid.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +19,7 @@ import pyproj
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError
@@ -27,8 +30,10 @@ from earthgptx.pipeline.planning.projection import parse_crs, project
 from earthgptx.pipeline.reading.native import NativeGrid, utm_epsg
 
 REACH_DEG = 0.5
-"""Margin in degrees around the Items' bounds, to which the AOI is clipped before it is projected: a
-CRS need not be valid for the whole Earth."""
+"""Margin in degrees around a zone within which Items and searched ground are projected."""
+MARGIN_DEG, UTM_MARGIN_DEG, MOST_NORTH = 3.0, 12.0, 85.0
+"""Margin in degrees around a CRS's area of use, to which the AOI is clipped before it is projected:
+a CRS need not be valid for the whole Earth. It does not pass this latitude."""
 MOST_BLOCKS = 4_000_000
 EDGE_PX = 1e-3
 """Rounding tolerance of footprints: a smaller excess over a pixel's edge does not count."""
@@ -64,44 +69,67 @@ class Lattice:
         return Affine(self.step_x, 0, x, 0, self.step_y, y)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an earlier run of a series has fixed."""
+
+    lattices: Mapping[str, Lattice] = field(default_factory=dict)
+    """Lattice by CRS; empty if there was no earlier run."""
+    grids: frozenset[str] = frozenset()
+    """Names of the grids that the output has."""
+
+
 def make_grids(
-    spec: GridSpec, aoi: BaseGeometry, natives: list[NativeGrid], shown: list[BaseGeometry]
-) -> tuple[dict[str, Grid], dict[str, Footprints]]:
-    """Returns the grids, and the footprints of all Items on each grid, by the grid's name.
+    spec: GridSpec,
+    aoi: BaseGeometry,
+    natives: list[NativeGrid],
+    shown: list[BaseGeometry],
+    known: Known,
+) -> tuple[dict[str, Grid], dict[str, Footprints], dict[str, Lattice]]:
+    """Returns the grids, the footprints of all Items on each grid, and the lattice of each CRS.
+
+    A zone where no Item was ever seen has a lattice and no grid.
 
     Args:
         spec: grid section of the job file.
         aoi: area of interest, lon/lat.
         natives: native grid of each Item's first band.
         shown: footprint of each Item, lon/lat.
+        known: what an earlier run of the same series has fixed.
+
+    Raises:
+        JobError: a grid would be too large, or an Item lies in a CRS that the series has no grid
+            for.
     """
     chosen = _chosen_crs(spec, natives, shown)
+    if known.lattices:
+        lattices = {parse_crs(text): lattice for text, lattice in known.lattices.items()}
+        _refuse_other_crs(chosen, lattices)
+    else:
+        lattices = _first_lattices(spec, aoi, chosen, natives, shown)
     boxed = [boxes(each) for each in shown]
-    zones = _zones(set(chosen))
+    zones = _zones(set(lattices))
     grids: dict[str, Grid] = {}
     footprints: dict[str, Footprints] = {}
-    for crs in dict.fromkeys(chosen):
-        own = {box.wkb: box for box, other in zip(boxed, chosen, strict=True) if other == crs}
-        reach = shapely.union_all([box.buffer(REACH_DEG) for box in own.values()])
-        of_crs = [native for native, other in zip(natives, chosen, strict=True) if other == crs]
-        lattice = _chosen_lattice(crs, of_crs, spec)
-        areas = _areas(crs, zones.get(crs), aoi, reach, spec.halo_px * abs(lattice.step_x))
+    for crs, lattice in lattices.items():
+        zone = zones.get(crs)
+        areas = _areas(crs, zone, aoi, spec.halo_px * abs(lattice.step_x))
         if areas is None:
             continue
         search_area, answer_area = areas
-        # Items of other zones may reach into this zone. A CRS without a zone keeps its Items, and
-        # so do two CRSs of one zone, which would answer for the same ground twice.
-        near = [other == crs or _are_neighbours(crs, other) for other in chosen]
+        grid = _grid(spec, crs, lattice, search_area, answer_area, zone)
+        reach = boxes(aoi if zone is None else aoi.intersection(zone)).buffer(REACH_DEG)
+        # Items of other zones may reach into this zone. A CRS without a zone keeps its Items.
         prints = tuple(
             _footprint(native, footprint, crs)
-            if may_reach and box.intersects(reach)
+            if (other == crs or (utm_zone(other) and utm_zone(crs))) and box.intersects(reach)
             else shapely.Polygon()
-            for native, footprint, box, may_reach in zip(natives, shown, boxed, near, strict=True)
+            for native, footprint, box, other in zip(natives, shown, boxed, chosen, strict=True)
         )
-        grid = _grid(spec, crs, lattice, prints, search_area, answer_area, zones.get(crs))
-        if grid is not None:
+        if grid.name in known.grids or any(each.intersects(answer_area) for each in prints):
+            _refuse_too_large(grid, boxed)
             grids[grid.name], footprints[grid.name] = grid, prints
-    return grids, footprints
+    return grids, footprints, {_text(crs): lattice for crs, lattice in lattices.items()}
 
 
 def _chosen_crs(spec: GridSpec, natives: list[NativeGrid], shown: list[BaseGeometry]) -> list[CRS]:
@@ -121,6 +149,84 @@ def _chosen_crs(spec: GridSpec, natives: list[NativeGrid], shown: list[BaseGeome
     return chosen
 
 
+def _refuse_other_crs(chosen: list[CRS], lattices: Mapping[CRS, Lattice]) -> None:
+    """Refuses Items of a CRS that the series has no grid for; UTM zones share all Items.
+
+    Raises:
+        JobError: there is such an Item.
+    """
+    has_zones = any(utm_zone(crs) for crs in lattices)
+    for crs in dict.fromkeys(chosen):
+        if crs not in lattices and not (has_zones and utm_zone(crs)):
+            raise JobError(
+                f"an item lies in {_text(crs)[:40]}, and the result has no grid in it; give it "
+                "another output, or set grid.crs to one CRS for all items"
+            )
+
+
+def _first_lattices(
+    spec: GridSpec,
+    aoi: BaseGeometry,
+    chosen: list[CRS],
+    natives: list[NativeGrid],
+    shown: list[BaseGeometry],
+) -> dict[CRS, Lattice]:
+    """Returns the CRSs of a new series, and the lattice of each.
+
+    UTM zones follow from the AOI, so that they do not depend on the Items that are there so far.
+    """
+    of_crs: dict[CRS, list[NativeGrid]] = {crs: [] for crs in chosen}
+    for native, crs in zip(natives, chosen, strict=True):
+        of_crs[crs].append(native)
+    wanted = list(of_crs)
+    numbered = [crs for crs in wanted if utm_zone(crs)]
+    if numbered and spec.crs == "auto":
+        centres = [middle(each).y for each in shown]
+        only_north = any(
+            lat < -1.0 and utm_zone(crs) and not utm_zone(crs)[1]  # type: ignore[index]
+            for crs, lat in zip(chosen, centres, strict=True)
+        )
+        zones = _zones_of(aoi, numbered[0], only_north=only_north)
+        wanted = [*zones, *(crs for crs in wanted if crs not in numbered)]
+    of_zones = [native for crs in numbered for native in of_crs[crs]]
+    return {crs: _chosen_lattice(crs, of_crs.get(crs) or of_zones, spec) for crs in wanted}
+
+
+def _zones_of(aoi: BaseGeometry, like: CRS, *, only_north: bool) -> list[CRS]:
+    """Returns the CRS of each UTM zone that an AOI meets.
+
+    Args:
+        aoi: area of interest, lon/lat.
+        like: CRS of some UTM zone, to whose datum the others have to belong.
+        only_north: whether the southern half of a zone has negative northings, as Landsat's.
+    """
+    found = []
+    for number in range(1, 61):
+        west = 6.0 * number - 186.0
+        halves = [(False, -90.0, 90.0)] if only_north else [(False, 0.0, 90.0), (True, -90.0, 0.0)]
+        for south, low, high in halves:
+            part = aoi.intersection(shapely.box(west, low, west + 6.0, high))
+            if not part.is_empty and part.area:
+                found.append(_zone_like(like, number, south))
+    return found
+
+
+def _zone_like(like: CRS, number: int, south: bool) -> CRS:
+    """Returns the CRS of a UTM zone, of the datum of another one where EPSG numbers it likewise."""
+    code, own = like.to_epsg(), utm_zone(like)
+    if own == (number, south):
+        return like
+    if code and own and own[1] == south:
+        try:
+            crs = CRS.from_epsg(code - own[0] + number)
+        except CRSError:
+            pass
+        else:
+            if utm_zone(crs) == (number, south):
+                return crs
+    return CRS.from_epsg((32700 if south else 32600) + number)
+
+
 def _zones(crses: set[CRS]) -> dict[CRS, BaseGeometry]:
     """Returns the lon/lat box of each UTM zone, without gaps; empty if there is only one CRS."""
     if len(crses) < 2:
@@ -138,12 +244,6 @@ def _zones(crses: set[CRS]) -> dict[CRS, BaseGeometry]:
     return zones
 
 
-def _are_neighbours(one: CRS, other: CRS) -> bool:
-    """Returns whether two CRSs are different UTM zones."""
-    zones = utm_zone(one), utm_zone(other)
-    return None not in zones and zones[0] != zones[1]
-
-
 @lru_cache(maxsize=256)
 def utm_zone(crs: CRS) -> tuple[int, bool] | None:
     """Returns the number of a UTM zone and whether it is southern; None for any other CRS."""
@@ -155,20 +255,36 @@ def utm_zone(crs: CRS) -> tuple[int, bool] | None:
 
 
 def _areas(
-    crs: CRS, zone: BaseGeometry | None, aoi: BaseGeometry, reach: BaseGeometry, margin: float
+    crs: CRS, zone: BaseGeometry | None, aoi: BaseGeometry, margin: float
 ) -> tuple[BaseGeometry, BaseGeometry] | None:
     """Returns the search area and the answer area in the CRS; None if they are empty.
 
     The search area exceeds the zone by a margin, so that objects on the border are seen whole.
     """
-    own = aoi.intersection(reach if zone is None else reach.intersection(zone))
+    own = aoi.intersection(_valid_area(crs) if zone is None else zone)
     if own.is_empty or not own.area:
         return None
     answer_area = project(own, LONLAT, crs)
     if zone is None:
         return answer_area, answer_area
-    all_of_it = project(aoi.intersection(reach), LONLAT, crs)
-    return all_of_it.intersection(answer_area.buffer(margin)), answer_area
+    around = project(aoi.intersection(zone.buffer(REACH_DEG)), LONLAT, crs)
+    return around.intersection(answer_area.buffer(margin)), answer_area
+
+
+def _valid_area(crs: CRS) -> BaseGeometry:
+    """Returns the ground, lon/lat, to which an AOI is clipped before it is projected to a CRS."""
+    code = crs.to_epsg()  # WKT leaves it out
+    bounds = pyproj.CRS.from_epsg(code).area_of_use if code else None
+    if bounds is None:
+        return shapely.box(-180.0, -90.0, 180.0, 90.0)
+    margin = UTM_MARGIN_DEG if utm_zone(crs) else MARGIN_DEG
+    south = min(bounds.south, max(bounds.south - margin, -MOST_NORTH))
+    north = max(bounds.north, min(bounds.north + margin, MOST_NORTH))
+    west, east = bounds.west - margin, bounds.east + margin
+    if bounds.west > bounds.east or east - west >= 360.0:
+        west, east = -180.0, 180.0  # across the antimeridian, or everywhere
+    shifted = [shapely.box(west + turn, south, east + turn, north) for turn in (-360.0, 0.0, 360.0)]
+    return shapely.union_all(shifted)
 
 
 def _chosen_lattice(crs: CRS, natives: list[NativeGrid], spec: GridSpec) -> Lattice:
@@ -190,10 +306,14 @@ def pixel_side(native: NativeGrid) -> tuple[str, float]:
 
 
 def _lattice(crs: CRS, native: NativeGrid) -> Lattice:
-    """Returns the lattice of an asset in its CRS, else one of equal pixel area."""
+    """Returns the lattice of an asset in its CRS, else one of equal pixel area.
+
+    An archive of UTM scenes has the same steps and phases in every zone.
+    """
     step_x, step_y = native.transform.a, native.transform.e
     rotated = native.transform.b or native.transform.d
-    if native.crs == crs and step_x > 0 > step_y and not rotated:
+    zones = utm_zone(native.crs) and utm_zone(crs)
+    if (native.crs == crs or zones) and step_x > 0 > step_y and not rotated:
         start_x = _phase(native.transform.c, step_x)
         return Lattice(step_x, step_y, start_x, _phase(native.transform.f, step_y))
     # This side preserves the area of the asset's pixels in the other CRS.
@@ -222,29 +342,15 @@ def _grid(
     spec: GridSpec,
     crs: CRS,
     lattice: Lattice,
-    footprints: Footprints,
     search_area: BaseGeometry,
     answer_area: BaseGeometry,
     zone: BaseGeometry | None,
-) -> Grid | None:
-    """Returns the grid that covers the Items' part of the answer area; None if that is empty."""
-    shown = [
-        shape.intersection(answer_area) for shape in footprints if shape.intersects(answer_area)
-    ]
-    region = shapely.union_all(shown)
-    if region.is_empty or region.area == 0:
-        return None
-    row0, col0, row1, col1 = lattice.window(region)
-    blocks = -(-(row1 - row0) // spec.block_px) * -(-(col1 - col0) // spec.block_px)
-    if blocks > MOST_BLOCKS:
-        raise JobError(
-            f"the grid {crs.to_string()[:40]} would have {row1 - row0:,} x {col1 - col0:,} px in "
-            f"{blocks:,} blocks; make the AOI smaller, or grid.resolution coarser"
-        )
-    code = crs.to_epsg()
+) -> Grid:
+    """Returns the grid that covers the answer area."""
+    row0, col0, row1, col1 = lattice.window(answer_area)
     return Grid(
         name=_name(crs),
-        crs=crs.to_string() if code else crs.to_wkt(),
+        crs=_text(crs),
         transform=tuple(lattice.transform(row0, col0))[:6],
         shape=(max(row1 - row0, 1), max(col1 - col0, 1)),
         lattice=(row0, col0),
@@ -255,6 +361,28 @@ def _grid(
         answer_area=answer_area,
         zone=zone.bounds if zone is not None else None,
     )
+
+
+def _refuse_too_large(grid: Grid, shown: list[BaseGeometry]) -> None:
+    """Refuses a grid of more than `MOST_BLOCKS` blocks.
+
+    Raises:
+        JobError: it says where the Items lie.
+    """
+    rows, cols = grid.blocks_shape
+    if rows * cols <= MOST_BLOCKS:
+        return
+    bounds = ", ".join(f"{edge:.3f}" for edge in shapely.union_all(shown).bounds)
+    raise JobError(
+        f"the grid {grid.crs[:40]} would have {grid.shape[0]:,} x {grid.shape[1]:,} px in "
+        f"{rows * cols:,} blocks; make source.aoi smaller (its items lie in [{bounds}]), or "
+        "grid.resolution coarser"
+    )
+
+
+def _text(crs: CRS) -> str:
+    """Returns a CRS as `parse_crs` reads it."""
+    return str(crs.to_string() if crs.to_epsg() else crs.to_wkt())
 
 
 def _name(crs: CRS) -> str:

@@ -21,9 +21,9 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.errors import CatalogError
+from earthgptx.catalogs.moments import start_of
 from earthgptx.catalogs.profiles import CollectionProfile
 from earthgptx.catalogs.redaction import redact
-from earthgptx.catalogs.search import start_of
 from earthgptx.pipeline.errors import JobError, Outage, SourceError
 from earthgptx.pipeline.job.lonlat import LONLAT, bbox, crosses
 from earthgptx.pipeline.planning.projection import to_lonlat, transformer
@@ -79,6 +79,7 @@ def usable_items(
     opening: Opening,
     *,
     allowed: int,
+    least: int = 1,
     tell: Callable[[str], None] = lambda _: None,
 ) -> UsableItems:
     """Returns the Items that can be used.
@@ -89,6 +90,7 @@ def usable_items(
         aoi: area of interest, lon/lat; Items with a mended footprint outside it are dropped.
         opening: what is needed to open the imagery.
         allowed: Items that may be refused.
+        least: Items that have to be left.
         tell: takes a sentence about the progress, now and then.
 
     Raises:
@@ -116,7 +118,7 @@ def usable_items(
         found.sources.append(seen.source)
         found.natives.append(seen.native)
         found.footprints.append(seen.footprint)
-    if len(found.refused) > allowed or not found.items:
+    if len(found.refused) > allowed or len(found.items) < least:
         raise JobError(_too_many(found.refused, len(items)))
     return found
 

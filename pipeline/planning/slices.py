@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pystac
 
-from earthgptx.catalogs.search import start_of
+from earthgptx.catalogs.moments import start_of
 from earthgptx.pipeline.job.spec import Compose, Slicing
 
 
@@ -37,8 +37,8 @@ def time_slices(
     """
     moments = [start_of(item).astimezone(UTC) for item in items]
     groups: dict[str, list[int]] = defaultdict(list)
-    for position, (item, moment) in enumerate(zip(items, moments, strict=True)):
-        groups[_name(slicing, item, moment)].append(position)
+    for position, item in enumerate(items):
+        groups[slice_name(slicing, item)].append(position)
     return tuple(
         TimeSlice(
             name,
@@ -64,7 +64,9 @@ def _cloud_cover(item: pystac.Item) -> float:
     return float(value) if isinstance(value, int | float) else 101.0
 
 
-def _name(slicing: Slicing, item: pystac.Item, moment: datetime) -> str:
+def slice_name(slicing: Slicing, item: pystac.Item) -> str:
+    """Returns the name of the slice that an Item belongs to; see `TimeSlice.name`."""
+    moment = start_of(item).astimezone(UTC)
     if slicing == "item":
         own = hashlib.sha256(f"{item.collection_id}/{item.id}".encode()).hexdigest()[:8]
         return f"{moment:%Y%m%dT%H%M%S%f}-{own}"

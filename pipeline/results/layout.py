@@ -5,6 +5,8 @@ Takes a plan, gives an empty store: rasters, overviews, tiles and blocks per gri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from zarr.codecs import BloscCodec, Crc32cCodec
+from rasterio.transform import array_bounds
 from zarr.core.sync import sync
 
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.store import (
+    CODECS,
     LAYOUT,
     MARK,
     Status,
@@ -29,12 +32,12 @@ from earthgptx.pipeline.results.store import (
 )
 from earthgptx.pipeline.storage.fence import Fence
 
-CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
-"""A chunk carries a checksum: a reader gets its values or an error."""
-
-LEDGER = {"tiles": np.int32, "failed": np.int32, "passing": np.int32, "state": np.uint8}
-"""Arrays of the ledger, in the order in which a block's entry is written: its tiles, those that are
-quarantined, those whose cause may pass, and last its `BlockState`."""
+LEDGER = ("state", "content", "tiles", "failed", "passing")
+"""Fields of a block's record: its `BlockState`, the content key of what it has seen, its tiles,
+those that are quarantined, and those whose cause may pass. One array, so that one write changes a
+record as a whole."""
+LEDGER_CHUNK, TIME_CHUNK = 512, 4096
+"""Rows and columns of blocks, and time slices, of a chunk of the ledger and of a coordinate."""
 
 _CONVENTIONS = [
     {"uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f", "name": "proj:"},
@@ -48,7 +51,7 @@ def create(plan: Plan, url: str, fence: Fence) -> zarr.Group:
     """Creates all groups and arrays that do not exist yet and writes their coordinates.
 
     Completes a creation that was interrupted, and mends coordinates and metadata that are missing.
-    Writes no data other than coordinates.
+    Writes no data other than coordinates. Arrays begin without time slices; see `extend`.
 
     Args:
         plan: plan of the run.
@@ -77,10 +80,10 @@ def create(plan: Plan, url: str, fence: Fence) -> zarr.Group:
                 )
                 _create_raster(root, path, plan, grid, factor)
         _create_tables(root, plan, grid)
-        if overview_factors(grid):
-            group_at(root, group_path(plan, "overview", grid.name)).attrs.update(
-                _multiscales(plan, grid)
-            )
+        zone = root if len(plan.lattices) == 1 else group_at(root, grid.name)
+        wanted = _placed(grid, 1) | _multiscales(grid)
+        if any(zone.attrs.get(name) != value for name, value in wanted.items()):
+            zone.attrs.update(wanted)
     return root
 
 
@@ -107,35 +110,66 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "state": "created",
         "layout": LAYOUT,
-        "plan_id": plan.plan_id,
-        "job": plan.spec.redacted(),
+        "series": plan.series,
+        "lattices": {crs: astuple(lattice) for crs, lattice in plan.lattices.items()},
         "model": {"name": plan.traits.name, "digest": plan.traits.digest},
         "modality": plan.modality,
-        "items": [f"{item.collection_id}/{item.id}" for item in plan.items],
-        "refused_prompts": plan.refused_prompts,
-        "refused_items": plan.refused_items,
-        "warnings": list(plan.warnings),
         "software": {
             name: version(name) for name in ("earthgptx", "zarr", "rasterio", "odc-geo", "numpy")
         },
+        **told(plan),
     }
 
 
+def told(plan: Plan) -> dict[str, Any]:
+    """Returns what the root's attributes say of the last run."""
+    return {
+        "job": plan.spec.redacted(),
+        "grids": {name: list(grid.shape) for name, grid in plan.grids.items()},
+        "refused_prompts": plan.refused_prompts,
+        "refused_items": plan.refused_items,
+        "warnings": list(plan.warnings),
+    }
+
+
+def extend(root: zarr.Group, plan: Plan, count: int, kinds: Sequence[str]) -> None:
+    """Gives the arrays of groups a number of time slices, and writes their time coordinates.
+
+    Args:
+        root: root group of the result.
+        plan: plan of the run; has its slices where the store has them.
+        count: number of slices.
+        kinds: `blocks`, `tiles`, `raster` or `overview`.
+    """
+    for grid in plan.grids.values():
+        for kind in kinds:
+            path = group_path(plan, kind, grid.name)
+            factors = overview_factors(grid) if kind == "overview" else [0]
+            for factor in factors:
+                group = group_at(root, f"{path}/{factor}" if factor else path)
+                for _, array in group.arrays():
+                    _resize(array, count)
+                _times(group, plan, count)
+
+
+def _resize(array: Any, count: int) -> None:
+    names = array.metadata.dimension_names or ()
+    if "time" in names and array.ndim > 1:
+        axis = names.index("time")
+        if array.shape[axis] != count:
+            shape = tuple(count if at == axis else side for at, side in enumerate(array.shape))
+            sync(array.async_array.resize(shape, delete_outside_chunks=False))
+
+
 def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: int) -> None:
-    height, width = (-(-side // factor) for side in grid.shape)
+    height, width = (-(-side // factor) for side in grid.padded_shape)
     affine = grid.affine @ Affine.scale(factor)
     group = _group(root, path)
-    group.attrs.update(
-        {
-            "zarr_conventions": _CONVENTIONS,
-            "proj:code" if grid.crs.startswith("EPSG:") else "proj:wkt2": grid.crs,
-            "spatial:dimensions": ["y", "x"],
-            "spatial:shape": [height, width],
-            "spatial:transform": list(affine)[:6],
-        }
-    )
-    _coordinates(group, plan, grid, affine, (height, width))
-    times = len(plan.slices)
+    placed = _placed(grid, factor)
+    if any(group.attrs.get(name) != value for name, value in placed.items()):
+        group.attrs.update(placed)
+    _coordinates(group, grid, affine, (height, width))
+    times = 0
     phrases = plan.spec.tasks.find
     flags = {
         "flag_values": list(range(len(phrases) + 1)),
@@ -207,9 +241,7 @@ def _array(
     )
 
 
-def _coordinates(
-    group: zarr.Group, plan: Plan, grid: Grid, affine: Affine, shape: tuple[int, int]
-) -> None:
+def _coordinates(group: zarr.Group, grid: Grid, affine: Affine, shape: tuple[int, int]) -> None:
     height, width = shape
     crs = CRS.from_user_input(grid.crs)
     transform = " ".join(repr(float(value)) for value in affine.to_gdal())
@@ -230,11 +262,11 @@ def _coordinates(
     _values(
         group, "spatial_ref", np.array(0), (), {"crs_wkt": crs.to_wkt(), "GeoTransform": transform}
     )
-    _times(group, plan)
 
 
-def _times(group: zarr.Group, plan: Plan) -> None:
-    seconds = np.array([round(piece.start.timestamp()) for piece in plan.slices], np.int64)
+def _times(group: zarr.Group, plan: Plan, count: int) -> None:
+    starts = [piece.start for piece in plan.slices[:count]]
+    seconds = np.array([round(start.timestamp()) for start in starts], np.int64)
     _values(
         group,
         "time",
@@ -261,12 +293,14 @@ def _values(
             name,
             shape=values.shape,
             dtype=values.dtype,
-            chunks=values.shape,
+            chunks=(TIME_CHUNK,) if dims == ("time",) else values.shape,
             compressors=CODECS,
             dimension_names=dims,
             attributes=attributes,
         )
     array = array_at(group, name)
+    if array.shape != values.shape:
+        array.resize(values.shape)
     try:
         complete = np.array_equal(array[...], values)
     except (ValueError, RuntimeError):  # damaged
@@ -276,7 +310,7 @@ def _values(
 
 
 def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
-    times = len(plan.slices)
+    times = 0
     tiles = _group(root, group_path(plan, "tiles", grid.name))
     per_block = grid.block_px // grid.core_px
     layers: dict[str, Any] = {
@@ -297,35 +331,57 @@ def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
                 compressors=CODECS,
                 dimension_names=("time", "row", "col"),
             )
-    _times(tiles, plan)
     blocks = _group(root, group_path(plan, "blocks", grid.name))
-    for name, kind in LEDGER.items():
-        if not _has(blocks, name):
-            blocks.create_array(
-                name,
-                shape=(times, *grid.blocks_shape),
-                dtype=kind,
-                chunks=(1, 1, 1),
-                compressors=[Crc32cCodec()],
-                fill_value=0,
-                dimension_names=("time", "row", "col"),
-            )
-    _times(blocks, plan)
+    if not _has(blocks, "record"):
+        blocks.create_array(
+            "record",
+            shape=(times, *grid.blocks_shape, len(LEDGER)),
+            dtype=np.uint64,
+            chunks=(1, *(min(side, LEDGER_CHUNK) for side in grid.blocks_shape), len(LEDGER)),
+            compressors=CODECS,
+            fill_value=0,
+            dimension_names=("time", "row", "col", "field"),
+        )
+    names = np.array(LEDGER, np.dtypes.StringDType())
+    _values(blocks, "field", names, ("field",), {"long_name": "field of a block's record"})
 
 
-def _multiscales(plan: Plan, grid: Grid) -> dict[str, Any]:
-    base = "../raster" if len(plan.grids) == 1 else f"../../raster/{grid.name}"
-    layout: list[dict[str, Any]] = [{"asset": base}]
+def _placed(grid: Grid, factor: int) -> dict[str, Any]:
+    """Returns what the conventions `proj:` and `spatial:` say of a group."""
+    height, width = (-(-side // factor) for side in grid.padded_shape)
+    affine = grid.affine @ Affine.scale(factor)
+    west, south, east, north = array_bounds(height, width, affine)
+    return {
+        "zarr_conventions": _CONVENTIONS,
+        "proj:code" if grid.crs.startswith("EPSG:") else "proj:wkt2": grid.crs,
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": [height, width],
+        "spatial:bbox": [west, south, east, north],
+        "spatial:transform": list(affine)[:6],
+    }
+
+
+def _multiscales(grid: Grid) -> dict[str, Any]:
+    """Returns what the convention `multiscales` says of the group of a grid.
+
+    The assets lie below the group, as GeoZarr viewers expect it.
+    """
+    layout: list[dict[str, Any]] = [{"asset": "raster", **_extent(grid, 1)}]
     for factor in overview_factors(grid):
-        before = layout[-1]["asset"]
         layout.append(
             {
-                "asset": str(factor),
-                "derived_from": before,
+                "asset": f"overview/{factor}",
+                "derived_from": layout[-1]["asset"],
                 "transform": {"scale": [2.0, 2.0], "translation": [0.0, 0.0]},
+                **_extent(grid, factor),
             }
         )
     return {
-        "zarr_conventions": [_MULTISCALES],
+        "zarr_conventions": [*_CONVENTIONS, _MULTISCALES],
         "multiscales": {"layout": layout, "resampling_method": "max"},
     }
+
+
+def _extent(grid: Grid, factor: int) -> dict[str, Any]:
+    placed = _placed(grid, factor)
+    return {name: placed[name] for name in ("spatial:shape", "spatial:transform")}

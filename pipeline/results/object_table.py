@@ -55,7 +55,7 @@ COLUMNS = tuple(name for name in SCHEMA.names if name not in ("geometry", "bbox"
 
 def item_times(plan: Plan) -> dict[str, datetime]:
     """Returns the time of each Item of a plan, by collection and id."""
-    from earthgptx.catalogs.search import start_of
+    from earthgptx.catalogs.moments import start_of
 
     return {
         source.name: start_of(item) for source, item in zip(plan.sources, plan.items, strict=True)

@@ -1,8 +1,11 @@
-"""The Zarr groups `objects` and `slices` of a result: the table of objects, slice by slice."""
+"""The Zarr group `objects` of a result: the rows of its files of objects, in the order of slices.
+
+Written from these files. What a slice that is made again has in front of it stays; the rows of the
+slices behind it are written anew.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -10,105 +13,114 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 
-from earthgptx.pipeline.results.layout import CODECS
 from earthgptx.pipeline.results.object_table import EDGES, SCHEMA, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition
+from earthgptx.pipeline.results.slices_group import TIMES, SliceTable
+from earthgptx.pipeline.results.store import CODECS
 from earthgptx.pipeline.storage.fence import FencedBlobs
 
 CHUNK = 16_384
 """Rows of a chunk."""
-SLICE_COLUMNS = ("name", "start", "end", "items", "first_object", "objects")
-"""Arrays of the group `slices`."""
-_TIMES: dict[str, Any] = {
-    "units": "microseconds since 1970-01-01",
-    "calendar": "proleptic_gregorian",
-}
 
 
-class ObjectsWriter:
-    """Writes the Zarr groups `objects` and `slices`, slice by slice."""
+def sync_objects(root: zarr.Group, folder: FencedBlobs, table: SliceTable) -> None:
+    """Makes the group `objects` hold the rows of all finished slices.
 
-    def __init__(self, root: zarr.Group) -> None:
-        """Begins anew: what the groups hold is removed."""
-        for name in ("objects", "slices"):
-            sync(root.store.delete_dir(name))
-        self._root, self._group = root, root.create_group("objects")
-        self._slices: list[dict[str, Any]] = []
-        self._waiting: list[pa.Table] = []
-        self.count = 0
+    Reads and writes nothing of the slices in front of the first one whose rows are missing, unless
+    the group is damaged.
+
+    Args:
+        root: root group of a result.
+        folder: folder of its files of objects.
+        table: its slices; gets the places of their rows.
+    """
+    group = _group(root)
+    at, first = _first_missing(group, table)
+    if at is None:
+        return
+    try:
+        _write_from(group, folder, table, at, first)
+    except (ValueError, RuntimeError):  # of the checksum or the codec
         for field in SCHEMA:
-            self._create(field.name, field.type)
-        self._group["geometry"].attrs["long_name"] = (
-            "outline, WKB in hexadecimal, lon/lat (OGC:CRS84)"
-        )
+            array: Any = group[field.name]
+            array.resize((0, *array.shape[1:]))
+        _write_from(group, folder, table, 0, 0)
 
-    def _create(self, name: str, kind: pa.DataType) -> None:
-        text = pa.types.is_string(kind) or pa.types.is_binary(kind)
-        dtype = np.dtypes.StringDType() if text else "f8" if pa.types.is_float64(kind) else "i8"
-        bounds = (4,) if name == "bbox" else ()
-        self._group.create_array(
-            name,
-            shape=(0, *bounds),
-            dtype="f8" if bounds else dtype,
-            chunks=(CHUNK, *bounds),
-            dimension_names=("object", "bound")[: 1 + len(bounds)],
-            compressors=CODECS,
-            attributes=_TIMES if pa.types.is_timestamp(kind) else None,
-        )
 
-    def add(self, name: str, start: datetime, end: datetime, items: int, table: pa.Table) -> None:
-        """Appends the objects of a time slice.
+def _write_from(
+    group: zarr.Group, folder: FencedBlobs, table: SliceTable, at: int, first: int
+) -> None:
+    """Writes the rows of the slices from a position on, behind so many rows."""
+    for behind in range(at, len(table.rows)):
+        table.change(behind, first_object=-1)
+    table.save()
+    for field in SCHEMA:
+        array: Any = group[field.name]
+        array.resize((first, *array.shape[1:]))
+    waiting: list[pa.Table] = []
+    for behind in range(at, len(table.rows)):
+        row = table.rows[behind]
+        table.change(behind, first_object=first)
+        if row.finished and row.objects:
+            with folder.open(partition(row.name)) as file:
+                waiting.append(pq.read_table(file, schema=SCHEMA))
+            first += row.objects
+        if sum(map(len, waiting)) >= CHUNK:
+            _append(group, waiting)
+            waiting = []
+    _append(group, waiting)
+    table.save()
 
-        Args:
-            name: name of the slice.
-            start: time of its first Item, or start of its day or month.
-            end: time of its last Item.
-            items: number of its Items.
-            table: table of its objects.
-        """
-        self._waiting.append(table)
-        if sum(map(len, self._waiting)) >= CHUNK:
-            self._flush()
-        self._slices.append(
-            {
-                "name": name,
-                "start": _microseconds(start),
-                "end": _microseconds(end),
-                "items": items,
-                "first_object": self.count,
-                "objects": len(table),
-            }
-        )
-        self.count += len(table)
 
-    def _flush(self) -> None:
-        """Appends the rows that wait: for each slice alone, its last chunk would be read again."""
-        table = pa.concat_tables(self._waiting) if self._waiting else SCHEMA.empty_table()
-        self._waiting = []
-        if len(table):
-            for column in SCHEMA.names:
-                array: Any = self._group[column]
-                array.append(_values(table, column))
+def _first_missing(group: zarr.Group, table: SliceTable) -> tuple[int | None, int]:
+    """Returns the first slice whose rows are missing, None if none are, and the rows before it."""
+    first, found = 0, None
+    for at, row in enumerate(table.rows):
+        if row.first_object != first:
+            found = at
+            break
+        first += row.objects if row.finished else 0
+    lengths = {array.shape[0] for _, array in group.arrays()}
+    if (found is None and lengths != {first}) or min(lengths) < first:
+        return 0, 0  # it was lost
+    return found, first
 
-    def finish(self) -> None:
-        """Writes the group `slices`, which says which objects belong to which slice."""
-        self._flush()
-        group = self._root.create_group("slices")
-        for name in SLICE_COLUMNS:
-            text = np.dtypes.StringDType() if name == "name" else np.int64
-            values = np.array([each[name] for each in self._slices], text)
-            array: Any = group.create_array(
-                name,
-                shape=values.shape,
-                dtype=values.dtype,
-                chunks=(max(len(values), 1),),
-                dimension_names=("slice",),
-                compressors=CODECS,
-                attributes=_TIMES if name in ("start", "end") else None,
-            )
-            array[...] = values
+
+def _group(root: zarr.Group) -> zarr.Group:
+    """Returns the group `objects`; creates what is missing of it."""
+    group = root.require_group("objects")
+    for field in SCHEMA:
+        if field.name not in group:
+            _create(group, field.name, field.type)
+    return group
+
+
+def _create(group: zarr.Group, name: str, kind: pa.DataType) -> None:
+    text = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    dtype = np.dtypes.StringDType() if text else "f8" if pa.types.is_float64(kind) else "i8"
+    bounds = (4,) if name == "bbox" else ()
+    attributes: dict[str, Any] = dict(TIMES) if pa.types.is_timestamp(kind) else {}
+    if name == "geometry":
+        attributes["long_name"] = "outline, WKB in hexadecimal, lon/lat (OGC:CRS84)"
+    group.create_array(
+        name,
+        shape=(0, *bounds),
+        dtype="f8" if bounds else dtype,
+        chunks=(CHUNK, *bounds),
+        dimension_names=("object", "bound")[: 1 + len(bounds)],
+        compressors=CODECS,
+        attributes=attributes,
+    )
+
+
+def _append(group: zarr.Group, tables: list[pa.Table]) -> None:
+    """Appends rows of several slices: for each alone, the last chunk would be read again."""
+    if tables:
+        table = pa.concat_tables(tables)
+        for column in SCHEMA.names:
+            array: Any = group[column]
+            array.append(_values(table, column))
 
 
 def _values(table: pa.Table, column: str) -> NDArray[Any]:
@@ -127,7 +139,7 @@ def _values(table: pa.Table, column: str) -> NDArray[Any]:
 
 
 def rows_of(root: zarr.Group, first: int, count: int) -> pa.Table:
-    """Returns rows of the group `objects` as the table that was added.
+    """Returns rows of the group `objects` as a table of objects.
 
     Args:
         root: root group of a result.
@@ -148,30 +160,32 @@ def rows_of(root: zarr.Group, first: int, count: int) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def mend_partitions(root: zarr.Group, folder: FencedBlobs) -> None:
-    """Writes those files of objects anew that are missing or damaged.
+def mend_partitions(root: zarr.Group, folder: FencedBlobs, table: SliceTable) -> list[int]:
+    """Writes those files of objects anew that are missing or cut off.
 
     Args:
-        root: root group of a finished result.
-        folder: folder of its objects.
+        root: root group of a result.
+        folder: folder of its files of objects.
+        table: its slices.
+
+    Returns:
+        Positions of the slices whose rows are not in the group either.
     """
-    table: Any = root["slices"]
-    columns = (table[name][...].tolist() for name in ("name", "first_object", "objects"))
-    there = set(folder.names())
-    for name, first, count in zip(*columns, strict=True):
-        file = partition(name)
-        if count and not (file in there and _rows_in(folder, file) == count):
-            folder.put(file, as_geoparquet(rows_of(root, first, count)))
-
-
-def _rows_in(folder: FencedBlobs, name: str) -> int:
-    """Returns the number of rows of a Parquet file; -1 if it is damaged."""
-    try:
-        with folder.open(name) as file:
-            return int(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError):
-        return -1
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    sizes = folder.sizes()
+    lost = []
+    for at, row in enumerate(table.rows):
+        file = partition(row.name)
+        if not (row.finished and row.objects) or sizes.get(file) == row.bytes:
+            continue
+        if row.first_object < 0:  # its rows are not there yet
+            lost.append(at)
+            continue
+        try:
+            data = as_geoparquet(rows_of(root, row.first_object, row.objects))
+        except (ValueError, RuntimeError, KeyError, pa.ArrowException):
+            lost.append(at)
+        else:
+            folder.put(file, data)
+            table.change(at, bytes=len(data))
+    table.save()
+    return lost

@@ -53,7 +53,8 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
         OutputError: the run is not finished, or its imagery can no longer be read.
     """
     objects = result.objects
-    job = plan(JobSpec.model_validate(result.attrs["job"]), items=thaw(items_beside(result.url)))
+    spec = JobSpec.model_validate(result.attrs["job"] | {"output": result.url})
+    job = plan(spec, items=thaw(items_beside(result.url)))
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[

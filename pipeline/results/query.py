@@ -7,8 +7,7 @@ pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,10 @@ from earthgptx.pipeline.job.lonlat import LONLAT, cut
 from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, find, labels
 from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.partitions import objects_beside, partition
+from earthgptx.pipeline.results.slices_group import COLUMNS, SliceRow, read_slices
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
     Status,
-    array_at,
-    group_at,
     mark_of,
     open_group,
     zarr_store,
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
     import xarray as xr
-
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +53,7 @@ class Why:
     object_id: int
     """Id of the object; 0 for none."""
     reason: str
-    """Error of the tile if it is quarantined; otherwise empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceRow:
-    """A time slice of a result."""
-
-    name: str
-    start: datetime
-    """Start of its day or month, or time of its first Item."""
-    end: datetime
-    """Time of its last Item."""
-    items: int
-    first_object: int
-    """Row of its first object in the Zarr group `objects`."""
-    objects: int
-    """Number of its objects."""
+    """Error of the tile if it is quarantined, or why there is no answer; otherwise empty."""
 
 
 class Result:
@@ -89,8 +69,8 @@ class Result:
             OutputError: there is no result at `url`.
         """
         self.url = url.rstrip("/")
-        self._root = open_group(self.url)
-        self.attrs: dict[str, Any] = mark_of(self._root)
+        self.root = open_group(self.url)
+        self.attrs: dict[str, Any] = mark_of(self.root)
 
     @property
     def state(self) -> str:
@@ -99,21 +79,35 @@ class Result:
 
     @cached_property
     def grids(self) -> tuple[str, ...]:
-        """Names of the groups below `raster`; a single empty name if the result has one grid."""
-        raster = group_at(self._root, "raster")
-        return ("",) if "label" in raster else tuple(sorted(name for name, _ in raster.groups()))
+        """Names of the groups of its zones; a single empty name if the series has one CRS."""
+        if "raster" in self.root:
+            return ("",)
+        return tuple(sorted(name for name in self.attrs["grids"] if name in self.root))
 
     def layer(self, kind: str, grid: str = "") -> xr.Dataset:
-        """Opens a group as xarray Dataset.
+        """Opens a group as xarray Dataset: its finished slices by time, without padding.
 
         Args:
             kind: "raster", "tiles", "blocks" or "overview/N", N the overview factor.
             grid: one of `grids`.
         """
-        head, _, tail = kind.partition("/")
-        path = "/".join(part for part in (head, grid, tail) if part)
+        found = self.group(kind, grid)
+        if "time" in found.sizes:
+            rows = list(enumerate(self.rows[: found.sizes["time"]]))
+            shown = sorted((row.start, row.name, at) for at, row in rows if row.finished)
+            found = found.isel(time=[at for *_, at in shown])
+        if "x" in found.sizes:
+            factor = int(kind.partition("/")[2] or 1)
+            shapes: dict[str, list[int]] = self.attrs["grids"]
+            rows_px, cols_px = shapes[grid] if grid else next(iter(shapes.values()))
+            found = found.isel(y=slice(-(-rows_px // factor)), x=slice(-(-cols_px // factor)))
+        return found
+
+    def group(self, kind: str, grid: str = "") -> xr.Dataset:
+        """Opens a group as it is stored: slices in the order of arrival, in whole blocks."""
         import xarray as xr
 
+        path = f"{grid}/{kind}" if grid else kind
         return xr.open_zarr(zarr_store(self.url), group=path, consolidated=False)
 
     @cached_property
@@ -135,39 +129,37 @@ class Result:
         """All objects with lon/lat outlines.
 
         Raises:
-            OutputError: the run is not finished, so the table does not exist yet.
+            OutputError: no time slice is finished yet.
         """
         return self.query()
 
     @cached_property
     def slices(self) -> pd.DataFrame:
-        """The time slices: name, start, end, number of Items, first object and number of objects.
-
-        Raises:
-            OutputError: the run is not finished.
-        """
+        """The time slices in the order of arrival; see `SliceRow`."""
         import pandas as pd
 
-        table = pd.DataFrame([asdict(each) for each in self.time_slices])
+        table = pd.DataFrame([asdict(each) for each in self.rows], columns=list(COLUMNS))
         return table.astype({"start": "datetime64[us, UTC]", "end": "datetime64[us, UTC]"})
 
     @cached_property
+    def rows(self) -> list[SliceRow]:
+        """The time slices in the order of arrival."""
+        return read_slices(self.root)
+
+    @cached_property
     def time_slices(self) -> list[SliceRow]:
-        """The time slices; see `slices`."""
-        if self.state != "finished":
+        """The finished time slices.
+
+        Raises:
+            OutputError: none is finished yet.
+        """
+        found = [row for row in self.rows if row.finished]
+        if not found and self.state != "finished":
             raise OutputError(
-                f"{self.url} is {self.state}: its objects come at the end of a run; "
+                f"{self.url} is {self.state}: objects come with the first finished time slice; "
                 "run the job again to go on"
             )
-        group = group_at(self._root, "slices")
-        columns = [
-            np.asarray(array_at(group, each.name)[...]).tolist() for each in fields(SliceRow)
-        ]
-        rows = zip(*columns, strict=True)
-        return [
-            SliceRow(name, EPOCH + start * MICROSECOND, EPOCH + end * MICROSECOND, *rest)
-            for name, start, end, *rest in rows
-        ]
+        return found
 
     @cached_property
     def ground(self) -> BaseGeometry:
@@ -180,7 +172,8 @@ class Result:
         found = []
         for grid in self.grids:
             layer = self.layer("raster", grid)
-            (height, width), affine = layer.attrs["spatial:shape"], layer.attrs["spatial:transform"]
+            height, width = layer.sizes["y"], layer.sizes["x"]
+            affine = layer.attrs["spatial:transform"]
             box = shapely.box(*array_bounds(height, width, Affine(*affine)))
             found.append(to_lonlat(box, layer["spatial_ref"].attrs["crs_wkt"]))
         return shapely.union_all(found)
@@ -196,7 +189,7 @@ class Result:
 
         Raises:
             JobError: a condition cannot be read, or is one that the result cannot have.
-            OutputError: the run is not finished.
+            OutputError: no time slice is finished yet.
         """
         return to_frame(find_objects([self], order=order, limit=limit, **asked))
 
@@ -209,9 +202,17 @@ class Result:
 
         Raises:
             JobError: a condition cannot be read, or is one that the result cannot have.
-            OutputError: the run is not finished.
+            OutputError: no time slice is finished yet.
         """
         return count_objects([self], *by, **asked).to_pandas()
+
+    def diff(
+        self, before: str, after: str, *, moved_m: float = 200.0, **asked: Any
+    ) -> gpd.GeoDataFrame:
+        """Returns what became of the objects of one time slice in another one; see `diff.diff`."""
+        from earthgptx.pipeline.results.diff import diff
+
+        return diff(self, before, after, moved_m=moved_m, **asked)
 
     def files(self, conditions: Conditions) -> ObjectFiles:
         """Returns the files of the objects of those slices that may satisfy the conditions."""
@@ -234,11 +235,13 @@ class Result:
 
         Raises:
             JobError: the place lies outside the result.
+            OutputError: no time slice is finished yet.
         """
         import pyproj
         from rasterio.crs import CRS
 
         answers: list[Why] = []
+        _ = self.time_slices  # raises if there are none
         for grid in self.grids:
             layer = self.layer("raster", grid)
             crs = CRS.from_wkt(layer["spatial_ref"].attrs["crs_wkt"])
@@ -270,6 +273,8 @@ class Result:
         phrases = self.attrs["job"]["tasks"]["find"]
         label = int(pixel["label"])
         reason = ""
+        if status == Status.NO_ANSWER:
+            reason = "no item shows the AOI there"
         if status == Status.QUARANTINED:
             spec = self.attrs["job"]["grid"]
             core = spec["tile_px"] - 2 * spec["halo_px"]
@@ -303,7 +308,7 @@ def find_objects(
 
     Raises:
         JobError: a condition cannot be read, or is one that none of the results can have.
-        OutputError: a run is not finished.
+        OutputError: a result has no finished time slice yet.
     """
     if not results:
         raise JobError("no result is named; name one or several")
@@ -313,6 +318,13 @@ def find_objects(
     if not len(found):
         _refuse_impossible(results, conditions)
     return found
+
+
+def objects_of_slice(result: Result, row: SliceRow, **asked: Any) -> gpd.GeoDataFrame:
+    """Returns the objects of one slice that satisfy the conditions; see `find_objects`."""
+    file = f"{objects_beside(result.url)}/{partition(row.name)}"
+    files = ObjectFiles(result.url, (file,) if row.objects else ())
+    return to_frame(find([files], _conditions(**asked), order="", limit=None))
 
 
 def count_objects(results: Sequence[Result], *by: str, **asked: Any) -> pa.Table:
@@ -342,6 +354,8 @@ def _refuse_impossible(results: Sequence[Result], conditions: Conditions) -> Non
         JobError: it says what there is.
     """
     slices = [each for result in results for each in result.time_slices]
+    if not slices:
+        return
     first, last = min(each.start for each in slices), max(each.end for each in slices)
     area = conditions.within
     if area is not None and not any(area.intersects(result.ground) for result in results):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,13 @@ class State:
 
     state: str
     """Job status as in openEO: created, queued, running, finished, error or canceled."""
-    plan_id: str
+    series: str
+    slices: dict[str, int]
+    """Number of time slices by what has become of them."""
     blocks: int
     """Number of committed blocks."""
     blocks_total: int
-    """Number of blocks in the result's extent; those outside the plan never run."""
+    """Number of blocks that Items show."""
     failed_tiles: int
     """Number of quarantined tiles."""
     pixels: dict[str, float]
@@ -29,13 +32,13 @@ class State:
 
 def state_of(result: Result) -> State:
     """Returns the progress of a result; reads its whole status layer."""
-    blocks = total = failed = 0
+    blocks = failed = 0
     counts = np.zeros(len(Status), np.int64)
     for grid in result.grids:
-        ledger = result.layer("blocks", grid)
-        states = ledger["state"].values
-        blocks, total = blocks + int((states == BlockState.COMMITTED).sum()), total + states.size
-        failed += int(ledger["failed"].values.sum())
+        ledger = result.group("blocks", grid)
+        record = ledger["record"]
+        blocks += int((record.sel(field="state").values == BlockState.COMMITTED).sum())
+        failed += int(record.sel(field="failed").values.sum())
         status = result.layer("raster", grid)["status"]
         for time in range(status.sizes["time"]):
             for y0 in range(0, status.sizes["y"], 4096):
@@ -44,9 +47,10 @@ def state_of(result: Result) -> State:
     shares = counts / max(counts.sum(), 1)
     return State(
         state=result.state,
-        plan_id=str(result.attrs["plan_id"]),
+        series=str(result.attrs["series"]),
+        slices=dict(Counter(str(row.state) for row in result.rows)),
         blocks=blocks,
-        blocks_total=total,
+        blocks_total=sum(row.blocks for row in result.rows),
         failed_tiles=failed,
         pixels={STATUS_WORDS[status]: float(shares[status]) for status in Status if counts[status]},
     )

@@ -11,8 +11,10 @@ import warnings
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 MARK = "earthgptx"
 """Root attribute that marks a store as a result; only marked stores are ever overwritten."""
-LAYOUT = 3
+CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
+"""A chunk carries a checksum: a reader gets its values or an error."""
+LAYOUT = 4
 """Version of the layout of a result's groups and arrays; others are not read."""
 OVERVIEW_PX = 256
 """Overviews are added until the longer side has at most this many pixels, rounded down."""
@@ -37,7 +41,8 @@ OVERVIEW_PX = 256
 class Status(IntEnum):
     """Whether a pixel has an answer, and if not, why."""
 
-    NOT_YET_RUN = 0
+    NO_ANSWER = 0
+    """No Item shows the block, or it has not run; the ledger says which."""
     DONE = 1
     OUTSIDE_AOI = 2
     NO_SOURCE_DATA = 3
@@ -46,7 +51,7 @@ class Status(IntEnum):
 
 
 STATUS_WORDS = {
-    Status.NOT_YET_RUN: "not yet run",
+    Status.NO_ANSWER: "no answer",
     Status.DONE: "done",
     Status.OUTSIDE_AOI: "outside the AOI",
     Status.NO_SOURCE_DATA: "no source data",
@@ -147,8 +152,8 @@ def remove(url: str, fence: Fence) -> None:
 
 
 def group_path(plan: Plan, kind: str, grid: str) -> str:
-    """Returns a group's path: `raster`, or `raster/epsg32631` if the result has several grids."""
-    return kind if len(plan.grids) == 1 else f"{kind}/{grid}"
+    """Returns a group's path: `raster`, or `epsg32631/raster` if the series has several CRSs."""
+    return kind if len(plan.lattices) == 1 else f"{grid}/{kind}"
 
 
 def group_at(root: zarr.Group, path: str) -> zarr.Group:
@@ -173,6 +178,33 @@ def array_at(root: zarr.Group, path: str) -> Any:
     return root[path]
 
 
+def array_for(group: zarr.Group, path: str, time: int) -> Any:
+    """Returns an existing array with room for a time slice, which its metadata may not have yet.
+
+    A slice's data is written before the arrays say that it is there.
+
+    Args:
+        group: group above the array.
+        path: path of the array in it.
+        time: position of the slice.
+
+    Raises:
+        KeyError: nothing exists at the path.
+    """
+    array = array_at(group, path)
+    axis = array.metadata.dimension_names.index("time")
+    if array.shape[axis] > time:
+        return array
+    shape = tuple(time + 1 if at == axis else side for at, side in enumerate(array.shape))
+    return zarr.Array(
+        zarr.AsyncArray(
+            metadata=array.metadata.update_shape(shape),
+            store_path=array.store_path,
+            config=array.async_array.config,
+        )
+    )
+
+
 def mark_of(root: zarr.Group) -> dict[str, Any]:
     """Returns the root attributes of a result: state, plan, job, provenance."""
     return dict(cast("dict[str, Any]", root.attrs[MARK]))
@@ -181,34 +213,38 @@ def mark_of(root: zarr.Group) -> dict[str, Any]:
 def overview_factors(grid: Grid) -> list[int]:
     """Returns the factors 2, 4, 8 ... of a grid's overviews; see `OVERVIEW_PX`."""
     factors, factor = [], 2
-    while max(grid.shape) // (factor // 2) > OVERVIEW_PX:
+    while max(grid.padded_shape) // (factor // 2) > OVERVIEW_PX:
         factors.append(factor)
         factor *= 2
     return factors
 
 
 def write(group: zarr.Group, name: str, time: int, window: Window, values: NDArray[Any]) -> None:
-    """Writes whole shards of a raster layer.
+    """Writes one whole shard of a raster layer, so that nothing is read before.
 
     Args:
         group: group of the layer.
         name: name of the layer.
         time: number of the time slice.
-        window: pixels to write; whole shards, so that each shard has one writer.
+        window: pixels of the shard that have values; the others become 0.
         values: (h, w), or (K, h, w) for a layer per phrase.
     """
-    rows, cols = slice(window.y0, window.y1), slice(window.x0, window.x1)
-    array = array_at(group, name)
+    array = array_for(group, name, time)
     side = array.shards[-1]
-    place = (time, window.y0 // side, window.x0 // side)
+    y0, x0 = window.y0 // side * side, window.x0 // side * side
+    whole = Window(y0, x0, y0 + side, x0 + side)
+    rows, cols = slice(y0, y0 + side), slice(x0, x0 + side)
     planes = values if values.ndim == 3 else values[None]
     for number, plane in enumerate(planes):
-        first = (number,) if values.ndim == 3 else ()
-        replace(array, (*first, time, rows, cols), plane, (*first, *place))
+        if window != whole:
+            padded = np.zeros((side, side), plane.dtype)
+            padded[window.within(whole)] = plane
+            plane = padded
+        array[(*((number,) if values.ndim == 3 else ()), time, rows, cols)] = plane
 
 
 def replace(array: Any, selection: tuple[Any, ...], values: Any, place: tuple[int, ...]) -> None:
-    """Writes all of a shard, or of a chunk where there are no shards.
+    """Writes all of a chunk.
 
     At the border of an array zarr reads what is there before it writes. If that is damaged, it is
     removed first.
@@ -217,7 +253,7 @@ def replace(array: Any, selection: tuple[Any, ...], values: Any, place: tuple[in
         array: zarr array.
         selection: index of the values.
         values: what to write.
-        place: row, column and so on of the shard among the shards.
+        place: row, column and so on of the chunk among the chunks.
     """
     try:
         array[selection] = values
@@ -290,8 +326,21 @@ def block_of(grid: Grid, key: BlockKey, factor: int) -> Window:
     return window & Window(0, 0, height, width)
 
 
+def erase(group: zarr.Group, name: str, time: int, row: int, col: int) -> None:
+    """Removes a shard of a raster layer, or a chunk of a table; its pixels become 0."""
+    array = array_for(group, name, time)
+    places: list[tuple[int, ...]] = [(time, row, col)]
+    if array.ndim == 4:
+        places = [(number, time, row, col) for number in range(array.shape[0])]
+    for place in places:
+        sync(array.store.delete(f"{array.path}/{array.metadata.encode_chunk_key(place)}"))
+
+
 class BlockState(IntEnum):
     """State of a block in the ledger."""
 
-    OPEN = 0
-    COMMITTED = 1
+    NONE = 0
+    """Nothing is written of it."""
+    OPEN = 1
+    """It has to be committed, for the first time or again."""
+    COMMITTED = 2

@@ -76,6 +76,10 @@ class Blobs(Protocol):
         """Returns the names of all files in a folder and below it."""
         ...
 
+    def sizes(self) -> dict[str, int]:
+        """Returns the size in bytes of all files, by name."""
+        ...
+
     def leftovers(self) -> list[str]:
         """Returns the files that processes which died have left half written."""
         ...

@@ -118,6 +118,14 @@ class CloudBlobs:
         with cloud_errors(self.url):
             return _patient(read)
 
+    def sizes(self) -> dict[str, int]:
+        def read() -> dict[str, int]:
+            pages = obstore.list(self._store)
+            return {entry["path"]: entry["size"] for page in pages for entry in page}
+
+        with cloud_errors(self.url):
+            return _patient(read)
+
     def leftovers(self) -> list[str]:
         return []  # an object is there as a whole or not at all
 

@@ -34,6 +34,11 @@ def parts_of(output: str) -> str:
     return output.removesuffix(".zarr") + ".parts"
 
 
+def memory_of(output: str) -> str:
+    """Returns the URL of the folder that keeps what blocks of an output have seen."""
+    return output.removesuffix(".zarr") + ".memory"
+
+
 class Fence:
     """Checks that the run with this token still holds its output."""
 
@@ -123,6 +128,9 @@ class FencedBlobs:
 
     def names(self, folder: str = "") -> list[str]:
         return self._blobs.names(folder)
+
+    def sizes(self) -> dict[str, int]:
+        return self._blobs.sizes()
 
     def leftovers(self) -> list[str]:
         return self._blobs.leftovers()

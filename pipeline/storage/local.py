@@ -88,6 +88,10 @@ class LocalBlobs:
                 for name in files
             )
 
+    def sizes(self) -> dict[str, int]:
+        with disk_errors(self.url):
+            return {name: (self._root / name).stat().st_size for name in self.names()}
+
     def leftovers(self) -> list[str]:
         return [name for name in self.names() if name.endswith(PARTIAL)]
 

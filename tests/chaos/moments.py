@@ -25,7 +25,7 @@ from typing import Any
 
 from earthgptx.model.interface.tile import TileInput, TileOutput
 from earthgptx.pipeline.analysis.cfar import Cfar
-from earthgptx.pipeline.engine import replica, steps
+from earthgptx.pipeline.engine import finishing, replica, steps
 from earthgptx.pipeline.results import layout, store
 
 NAME = "EARTHGPTX_CHAOS"
@@ -74,8 +74,8 @@ def _before(module: Any, name: str, moment: str, count: int = 1) -> None:
 def arm() -> None:
     """Arms the moments of this process."""
     _before(layout, "_create_tables", "create")
-    _before(steps, "stitch", "stitch")
-    _before(steps, "to_table", "objects")
+    _before(finishing, "stitch", "stitch")
+    _before(finishing, "to_table", "objects")
     _before(steps, "published_item", "publish")
     _before(store, "set_finished", "finish")
     _before(replica, "keep_answers", "infer", 2)

@@ -82,16 +82,18 @@ def test_scratch_that_cannot_be_read_is_made_again(
     case: Case, undisturbed: Bytes, kind: str, damage: Callable[[Path], None], moment: str
 ) -> None:
     stopped(case, moment)
-    for path in (case.out.with_suffix(".parts") / kind).iterdir():
+    kept = case.out.with_suffix(".memory") / "t0"
+    for path in (case.out.with_suffix(".parts") if kind == "scores" else kept).glob(f"{kind}/*"):
         damage(path)
     run(plan(case.job))
     assert case.same_as(undisturbed)
 
 
 @chaos
-def test_scratch_that_is_lost_is_made_again(case: Case, undisturbed: Bytes) -> None:
+@pytest.mark.parametrize("folder", [".parts", ".memory"])
+def test_scratch_that_is_lost_is_made_again(case: Case, undisturbed: Bytes, folder: str) -> None:
     stopped(case, "stitch")
-    for path in sorted(case.out.with_suffix(".parts").rglob("*"), reverse=True):
+    for path in sorted(case.out.with_suffix(folder).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     run(plan(case.job))
     assert case.same_as(undisturbed)
@@ -125,7 +127,6 @@ def test_scratch_that_is_lost_under_way_ends_the_run_in_words(
                 ("label", "stitch"),
                 ("status", "stitch"),
                 ("status", "objects"),
-                ("object_id", "publish"),
             )
         ),
     ],
@@ -152,6 +153,7 @@ def test_a_flipped_shard_is_made_again(
         "raster/x/c/0",
         "blocks/state/zarr.json",
         "tiles/caption/zarr.json",
+        "slices/key/zarr.json",
         "overview/zarr.json",
     ],
 )

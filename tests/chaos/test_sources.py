@@ -114,7 +114,7 @@ def test_a_source_that_fails_for_good_ends_the_run_and_heals_when_it_is_back(
     server.fault = lambda _method, path: fault if "piece-2" in path else ""
     for retry in (True, True, False):
         with pytest.raises(Outage, match="tiles failed, more than engine.max_failed_fraction"):
-            run(plan(case.job), retry=retry)
+            run(plan(case.job), retry_failed=retry)
         assert open_result(str(case.out)).state == "error"
     server.fault = lambda _method, _path: ""
     run(plan(case.job))
@@ -134,7 +134,7 @@ def test_holes_in_scratch_count_when_the_run_goes_on(
         if path.is_file():
             path.unlink()
     with pytest.raises(Outage, match="tiles failed"):
-        run(plan(case.job), retry=retry)
+        run(plan(case.job), retry_failed=retry)
 
 
 @chaos
@@ -147,12 +147,12 @@ def test_holes_that_are_allowed_heal_when_the_source_is_back(
     server.fault = lambda _method, path: "404" if "piece-2" in path else ""
     report = run(plan(case.job))
     assert report.failed_tiles == report.passing_tiles > 0
-    again = run(plan(case.job), retry=False)
+    again = run(plan(case.job))
     assert (again.tiles, again.failed_tiles) == (0, report.failed_tiles)
     tiles = open_result(str(case.out)).layer("tiles")
     assert set(tiles["cause"].values[tiles["status"].values == 5]) == {"unreachable"}
     server.fault = lambda _method, _path: ""
-    assert run(plan(case.job)).failed_tiles == 0
+    assert run(plan(case.job), retry_failed=True).failed_tiles == 0
     assert alike(contents(case.out), before)
 
 
@@ -171,7 +171,7 @@ def test_a_finished_result_that_cannot_be_healed_stays_as_it_is(
     server.fault = lambda _method, path: (
         "404" if "piece-2" in path or (also and also in path) else ""
     )
-    assert run(plan(case.job)).failed_tiles == failed
+    assert run(plan(case.job), retry_failed=True).failed_tiles == failed
     assert alike(contents(case.out), before)
 
 
@@ -191,7 +191,7 @@ def test_a_run_that_dies_while_it_heals_counts_what_is_not_healed(
             raise KeyboardInterrupt
 
     with pytest.raises(RunFailed, match="interrupted"):
-        run(plan(case.job), on_progress=stop)
+        run(plan(case.job), retry_failed=True, on_progress=stop)
     assert run(plan(case.job)).failed_tiles == 0
     assert alike(contents(case.out), before)
 
@@ -210,7 +210,7 @@ def test_a_committed_block_that_answers_less_when_it_is_inferred_again_is_said(
 
     with pytest.raises(RunFailed):
         run(plan(case.job), on_progress=stop)
-    [lost, *_] = sorted((case.out.with_suffix(".parts") / "objects").glob("*r1-c2*"))
+    [lost, *_] = sorted((case.out.with_suffix(".memory") / "t0" / "objects").glob("*r1-c2*"))
     lost.unlink()
     server.fault = lambda _method, path: "404" if "piece-2" in path else ""
     with pytest.raises(Outage, match="tiles failed"):

@@ -95,7 +95,8 @@ def digests(url: str) -> dict[str, str]:
     found = {
         path: _digest(array[...])
         for path, array in arrays.items()
-        if not (path.startswith("tiles/") and path.endswith("/seconds"))  # clocks
+        # Clocks; and content keys, which know where the imagery lies.
+        if not path.endswith(("tiles/seconds", "slices/key", "slices/bytes", "blocks/record"))
     }
     objects = open_result(url).objects
     table = objects.drop(columns="geometry").round(6).to_csv(index=False)

@@ -37,6 +37,7 @@ COMMANDS = (
     "run",
     "status",
     "why",
+    "diff",
     "query",
     "show",
     "export",
@@ -159,17 +160,18 @@ def test_a_run_ends_with_what_was_done_and_where_it_is(folder: Path) -> None:
 
 
 def test_search_freezes_the_items_and_a_job_over_them_is_the_same_plan(folder: Path) -> None:
-    said, _ = earthgptx("search", folder / "job.yaml")
+    fresh = job_with(folder, output="results/fresh.zarr")
+    said, _ = earthgptx("search", fresh)
     assert "1 items" in said
-    frozen = folder / "results" / "out.items.parquet"
+    frozen = folder / "results" / "fresh.items.parquet"
     assert frozen.is_file()
-    listed = json.loads(earthgptx("search", folder / "job.yaml", "--json")[0])
+    listed = json.loads(earthgptx("search", fresh, "--json")[0])
     assert listed["items"][0]["cloud_cover"] == 5.0
-    before = json.loads(earthgptx("plan", folder / "job.yaml", "--json")[0])
+    before = json.loads(earthgptx("plan", fresh, "--json")[0])
     access = {"folders": [str(folder)]}  # the frozen file is not where the imagery is
     job = job_with(folder, source__catalog=str(frozen), source__access=access)
     after = json.loads(earthgptx("plan", job, "--json")[0])
-    assert before["plan_id"] == after["plan_id"]
+    assert before["series"] == after["series"]
 
 
 def test_plan_tells_the_cost_and_changes_nothing(folder: Path) -> None:
@@ -180,7 +182,7 @@ def test_plan_tells_the_cost_and_changes_nothing(folder: Path) -> None:
     assert facts["seconds_per_tile"] > 0
     assert not (folder / "elsewhere").exists()
     said, _ = earthgptx("plan", job)
-    assert "plan id" in said
+    assert "series" in said
     assert "memory bound" in said
 
 
@@ -275,7 +277,7 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
         ({"engine": {"replicas": "many"}}, "'engine.replicas': input should be a valid integer"),
         ({"source__aoi": {"bbox": [20, 0, 21, 1]}}, "source.aoi lies outside all 1 items"),
         ({"source__aoi": "nowhere.geojson"}, "source.aoi: cannot read"),
-        ({"source__time": "2019-01-01/2019-12-31"}, "no item of"),
+        ({"source__time": "2019", "output": "results/new.zarr"}, "no item of"),
         ({"source__filter": "eo:cloud_cover <"}, "is no CQL2 text"),
         ({"source__collections": ["other"]}, "collection 'other' is not known"),
         ({"grid": {"tile_px": 256, "halo_px": 64, "block_px": 500}}, "the nearest that is: 512"),
@@ -294,7 +296,7 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
         ({"tasks": {}}, "nothing is asked for"),
         ({"model": "nothing:There"}, "no analyst 'nothing:There'"),
         ({"output": "results/out.tif"}, "does not end in .zarr"),
-        ({"tasks": {"find": ["other"]}}, "holds the result of another plan (differs in tasks)"),
+        ({"tasks": {"find": ["other"]}}, "holds the result of another series (differs in tasks)"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_code_2(

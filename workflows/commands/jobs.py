@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,11 +25,17 @@ from earthgptx.workflows.terminal import (
 )
 
 if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.survey import Survey
     from earthgptx.pipeline.planning.estimate import Speed
     from earthgptx.pipeline.planning.plan import Plan
 
 app = typer.Typer()
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+
+Time = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Replaces the time of the job file; -P30D/.. is relative."),
+]
 
 
 class Origin(StrEnum):
@@ -122,11 +129,12 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
     """Search the job's catalog, freeze the Items beside the output, and print a table of them."""
     from earthgptx.catalogs.geoparquet import frozen
     from earthgptx.catalogs.interval import parse_interval
+    from earthgptx.catalogs.moments import start_of
     from earthgptx.catalogs.search import search as find
-    from earthgptx.catalogs.search import start_of
     from earthgptx.pipeline.engine.output import refuse_foreign
     from earthgptx.pipeline.job.spec import JobSpec, items_beside
     from earthgptx.pipeline.job.vectors import read_aoi
+    from earthgptx.pipeline.results.store import exists
     from earthgptx.pipeline.storage.blobs import split
 
     spec = JobSpec.from_yaml(job)
@@ -144,11 +152,15 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
             tell=status.update,
         )
     print_warnings(doubts)
-    path = items_beside(spec.output)
-    _make_parent(path)
-    refuse_foreign(path)
-    files, name = split(path)
-    files.put(name, frozen(items))
+    path: str | None = None
+    if exists(spec.output):  # its Items are those that its slices are made of
+        err.print(f"{spec.output} exists, and keeps its own frozen items", soft_wrap=True)
+    else:
+        path = items_beside(spec.output)
+        _make_parent(path)
+        refuse_foreign(path)
+        files, name = split(path)
+        files.put(name, frozen(items))
     rows = [
         {
             "collection": item.collection_id,
@@ -163,41 +175,61 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
         print_json({"items": rows, "frozen": path})
         return
     print_table(f"{len(rows)} items", rows)
-    out.print(f"frozen: {path}", soft_wrap=True)
+    if path:
+        out.print(f"frozen: {path}", soft_wrap=True)
 
 
 @app.command(epilog="Example: earthgptx plan examples/harbour.yaml")
-def plan(job: JobFile, as_json: AsJson = False) -> None:
+def plan(job: JobFile, time: Time = None, as_json: AsJson = False) -> None:
     """Show what a job would do: counts, bytes, memory bound, time. Changes nothing."""
+    from earthgptx.pipeline.engine.survey import survey
     from earthgptx.pipeline.job.spec import JobSpec
     from earthgptx.pipeline.planning.estimate import measure
     from earthgptx.pipeline.planning.plan import plan as make_plan
 
-    spec = JobSpec.from_yaml(job)
+    spec = JobSpec.from_yaml(job, time=time)
     with err.status("searching") as status:
         made = make_plan(spec, tell=status.update)
+        status.update("comparing with the output")
+        found = survey(made)
         status.update("measuring the model")
         speed = measure(made)
-    facts = _facts(made, speed)
+    facts = _facts(made, found, speed)
     if as_json:
         print_json(facts)
         return
     print_warnings(made.warnings)
+    if found.refusal:
+        print_warnings([found.refusal])
     table = Table(title=f"plan of {made.spec.name}", show_header=False)
     for name, value in _lines(made, facts).items():
         table.add_row(name, value)
     out.print(table)
+    print_table(
+        "time slices",
+        [
+            {
+                "state": state,
+                "slices": share.slices,
+                "blocks to infer": share.blocks,
+                "tiles to infer": share.tiles,
+            }
+            for state, share in found.shares.items()
+        ],
+    )
 
 
-def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
+def _facts(made: Plan, found: Survey, speed: Speed) -> dict[str, Any]:
     """Returns the figures of a plan, ready for JSON."""
     prompts: int | str = made.spec.prompts.origin
     if made.spec.prompts.is_file:
         prompts = sum(len(found) for found in made.prompts.values())
     return {
-        "plan_id": made.plan_id,
+        "series": made.series,
         "items": len(made.items),
         "time_slices": len(made.slices),
+        "slices": {state: asdict(share) for state, share in found.shares.items()},
+        "refusal": found.refusal,
         "grids": {
             name: {
                 "crs": grid.crs if len(grid.crs) < 20 else name,
@@ -209,6 +241,8 @@ def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
         },
         "blocks": len(made.blocks),
         "tiles": made.tile_count,
+        "blocks_to_infer": found.blocks,
+        "tiles_to_infer": found.tiles,
         "prompts": prompts,
         "refused_prompts": made.refused_prompts,
         "refused_items": made.refused_items,
@@ -217,7 +251,7 @@ def _facts(made: Plan, speed: Speed) -> dict[str, Any]:
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(speed.tile_s, 4),
         "start_seconds": round(speed.start_s, 1),
-        "seconds": round(speed.seconds(made), 1),
+        "seconds": round(speed.seconds(made, found.blocks, found.tiles), 1),
     }
 
 
@@ -236,7 +270,7 @@ def _lines(made: Plan, facts: dict[str, Any]) -> dict[str, str]:
         "start, measured just now on a made tile; without waiting for imagery"
     )
     return {
-        "plan id": made.plan_id,
+        "series": made.series,
         "items": f"{len(made.items)} in {len(made.slices)} time slices",
         "grids": ", ".join(grids),
         "blocks": f"{len(made.blocks):,}",
@@ -258,14 +292,13 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, in place of any earlier result.")
     ] = False,
-    retry: Annotated[
+    time: Time = None,
+    retry_failed: Annotated[
         bool,
-        typer.Option(
-            "--retry/--no-retry", help="Try tiles again that failed for a cause that may pass."
-        ),
-    ] = True,
+        typer.Option("--retry-failed", help="Infer blocks with quarantined tiles again."),
+    ] = False,
 ) -> None:
-    """Run a job, or resume what an earlier run left.
+    """Make the output equal to what the job finds: what is missing or has changed is done.
 
     Ctrl-C ends cleanly and keeps finished blocks. Exit code 0: done, 1: the job failed, 2: a
     mistake, 3: an outage, try again.
@@ -275,16 +308,16 @@ def run(
     from earthgptx.pipeline.planning.plan import plan as make_plan
 
     with interrupts_in_words():
-        spec = JobSpec.from_yaml(job, output=output)
+        spec = JobSpec.from_yaml(job, output=output, time=time)
         with err.status("searching") as status:
-            made = make_plan(spec, tell=status.update)
+            made = make_plan(spec, anew=overwrite, tell=status.update)
         print_warnings(made.warnings)
         _make_parent(spec.output)
         with ray_log(), job_bar() as update:
             report = run_plan(
                 made,
                 overwrite=overwrite,
-                retry=retry,
+                retry_failed=retry_failed,
                 on_progress=lambda progress: update(progress.stage, progress),
             )
     print_report(report)

@@ -1,4 +1,4 @@
-"""Commands that inspect results: status, why, query, show, export."""
+"""Commands that inspect results: status, why, query, diff, show, export."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def status(output: Output, as_json: AsJson = False) -> None:
     blocks = f"{facts['blocks']} of {facts['blocks_total']} blocks"
     out.print(
         f"{output}: [bold]{facts['state']}[/bold], {blocks}, "
-        f"{facts['failed_tiles']} tiles quarantined",
+        f"{facts['failed_tiles']} tiles quarantined; time slices: "
+        + (", ".join(f"{count} {state}" for state, count in facts["slices"].items()) or "none"),
         soft_wrap=True,
     )
     shares = facts["pixels"].items()
@@ -152,6 +153,66 @@ def query(
     found = find_objects(results, order=order, limit=limit, **asked)
     as_geojson = as_json and format is Format.TABLE
     _print_or_write(found, Format.GEOJSON if as_geojson else format, out_file)
+
+
+@app.command(
+    epilog="Example: earthgptx diff results/harbour.zarr --from 2026-01-01 --to 2026-01-05"
+)
+def diff(
+    output: Output,
+    before: Annotated[
+        str, typer.Option("--from", metavar="SLICE", help="A time slice: its name, or a time.")
+    ],
+    after: Annotated[str, typer.Option("--to", metavar="SLICE", help="The other time slice.")],
+    label: Annotated[str | None, typer.Option(help="Label, exactly.")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="Lon/lat bounds."),
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score.")] = 0.0,
+    moved_m: Annotated[
+        float, typer.Option(min=0.0, help="Metres that an object may have moved.")
+    ] = 200.0,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which objects appeared, vanished, moved or stayed between two time slices."""
+    from earthgptx.pipeline.errors import JobError
+    from earthgptx.pipeline.results.query import open_result
+
+    format = Format.GEOJSON if as_json and format is Format.TABLE else format
+    if format is Format.TABLE and out_file:
+        raise JobError("--out goes with --format geojson or parquet")
+    if format is Format.PARQUET and out_file is None:
+        raise JobError("--format parquet needs --out FILE")
+    asked = {"label": label, "within": _area(bbox, None), "min_score": min_score}
+    found = open_result(output).diff(before, after, moved_m=moved_m, **asked)
+    if format is Format.TABLE:
+        counts = ", ".join(f"{n} {change}" for change, n in found["change"].value_counts().items())
+        shown = found[found["change"] != "stayed"].drop(columns="geometry").head(ROWS)
+        print_table(counts or "no objects", [_changed(row) for _, row in shown.iterrows()])
+    elif format is Format.PARQUET:
+        found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
+    else:
+        text = found.astype({"before_id": str, "after_id": str}).to_json()
+        if out_file:
+            out_file.write_text(text)
+        else:
+            print_text(text)
+
+
+def _changed(row: Any) -> dict[str, str]:
+    return {
+        "change": row["change"],
+        "id": f"{row['after_id'] or row['before_id']:x}"[:8],
+        "label": row["label"],
+        "score": f"{row['score']:.2f}",
+        "moved": f"{row['moved_m']:,.0f} m" if row["moved_m"] else "",
+        "caption": row["caption"],
+    }
 
 
 def _print_or_write(found: pa.Table, format: Format, out_file: Path | None) -> None:

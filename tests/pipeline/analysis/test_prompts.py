@@ -162,7 +162,7 @@ def test_a_prompt_larger_than_a_tile_is_asked_on_coarser_pixels_whatever_the_til
     assert isinstance(found["coast"][1].place, Mask)
     assert found == wide(tile_px=256, halo_px=64, block_px=384)
     with pytest.raises(JobError, match="larger than 16 tiles"):
-        huge = shapely.box(scene.west - 5e5, scene.north - 5e5, scene.west + 5e5, scene.north + 5e5)
+        huge = shapely.Point(*at(300, 300)).buffer(3e4, cap_style="square")
         gpd.GeoDataFrame({"id": ["huge"]}, geometry=[huge], crs="EPSG:32631").to_parquet(
             tmp_path / "p.parquet"
         )

@@ -96,12 +96,12 @@ def test_a_folder_of_weights_is_a_model_and_another_digest_another_plan(
     first = plan(scene.job(tmp_path / "a.zarr", model=str(tmp_path / "one"), grid=GRID))
     assert first.traits.name == "earthgptx-one"
     again = plan(scene.job(tmp_path / "a.zarr", model=str(tmp_path / "one"), grid=GRID))
-    assert first.plan_id == again.plan_id
+    assert first.series == again.series
     config = tmp_path / "one" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text())))
     assert (
-        plan(scene.job(tmp_path / "a.zarr", model=str(tmp_path / "one"), grid=GRID)).plan_id
-        != first.plan_id
+        plan(scene.job(tmp_path / "a.zarr", model=str(tmp_path / "one"), grid=GRID)).series
+        != first.series
     )
     (tmp_path / "one" / "model.safetensors").unlink()
     with pytest.raises(JobError, match="no analyst '.*one' .*has no model.safetensors"):

@@ -144,7 +144,7 @@ def test_scratch_that_is_kept_keeps_the_record_and_its_epoch(output: str) -> Non
         open_blobs(parts_of(output)).put("scores/a", MAGIC + b"...")
     assert record_of(output)["token"] == ""
     with Lease(output) as lease:
-        assert (lease.owned_plan, record_of(output)["epoch"]) == ("plan-1", 2)
+        assert (lease.owned_series, record_of(output)["epoch"]) == ("plan-1", 2)
 
 
 def test_only_a_folder_of_ours_is_taken(output: str) -> None:

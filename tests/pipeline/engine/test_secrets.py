@@ -81,12 +81,12 @@ def test_secrets_are_in_no_error(server: FileServer, tmp_path: Path, pool: Repli
 
 def test_a_plan_is_the_same_with_another_password(server: FileServer, tmp_path: Path) -> None:
     spec = signed_job(server, tmp_path)
-    before = plan(spec).plan_id
+    before = plan(spec).item_keys
     for path in (tmp_path / "served").rglob("*.json"):
         path.write_text(path.read_text().replace(SIGNATURE, "OTHER").replace(PASSWORD, "NEW"))
     document = spec.model_dump(mode="json", by_alias=True)
     document["source"]["catalog"] = spec.source.catalog.replace(PASSWORD, "NEW")
-    assert plan(JobSpec.from_dict(document)).plan_id == before
+    assert plan(JobSpec.from_dict(document)).item_keys == before
 
 
 def test_an_output_takes_no_credentials(tmp_path: Path) -> None:

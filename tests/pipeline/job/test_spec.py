@@ -63,7 +63,7 @@ def test_relative_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
         ({"grid": {"tile": 512}}, "unknown key 'grid.tile'; did you mean 'tile_px'\\?"),
         (
             {"engine": {"zzz": 1}},
-            "unknown key 'engine.zzz'; known here: gpus_per_replica, max_failed_fraction, replicas",
+            "unknown key 'engine.zzz'; known here: gpus_per_replica, max_failed_fraction, order",
         ),
         ({"tasks": {"find": "ship"}}, "'tasks.find': .*list.*given: 'ship'"),
         ({"tasks": {}}, "nothing is asked for; set find, refer or describe"),

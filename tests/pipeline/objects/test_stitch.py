@@ -47,8 +47,8 @@ def result(
 def test_there_is_a_raster_for_each_zone_and_one_table(result: Result) -> None:
     assert result.grids == ("epsg32631", "epsg32632")
     tree = xr.open_datatree(result.url, engine="zarr")
-    assert "/raster/epsg32632" in tree.groups
-    assert "/overview/epsg32631/2" in tree.groups
+    assert "/epsg32632/raster" in tree.groups
+    assert "/epsg32631/overview/2" in tree.groups
     assert result.objects["object_id"].is_unique
     assert set(result.objects["prompt_ids"].str.len() > 0) <= {True, False}
 
@@ -121,7 +121,7 @@ def test_an_object_longer_than_the_halo_is_one_across_zones(
     assert ship.length_m == pytest.approx(230, abs=70)
     tree = xr.open_datatree(result.url, engine="zarr")
     for name in result.grids:
-        ids = tree[f"raster/{name}/object_id"].to_numpy()
+        ids = tree[f"{name}/raster/object_id"].to_numpy()
         assert set(np.unique(ids)) == {0, ship.object_id, line.object_id}
 
 

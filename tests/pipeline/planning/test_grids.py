@@ -11,7 +11,7 @@ from rasterio.warp import transform_bounds
 
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.spec import GridSpec
-from earthgptx.pipeline.planning.grids import make_grids, utm_zone
+from earthgptx.pipeline.planning.grids import Known, make_grids, utm_zone
 from earthgptx.pipeline.planning.projection import ground_metres
 from earthgptx.pipeline.reading.native import NativeGrid
 
@@ -46,7 +46,7 @@ def grid_items(*codes: int) -> dict[str, list[bool]]:
         box = transform_bounds(native.crs, "OGC:CRS84", *native.bounds)
         shown.append(shapely.box(*box))
     aoi = shapely.box(11.9, 47.9, 12.1, 48.1)
-    _, footprints = make_grids(GridSpec(), aoi, natives, shown)
+    _, footprints, _ = make_grids(GridSpec(), aoi, natives, shown, Known())
     return {name: [not shape.is_empty for shape in each] for name, each in footprints.items()}
 
 
@@ -55,8 +55,14 @@ def test_a_zone_takes_the_items_of_its_neighbour() -> None:
     assert grid_items(32632, 32633) == {"epsg32632": both, "epsg32633": both}
 
 
-def test_two_crses_of_one_zone_keep_their_own_items() -> None:
-    assert grid_items(32632, 25832) == {"epsg32632": [True, False], "epsg25832": [False, True]}
+def test_the_zones_follow_from_the_aoi_and_not_from_the_items() -> None:
+    assert grid_items(32632) == {"epsg32632": [True], "epsg32633": [True]}
+
+
+def test_a_zone_has_one_grid_whatever_the_datum_of_its_items() -> None:
+    both = [True, True]
+    assert grid_items(32632, 25832) == {"epsg32632": both, "epsg32633": both}
+    assert grid_items(25832) == {"epsg25832": [True], "epsg25833": [True]}
 
 
 @pytest.mark.parametrize(

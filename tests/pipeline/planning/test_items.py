@@ -113,7 +113,7 @@ def test_a_grid_that_no_memory_holds_is_refused(archive: Archive) -> None:
     archive.add("odd", PIXELS, when="2025-01-01T00:00:00Z")
     tiny_pixels(archive.catalog.get_item("odd"))  # type: ignore[arg-type]
     archive.save()
-    with pytest.raises(JobError, match="blocks; make the AOI smaller"):
+    with pytest.raises(JobError, match=r"blocks; make source.aoi smaller \(its items lie in \["):
         plan(archive.job("a.zarr"))
 
 
@@ -156,18 +156,18 @@ def swapped(item: pystac.Item) -> None:
 def test_an_odd_footprint_is_replaced_by_the_extent_of_the_asset(
     archive: Archive, tmp_path: Path, change: Any
 ) -> None:
-    aoi = {"bbox": [-180, -90, 180, 90]}
-    made = planned(archive, change, aoi=aoi)
+    made = planned(archive, change, aoi={"bbox": [-2, 2, 44, 45]})
     assert [item.id for item in made.items] == ["good", "odd"]
     west, south, east, north = shapely.geometry.shape(made.items[1].geometry).bounds
     assert 3.03 < west < east < 3.08
     assert 42.3 < south < north < 42.5
-    [grid] = made.grids.values()
-    assert grid.shape == (300, 600)
+    [footprints] = made.footprints.values()
+    west, south, east, north = shapely.union_all(footprints).bounds
+    assert (east - west, north - south) == (6000, 3000)
     assert "1 of 2 items, such as odd: the footprint is null" in made.warnings[0]
     (tmp_path / "items.parquet").write_bytes(frozen(made.items))
     again = plan(made.spec, items=thaw(str(tmp_path / "items.parquet")))
-    assert again.plan_id == made.plan_id
+    assert again.item_keys == made.item_keys
 
 
 def test_a_sound_footprint_stays(archive: Archive) -> None:
@@ -188,11 +188,12 @@ def test_a_scene_over_a_pole_is_read_whole(
         assert item is not None
         item.geometry = item.bbox = None
     archive.save()
-    made = plan(archive.job("a.zarr", source={"aoi": {"bbox": [-180, -90, 180, 90]}}))
+    south, north = sorted((lat, lat * 0.9997))
+    made = plan(archive.job("a.zarr", source={"aoi": {"bbox": [-180, south, 180, north]}}))
     [grid] = made.grids.values()
-    assert (grid.crs, grid.shape) == (f"EPSG:{epsg}", (300, 300))
+    assert grid.crs == f"EPSG:{epsg}"
     scene = read_scene(grid, grid.window, made.scene_items(grid.name, 0, grid.window))
-    assert scene.valid.all()
+    assert scene.valid.sum() == PIXELS.size
     shown = shapely.geometry.shape(made.items[0].geometry)
     assert all(shown.buffer(1e-6).covers(shapely.Point(lon, lat * 0.9999)) for lon in (-179, 5, 91))
     assert shown.bounds[1] < -89.9 or shown.bounds[3] > 89.9

@@ -94,7 +94,7 @@ def test_which_item_a_pixel_shows(archive: Archive, compose: str, value: int) ->
     made = plan(archive.job("a.zarr", slices="month", compose=compose))
     assert (scene_of(made).pixels == value).all()
     other = plan(archive.job("a.zarr", slices="month"))
-    assert (made.plan_id == other.plan_id) == (compose == "first")
+    assert (made.series == other.series) == (compose == "first")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,16 @@ def over(
     grid: dict[str, Any] | None = None,
 ) -> Plan:
     """A plan over one raster file, with an Item that says nothing of projection."""
+    aoi = geometry
     with rasterio.open(path) as raster:
+        if raster.crs and not raster.transform.b:
+            ring = shapely.box(*raster.bounds)
+            ring = shapely.segmentize(ring, max(ring.length / 400, raster.res[0]))
+            aoi = shapely.geometry.shape(
+                rasterio.warp.transform_geom(
+                    raster.crs, "OGC:CRS84", shapely.geometry.mapping(ring), precision=12
+                )
+            )
         if geometry is None and raster.crs:
             corners = [
                 raster.transform @ at
@@ -60,6 +69,7 @@ def over(
             )
             geometry = shapely.geometry.shape(moved)
     geometry = geometry or shapely.box(0, 0, 1, 1)
+    aoi = aoi or geometry
     item = pystac.Item(
         path.stem,
         shapely.geometry.mapping(geometry),
@@ -75,7 +85,7 @@ def over(
             "source": {
                 "catalog": "none",
                 "collections": ["odd"],
-                "aoi": {"wkt": geometry.buffer(0.01).wkt},
+                "aoi": {"wkt": shapely.to_wkt(aoi, 12)},
                 "profiles": {"odd": profile},
                 "access": {"folders": [str(path.parent)]},
             },
@@ -335,7 +345,7 @@ def test_chips_of_degrees_in_decibels_and_one_that_is_all_nan(data: Path, tmp_pa
 
 
 def test_radar_geometry_is_warped_by_its_ground_control_points(data: Path) -> None:
-    made = plan(real_job(data, "sentinel-1-grd"))
+    made = plan(real_job(data, "sentinel-1-grd", grid={"crs": "EPSG:32643"}))
     [grid] = made.grids.values()
     assert grid.crs == "EPSG:32643"
     scene = whole(made)

@@ -1,0 +1,212 @@
+"""The Zarr group `slices` of a result: which time slices it has, and what has become of each.
+
+A slice keeps its position for ever: rasters have their slices in the order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.results.store import CODECS
+
+CHUNK = 4096
+"""Slices of a chunk."""
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+TIMES: dict[str, Any] = {
+    "units": "microseconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+}
+
+
+class SliceState(StrEnum):
+    """What has become of a time slice."""
+
+    RUNNING = "running"
+    """Some of it is missing, or is being made again."""
+    FINISHED = "finished"
+    GONE = "gone"
+    """The archive has no Item of it any more; it is in the store and left out by readers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """A time slice of a result."""
+
+    name: str
+    start: datetime
+    """Start of its day or month, or time of its first Item."""
+    end: datetime
+    """Time of its last Item."""
+    items: int
+    key: str
+    """Content key of its Items."""
+    blocks: int
+    """Number of its blocks that Items show."""
+    tiles: int
+    """Number of its tiles that Items show."""
+    failed: int = 0
+    """Quarantined tiles."""
+    passing: int = 0
+    """Those of them whose cause may pass."""
+    objects: int = 0
+    first_object: int = -1
+    """Row of its first object in the Zarr group `objects`; -1 if they are not there yet."""
+    bytes: int = 0
+    """Size of its file of objects."""
+    state: str = SliceState.RUNNING
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it is there."""
+        return self.state == SliceState.FINISHED
+
+
+COLUMNS = tuple(field.name for field in fields(SliceRow))
+PLACES = ("first_object", "bytes")
+"""Columns that say where the objects lie, and nothing of the slice."""
+_TEXTS = ("name", "key", "state")
+_MOMENTS = ("start", "end")
+
+
+class SliceTable:
+    """The rows of the group `slices`, in the order of the store; the driver alone writes them."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        """Reads the table; one that does not exist is empty.
+
+        Raises:
+            OutputError: the names of the slices are damaged.
+        """
+        self._root = root
+        self.rows, self.damaged = _read_rows(root)
+        """The rows; and whether a column is damaged, so that all rows say "running"."""
+        self._saved: dict[str, NDArray[Any]] = {}
+
+    def change(self, at: int, **values: Any) -> None:
+        """Changes a row, without saving it."""
+        self.rows[at] = replace(self.rows[at], **values)
+
+    def save(self) -> None:
+        """Writes the table. A row says "running" while other columns than `PLACES` change."""
+        wanted = _columns(self.rows)
+        if not self._saved:
+            self._saved = {name: _read(self._root, name) for name in COLUMNS}
+        changed = [name for name in COLUMNS if not _equal(self._saved[name], wanted[name])]
+        if not changed:
+            return
+        told = [name for name in changed if name not in PLACES]
+        between = wanted["state"].copy()
+        for at in range(len(self.rows)):
+            if any(not _equal(self._saved[n][at : at + 1], wanted[n][at : at + 1]) for n in told):
+                between[at] = SliceState.RUNNING
+        if not _equal(self._saved["state"][: len(between)], between[: len(self._saved["state"])]):
+            self._write("state", between[: len(self._saved["state"])])
+        for name in changed:
+            if name != "state":
+                self._write(name, wanted[name])
+        if told:
+            self._write("state", wanted["state"])
+        self._saved = wanted
+
+    def _write(self, name: str, values: NDArray[Any]) -> None:
+        path = f"slices/{name}"
+        if path not in self._root:
+            self._root.require_group("slices").create_array(
+                name,
+                shape=(0,),
+                dtype=values.dtype,
+                chunks=(CHUNK,),
+                dimension_names=("slice",),
+                compressors=CODECS,
+                attributes=TIMES if name in _MOMENTS else None,
+            )
+        array: Any = self._root[path]
+        if array.shape != values.shape:
+            array.resize(values.shape)
+        if len(values):
+            array[...] = values
+
+
+def read_slices(root: zarr.Group) -> list[SliceRow]:
+    """Returns the rows of the group `slices`; none if it does not exist.
+
+    Raises:
+        OutputError: the group is damaged.
+    """
+    rows, damaged = _read_rows(root)
+    if damaged:
+        raise OutputError(
+            f"slices/{damaged} of the result is damaged; run its job once over all of its time"
+        )
+    return rows
+
+
+def _read_rows(root: zarr.Group) -> tuple[list[SliceRow], str]:
+    """Returns the rows and the name of a damaged column, whose rows then say "running".
+
+    Raises:
+        OutputError: the names of the slices are damaged.
+    """
+    if "slices" not in root:
+        return [], ""
+    columns: dict[str, list[Any]] = {}
+    damaged = ""
+    for name in COLUMNS:
+        try:
+            columns[name] = np.asarray(root[f"slices/{name}"][...]).tolist()  # type: ignore[index]
+        except (KeyError, ValueError, RuntimeError) as error:
+            if name == "name":
+                raise OutputError(
+                    "slices/name of the result is damaged; run its job again with --overwrite"
+                ) from error
+            damaged = name
+    count = len(columns["name"])
+    for name in COLUMNS:
+        columns.setdefault(name, [_blank(name)] * count)
+    count = min(map(len, columns.values()))
+    rows = []
+    for at in range(count):
+        values = {name: column[at] for name, column in columns.items()}
+        for name in _MOMENTS:
+            values[name] = EPOCH + values[name] * MICROSECOND
+        if damaged:
+            values |= {"state": SliceState.RUNNING, "key": "", "first_object": -1}
+        rows.append(SliceRow(**values))
+    return rows, damaged
+
+
+def _blank(name: str) -> Any:
+    return "" if name in _TEXTS else 0
+
+
+def _read(root: zarr.Group, name: str) -> NDArray[Any]:
+    try:
+        array: Any = root[f"slices/{name}"]
+        return np.asarray(array[...])
+    except (KeyError, ValueError, RuntimeError):
+        return _columns([])[name]
+
+
+def _columns(rows: Sequence[SliceRow]) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    for name in COLUMNS:
+        values = [getattr(row, name) for row in rows]
+        if name in _TEXTS:
+            found[name] = np.array([str(each) for each in values], np.dtypes.StringDType())
+        else:
+            numbers = [(v - EPOCH) // MICROSECOND if name in _MOMENTS else v for v in values]
+            found[name] = np.array(numbers, np.int64)
+    return found
+
+
+def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
