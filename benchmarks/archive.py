@@ -1,4 +1,6 @@
-"""Questions to results of a million and of ten million made objects in 40 slices.
+"""Results that grow (see `benchmarks.growth`), and questions to large ones.
+
+The large ones have a million and ten million made objects in 40 slices.
 
 Words, an area of a tenth of the region's side, and half of the time; by the command, its process
 started anew, and in a process that has asked before. Beside it, what DuckDB alone takes for the
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,12 @@ import pyarrow as pa
 import shapely
 import zarr
 
+from benchmarks import growth
 from benchmarks.report import arguments, report
 from earthgptx import open_result
 from earthgptx.pipeline.results.object_table import SCHEMA, as_geoparquet, ordered, outline_columns
-from earthgptx.pipeline.results.objects_group import ObjectsWriter
 from earthgptx.pipeline.results.partitions import partition
+from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.results.store import LAYOUT, MARK
 
 SLICES = 40
@@ -71,7 +75,7 @@ def make(folder: Path, count: int) -> tuple[str, float]:
     """A result of so many objects, without rasters; its URL and the seconds to write its files."""
     url = str(folder / "made.zarr")
     root = zarr.create_group(url, attributes={MARK: {"state": "finished", "layout": LAYOUT}})
-    writer, seconds = ObjectsWriter(root), 0.0
+    written, seconds = SliceTable(root), 0.0
     for number in range(SLICES):
         table = objects(number, count // SLICES)
         start = FIRST + timedelta(days=5 * number)
@@ -81,10 +85,10 @@ def make(folder: Path, count: int) -> tuple[str, float]:
         clock = time.perf_counter()
         path.write_bytes(as_geoparquet(table))
         seconds += time.perf_counter() - clock
+        row = SliceRow(name, start, start, 1, "", 1, 1, objects=len(table))
         # The rows of the Zarr group are not asked for here.
-        writer.add(name, start, start, 1, table.slice(0, 0))
-        writer._slices[-1]["objects"] = len(table)
-    writer.finish()
+        written.rows.append(replace(row, state=SliceState.FINISHED))
+    written.save()
     return url, seconds
 
 
@@ -136,13 +140,13 @@ def measure(name: str, url: str) -> dict[str, float | str]:
 
 def main() -> None:
     args = arguments(__doc__)
-    figures: dict[str, float | str] = {}
+    figures = growth.measure(*((12, 6) if args.quick else (365, 20)))
     sizes = {"1m": 100_000} if args.quick else {"1m": 1_000_000, "10m": 10_000_000}
     for name, count in sizes.items():
         with tempfile.TemporaryDirectory() as folder:
             url, figures[f"write_{name}_s"] = make(Path(folder), count)
             figures |= measure(name, url)
-    report("questions to a large result", figures, args.json)
+    report("results that grow, and questions to large ones", figures, args.json)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def make_scene(folder: Path, side: int) -> None:
     archive = Archive(folder)
     archive.add("scene", np.tile(pattern, (1, side // PATTERN, side // PATTERN)), nodata=None)
     archive.save()
+    (folder / "aoi.wkt").write_text(archive.ground)
 
 
 def make_plan(folder: Path, replicas: int, block_px: int = 3072) -> Plan:
@@ -66,7 +67,7 @@ def make_plan(folder: Path, replicas: int, block_px: int = 3072) -> Plan:
                 "source": {
                     "catalog": str(folder / "catalog.json"),
                     "collections": ["made"],
-                    "aoi": {"bbox": [-10, 30, 20, 60]},
+                    "aoi": {"wkt": (folder / "aoi.wkt").read_text()},
                     "profiles": {"made": {"modality": "sar", "bands": bands}},
                 },
                 "tasks": {"find": ["target"]},
