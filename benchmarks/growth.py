@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -132,32 +133,26 @@ def make_history(job: JobSpec) -> None:
 def counted() -> Iterator[Counter[str]]:
     """Counts the objects that this process reads and writes."""
     count: Counter[str] = Counter()
-    store_get, store_write = FencedStore.get, FencedStore._write
-    blobs_get, blobs_put = FencedBlobs.get, FencedBlobs.put
-
-    async def get(self, *args, **more):  # type: ignore[no-untyped-def]
-        count["read"] += 1
-        return await store_get(self, *args, **more)
-
-    async def write(self, *args, **more):  # type: ignore[no-untyped-def]
-        count["written"] += 1
-        return await store_write(self, *args, **more)
-
-    def blob_get(self, *args, **more):  # type: ignore[no-untyped-def]
-        count["read"] += 1
-        return blobs_get(self, *args, **more)
-
-    def blob_put(self, *args, **more):  # type: ignore[no-untyped-def]
-        count["written"] += 1
-        return blobs_put(self, *args, **more)
-
-    with (
-        patch.object(FencedStore, "get", get),
-        patch.object(FencedStore, "_write", write),
-        patch.object(FencedBlobs, "get", blob_get),
-        patch.object(FencedBlobs, "put", blob_put),
-    ):
+    with ExitStack() as patched:
+        for owner, name, what in (
+            (FencedStore, "get", "read"),
+            (FencedStore, "_write", "written"),
+            (FencedBlobs, "get", "read"),
+            (FencedBlobs, "put", "written"),
+        ):
+            patched.enter_context(patch.object(owner, name, _counting(owner, name, what, count)))
         yield count
+
+
+def _counting(owner: type, name: str, what: str, count: Counter[str]) -> Callable[..., Any]:
+    """A method, which may be a coroutine, that counts its calls."""
+    method = getattr(owner, name)
+
+    def counted_call(*args: Any, **more: Any) -> Any:
+        count[what] += 1
+        return method(*args, **more)
+
+    return counted_call
 
 
 def updated(archive: Archive, output: Path, number: int, pool: ReplicaPool) -> tuple[float, int]:

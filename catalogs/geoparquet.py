@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.errors import CatalogDown, CatalogError
 from earthgptx.catalogs.interval import Interval
-from earthgptx.catalogs.moments import meets, start_of
+from earthgptx.catalogs.moments import by_time, meets
 from earthgptx.catalogs.publish import mark_in, marked_parquet
 from earthgptx.catalogs.redaction import redact_all, redacted
 
@@ -78,8 +78,7 @@ def frozen_with(
         if (item.collection_id, item.id) not in mine
         and (searched is None or not meets(item, searched))
     ]
-    both = sorted([*kept, *found], key=lambda item: (start_of(item), item.id))
-    return frozen(both, series)
+    return frozen(by_time([*kept, *found]), series)
 
 
 def thaw_series(url: str, series: str, assets: Collection[str] = ()) -> list[pystac.Item] | None:

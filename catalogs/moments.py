@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pystac
@@ -29,6 +30,11 @@ def span_of(item: pystac.Item) -> tuple[datetime, datetime]:
     first = start_of(item)
     last = item.common_metadata.end_datetime or first
     return first, last if last.tzinfo else last.replace(tzinfo=UTC)
+
+
+def by_time(items: Iterable[pystac.Item]) -> list[pystac.Item]:
+    """Returns Items sorted by time; those of one moment by collection and id."""
+    return sorted(items, key=lambda item: (start_of(item), item.collection_id or "", item.id))
 
 
 def meets(item: pystac.Item, time: Interval) -> bool:

@@ -163,11 +163,11 @@ def is_ours(name: str, file: Any) -> bool | None:
     """
     try:
         if name.endswith(".parquet"):
-            return MARK.encode() in (pq.read_metadata(file).metadata or {})
+            return bool(mark_in(file))
         return bool(json.load(file)["properties"]["mlm:framework"] == MARK)
     except (KeyError, TypeError):
         return False
-    except (pa.ArrowException, ValueError, OSError):
+    except (ValueError, OSError):
         return None
 
 

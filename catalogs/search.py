@@ -19,7 +19,7 @@ from earthgptx.catalogs.api_search import api_items
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
 from earthgptx.catalogs.geoparquet import item_of, thaw
 from earthgptx.catalogs.interval import Interval
-from earthgptx.catalogs.moments import meets, span_of, start_of
+from earthgptx.catalogs.moments import by_time, meets, span_of, start_of
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.catalogs.stac_io import read_json, read_static
 
@@ -91,9 +91,7 @@ def search(
             in_time = [item for item in in_collections if meets(item, time)]
         raise NoItems(_why_nothing(catalog, collections, found, in_collections, in_time, in_aoi))
     unique = {(item.collection_id, item.id): item for item in kept}
-    return sorted(
-        unique.values(), key=lambda item: (start_of(item), item.collection_id or "", item.id)
-    )
+    return by_time(unique.values())
 
 
 def parse_filter(text: str) -> cql2.Expr:

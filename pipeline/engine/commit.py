@@ -90,7 +90,7 @@ def commit_block(run: RunContext, key: BlockKey, *, border: bool) -> Entry | Non
         window = piece.window & own
         scores[(slice(None), *window.within(own))] = piece.crop(window).plus(around).divided()
     scores[:, block.status != Status.DONE] = 0
-    best = scores.max(axis=0) if len(scores) else np.zeros(own.shape, np.uint8)
+    best = _best(scores)
     raster = run.group("raster", key.grid)
     write(raster, "label", key.time, own, _labels(scores, best))
     write(raster, "score", key.time, own, best)
@@ -129,7 +129,7 @@ def _blend_border(run: RunContext, key: BlockKey) -> bool:
         place = window.within(own)
         scores = piece.crop(window).plus(around).divided()
         scores[:, layers["status"][place] != Status.DONE] = 0
-        best = scores.max(axis=0) if len(scores) else np.zeros(window.shape, np.uint8)
+        best = _best(scores)
         layers["score"][place], layers["label"][place] = best, _labels(scores, best)
         if "scores" in layers:
             layers["scores"][(slice(None), *place)] = scores
@@ -220,6 +220,11 @@ def _borders(run: RunContext, key: BlockKey, own: Window) -> tuple[list[Sums], l
     if lost:
         raise ScratchLost(lost)
     return frame, around
+
+
+def _best(scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns each pixel's highest score (h, w) of those of K phrases (K, h, w); 0 of no phrase."""
+    return scores.max(axis=0, initial=0)
 
 
 def _labels(scores: NDArray[np.uint8], best: NDArray[np.uint8]) -> NDArray[np.uint8]:

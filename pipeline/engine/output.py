@@ -70,17 +70,12 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
                 f"{output} holds the result of another series ({_difference(there, plan)}); "
                 "choose another output, or give --overwrite to replace it"
             )
-        if _fixed(there) != {crs: list(astuple(each)) for crs, each in plan.lattices.items()}:
+        if there["lattices"] != {crs: list(astuple(each)) for crs, each in plan.lattices.items()}:
             raise Outage(
                 f"{output} was begun by another run while this one was planned; "
                 "run the same command again"
             )
     lease.own(plan.series)
-
-
-def _fixed(there: dict[str, Any]) -> dict[str, list[float]]:
-    """Returns the lattices that a store's mark has fixed."""
-    return {crs: [float(step) for step in steps] for crs, steps in there["lattices"].items()}
 
 
 def _clear(output: str, scratch: Scratch, lease: Lease) -> None:

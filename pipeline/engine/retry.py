@@ -14,8 +14,8 @@ from earthgptx.pipeline.reading.item import SceneItem
 def reachable(plan: Plan, keys: Iterable[BlockKey]) -> set[BlockKey]:
     """Returns the blocks whose imagery can be opened, and that of all blocks around them.
 
-    The blocks around a block, and those around them, are inferred again with it: if their imagery
-    were down, answers that are there would be lost.
+    Where what is kept of the blocks around a block, and of those around them, is lost, they are
+    inferred again with it: if their imagery were down, answers that are there would be lost.
 
     Args:
         plan: plan of the run.

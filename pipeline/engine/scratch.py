@@ -120,14 +120,12 @@ class Scratch:
         if not keys:
             return set()
         folder = f"t{keys[0].time}/{kind}" if kind in KEPT else kind
-        blobs = self._memory if kind in KEPT else self._blobs
-        names = set(blobs.names(folder))
+        names = set(self._folder(kind).names(folder))
         return {key for key in keys if self._name(kind, key) in names}
 
     def drop(self, kind: str, keys: Iterable[BlockKey]) -> None:
         """Removes files of blocks, for what they see; missing ones are ignored."""
-        blobs = self._memory if kind in KEPT else self._blobs
-        blobs.delete([self._name(kind, key) for key in keys])
+        self._folder(kind).delete([self._name(kind, key) for key in keys])
 
     def forget_others(self, time: int, keys: Iterable[BlockKey]) -> None:
         """Removes from the memory of a time slice what is not of these blocks and what they see."""
@@ -145,6 +143,9 @@ class Scratch:
         """Removes the memory; what else lies in the folder stays."""
         self._memory.delete([n for n in self._memory.names() if _KEPT_NAME.fullmatch(n)])
         self._memory.tidy()
+
+    def _folder(self, kind: str) -> FencedBlobs:
+        return self._memory if kind in KEPT else self._blobs
 
     def _name(self, kind: str, key: BlockKey) -> str:
         file = f"{key}-{self._content_of(key)}" + (".parquet" if kind == "objects" else "")
@@ -232,8 +233,7 @@ class Scratch:
 
     def _put(self, kind: str, key: BlockKey, data: bytes) -> None:
         seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
-        blobs = self._memory if kind in KEPT else self._blobs
-        blobs.put(self._name(kind, key), seal + data)
+        self._folder(kind).put(self._name(kind, key), seal + data)
 
     def _get(self, kind: str, key: BlockKey) -> bytes:
         """Reads a file.
@@ -243,7 +243,7 @@ class Scratch:
             ValueError: its content is not what was written.
         """
         name = self._name(kind, key)
-        data = (self._memory if kind in KEPT else self._blobs).get(name).data
+        data = self._folder(kind).get(name).data
         if len(data) < _SEAL.size:
             raise ValueError(f"{name} is cut off")
         magic, checksum, size = _SEAL.unpack_from(data)

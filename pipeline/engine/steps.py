@@ -25,11 +25,10 @@ from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch
 from earthgptx.pipeline.engine.staff import Limits
-from earthgptx.pipeline.engine.survey import state_of_slice
+from earthgptx.pipeline.engine.survey import place, state_of_slice
 from earthgptx.pipeline.errors import Outage, OutputError, PipelineError, RunFailed
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.planning.slices import TimeSlice
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import extend, told
 from earthgptx.pipeline.results.objects_group import mend_partitions, sync_objects
@@ -71,7 +70,7 @@ class Steps:
         """
         self.table = SliceTable(root)
         rows = self.table.rows
-        self.plan = plan.placed([TimeSlice(row.name, row.start, ()) for row in rows])
+        self.plan = place(plan, rows)
         self.root, self._fence = root, fence
         self._scratch = Scratch(plan.spec.output, fence, self.plan.content_of)
         self._tell, self._retry = on_progress, retry

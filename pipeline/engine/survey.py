@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zarr
@@ -63,7 +64,7 @@ def survey(plan: Plan) -> Survey:
             rows = read_slices(root)
         except OutputError as error:
             root, refusal = None, str(error)
-    placed = plan.placed([TimeSlice(row.name, row.start, ()) for row in rows])
+    placed = place(plan, rows)
     shares: dict[str, Share] = {}
     for at in range(len(placed.slices)):
         row = rows[at] if at < len(rows) else None
@@ -78,6 +79,11 @@ def survey(plan: Plan) -> Survey:
     return Survey({state: shares[state] for state in STATES if state in shares}, refusal)
 
 
+def place(plan: Plan, rows: Sequence[SliceRow]) -> Plan:
+    """Returns a plan with its slices where the rows of an output have them."""
+    return plan.placed([TimeSlice(row.name, row.start, ()) for row in rows])
+
+
 def state_of_slice(plan: Plan, at: int, row: SliceRow | None) -> str:
     """Returns what a slice is, one of `STATES`.
 
@@ -89,7 +95,7 @@ def state_of_slice(plan: Plan, at: int, row: SliceRow | None) -> str:
     if row is None:
         return "new"
     if not plan.slices[at].items:
-        if row.state == SliceState.GONE or (plan.items and is_searched(plan, row)):
+        if row.state == SliceState.GONE or (plan.items and _is_searched(plan, row)):
             return "gone"
         return "done" if row.finished else "unfinished"
     if row.finished and row.key == plan.content_of_slice(at):
@@ -97,7 +103,7 @@ def state_of_slice(plan: Plan, at: int, row: SliceRow | None) -> str:
     return "changed" if row.finished or row.state == SliceState.GONE else "unfinished"
 
 
-def is_searched(plan: Plan, row: SliceRow) -> bool:
+def _is_searched(plan: Plan, row: SliceRow) -> bool:
     """Whether the plan's search covers all Items that a slice ever had."""
     start, end = plan.interval
     whole = (start is None or row.start >= start) and (end is None or row.end <= end)

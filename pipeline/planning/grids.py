@@ -183,7 +183,7 @@ def _first_lattices(
     if numbered and spec.crs == "auto":
         centres = [middle(each).y for each in shown]
         only_north = any(
-            lat < -1.0 and utm_zone(crs) and not utm_zone(crs)[1]  # type: ignore[index]
+            lat < -1.0 and (zone := utm_zone(crs)) is not None and not zone[1]
             for crs, lat in zip(chosen, centres, strict=True)
         )
         zones = _zones_of(aoi, numbered[0], only_north=only_north)

@@ -10,7 +10,7 @@ import pystac
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.geoparquet import thaw_series
 from earthgptx.catalogs.interval import Interval
-from earthgptx.catalogs.moments import meets, start_of
+from earthgptx.catalogs.moments import by_time, meets
 from earthgptx.catalogs.publish import MARK
 from earthgptx.pipeline.job.spec import Slicing, items_beside
 from earthgptx.pipeline.planning.grids import Known, Lattice
@@ -81,10 +81,7 @@ def with_known(
         and not meets(item, interval)
         and (item.collection_id, item.id) not in there
     ]
-    both = sorted(
-        [*found, *kept], key=lambda item: (start_of(item), item.collection_id or "", item.id)
-    )
-    return both, frozenset(searched)
+    return by_time([*found, *kept]), frozenset(searched)
 
 
 def _has_slices(output: str) -> bool:

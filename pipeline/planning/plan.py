@@ -24,7 +24,7 @@ from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.collections import modality_of, profile_of
 from earthgptx.catalogs.errors import NoItems
 from earthgptx.catalogs.interval import Interval, parse_interval
-from earthgptx.catalogs.profiles import Modality
+from earthgptx.catalogs.profiles import CollectionProfile, Modality
 from earthgptx.catalogs.search import search
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.analyst import find_analyst
@@ -232,8 +232,8 @@ def plan(
 
     Args:
         spec: the job.
-        anew: whether not to go by what the output holds, as a run is to replace it.
         items: Items of a frozen search; None to search the catalog now.
+        anew: whether not to go by what the output holds, as a run is to replace it.
         tell: takes a sentence about the progress, now and then.
 
     Raises:
@@ -273,21 +273,20 @@ def _resolved(
     doubts: list[str] = []
     opening, interval = spec.opening(), parse_interval(spec.source.time)
     file = read_prompts(spec.prompts.origin, aoi) if spec.prompts.is_file else None
-    series = digest(identity(spec, traits, file.digest if file else "", aoi))
+    series = digest(identity(spec, profiles, traits, file.digest if file else "", aoi))
     known = Known() if anew else known_grids(spec.output, series)
     emptied: frozenset[str] = frozenset()
     if items is None:
+        assets = _read_assets(profiles)
         try:
-            items = _search(spec, aoi, opening, interval, doubts.append, tell)
+            items = _search(spec, aoi, opening, interval, assets, doubts.append, tell)
         except NoItems as error:
             if not known.lattices:
                 raise
             doubts.append(f"{error}; what the result has of this time stays")
             items = []
         if known.lattices and items:
-            items, emptied = with_known(
-                items, spec.output, spec.slices, interval, _read_assets(spec), series
-            )
+            items, emptied = with_known(items, spec.output, spec.slices, interval, assets, series)
     read_by = [profile_of(item.collection_id or "", spec.source.profiles) for item in items]
     usable = UsableItems()
     if items:
@@ -342,10 +341,13 @@ def _resolved(
 
 
 def identity(
-    spec: JobSpec, traits: AnalystTraits, prompt_digest: str, aoi: BaseGeometry
+    spec: JobSpec,
+    profiles: Sequence[CollectionProfile],
+    traits: AnalystTraits,
+    prompt_digest: str,
+    aoi: BaseGeometry,
 ) -> dict[str, Any]:
     """Returns what shapes every answer of a series, by part."""
-    profiles = [profile_of(each, spec.source.profiles) for each in spec.source.collections]
     return {
         "collections": spec.source.collections,
         "profiles": [profile.model_dump(mode="json") for profile in profiles],
@@ -361,9 +363,8 @@ def identity(
     }
 
 
-def _read_assets(spec: JobSpec) -> set[str]:
-    """Returns the keys of all assets that the job's profiles may read."""
-    profiles = [profile_of(each, spec.source.profiles) for each in spec.source.collections]
+def _read_assets(profiles: Sequence[CollectionProfile]) -> set[str]:
+    """Returns the keys of all assets that profiles may read."""
     bands = [band for profile in profiles for band in profile.bands]
     keys = {key for band in bands for key in (*band.assets, *band.annotations)}
     return keys | {key for profile in profiles if profile.mask for key in profile.mask.assets}
@@ -383,6 +384,7 @@ def _search(
     aoi: BaseGeometry,
     opening: Opening,
     interval: Interval,
+    assets: set[str],
     warn: Callable[[str], None],
     tell: Callable[[str], None],
 ) -> list[pystac.Item]:
@@ -393,7 +395,7 @@ def _search(
         time=interval,
         filter=spec.source.filter,
         opening=opening,
-        assets=_read_assets(spec),
+        assets=assets,
         warn=warn,
         tell=tell,
     )

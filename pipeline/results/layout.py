@@ -81,9 +81,7 @@ def create(plan: Plan, url: str, fence: Fence) -> zarr.Group:
                 _create_raster(root, path, plan, grid, factor)
         _create_tables(root, plan, grid)
         zone = root if len(plan.lattices) == 1 else group_at(root, grid.name)
-        wanted = _placed(grid, 1) | _multiscales(grid)
-        if any(zone.attrs.get(name) != value for name, value in wanted.items()):
-            zone.attrs.update(wanted)
+        _describe(zone, _placed(grid, 1) | _multiscales(grid))
     return root
 
 
@@ -102,6 +100,12 @@ def _group(root: zarr.Group, path: str) -> zarr.Group:
     for name in path.split("/"):
         group = group_at(group, name) if _has(group, name) else group.create_group(name)
     return group
+
+
+def _describe(group: zarr.Group, attributes: dict[str, Any]) -> None:
+    """Writes attributes of a group, if they are not there."""
+    if any(group.attrs.get(name) != value for name, value in attributes.items()):
+        group.attrs.update(attributes)
 
 
 def _provenance(plan: Plan) -> dict[str, Any]:
@@ -165,11 +169,8 @@ def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: 
     height, width = (-(-side // factor) for side in grid.padded_shape)
     affine = grid.affine @ Affine.scale(factor)
     group = _group(root, path)
-    placed = _placed(grid, factor)
-    if any(group.attrs.get(name) != value for name, value in placed.items()):
-        group.attrs.update(placed)
+    _describe(group, _placed(grid, factor))
     _coordinates(group, grid, affine, (height, width))
-    times = 0
     phrases = plan.spec.tasks.find
     flags = {
         "flag_values": list(range(len(phrases) + 1)),
@@ -194,9 +195,7 @@ def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: 
     shard = plan.spec.grid.block_px
     chunk = plan.spec.grid.chunk_px
     for name, (dtype, attributes) in layers.items():
-        _array(
-            group, name, (times, height, width), dtype, ("time", "y", "x"), attributes, chunk, shard
-        )
+        _array(group, name, (0, height, width), dtype, ("time", "y", "x"), attributes, chunk, shard)
     if plan.spec.tasks.keep_scores and phrases and factor == 1:
         attributes = {
             "long_name": "confidence per phrase",
@@ -206,7 +205,7 @@ def _create_raster(root: zarr.Group, path: str, plan: Plan, grid: Grid, factor: 
         _array(
             group,
             "scores",
-            (len(phrases), times, height, width),
+            (len(phrases), 0, height, width),
             np.uint8,
             ("phrase", "time", "y", "x"),
             attributes,
@@ -310,7 +309,6 @@ def _values(
 
 
 def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
-    times = 0
     tiles = _group(root, group_path(plan, "tiles", grid.name))
     per_block = grid.block_px // grid.core_px
     layers: dict[str, Any] = {
@@ -325,7 +323,7 @@ def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
         if not _has(tiles, name):
             tiles.create_array(
                 name,
-                shape=(times, *grid.tiles_shape),
+                shape=(0, *grid.tiles_shape),
                 dtype=np.dtypes.StringDType() if dtype == "T" else dtype,
                 chunks=(1, per_block, per_block),
                 compressors=CODECS,
@@ -335,7 +333,7 @@ def _create_tables(root: zarr.Group, plan: Plan, grid: Grid) -> None:
     if not _has(blocks, "record"):
         blocks.create_array(
             "record",
-            shape=(times, *grid.blocks_shape, len(LEDGER)),
+            shape=(0, *grid.blocks_shape, len(LEDGER)),
             dtype=np.uint64,
             chunks=(1, *(min(side, LEDGER_CHUNK) for side in grid.blocks_shape), len(LEDGER)),
             compressors=CODECS,

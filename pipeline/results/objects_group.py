@@ -42,9 +42,6 @@ def sync_objects(root: zarr.Group, folder: FencedBlobs, table: SliceTable) -> No
     try:
         _write_from(group, folder, table, at, first)
     except (ValueError, RuntimeError):  # of the checksum or the codec
-        for field in SCHEMA:
-            array: Any = group[field.name]
-            array.resize((0, *array.shape[1:]))
         _write_from(group, folder, table, 0, 0)
 
 

@@ -87,9 +87,9 @@ class SliceTable:
             OutputError: the names of the slices are damaged.
         """
         self._root = root
-        self.rows, self.damaged = _read_rows(root)
-        """The rows; and whether a column is damaged, so that all rows say "running"."""
-        self._saved: dict[str, NDArray[Any]] = {}
+        self._saved, self.damaged = _read_columns(root)
+        """The columns as they are stored; and the name of a damaged one, empty if there is none."""
+        self.rows = _rows_of(self._saved, self.damaged)
 
     def change(self, at: int, **values: Any) -> None:
         """Changes a row, without saving it."""
@@ -98,8 +98,6 @@ class SliceTable:
     def save(self) -> None:
         """Writes the table. A row says "running" while other columns than `PLACES` change."""
         wanted = _columns(self.rows)
-        if not self._saved:
-            self._saved = {name: _read(self._root, name) for name in COLUMNS}
         changed = [name for name in COLUMNS if not _equal(self._saved[name], wanted[name])]
         if not changed:
             return
@@ -142,58 +140,53 @@ def read_slices(root: zarr.Group) -> list[SliceRow]:
     Raises:
         OutputError: the group is damaged.
     """
-    rows, damaged = _read_rows(root)
+    columns, damaged = _read_columns(root)
     if damaged:
         raise OutputError(
             f"slices/{damaged} of the result is damaged; run its job once over all of its time"
         )
-    return rows
+    return _rows_of(columns, damaged)
 
 
-def _read_rows(root: zarr.Group) -> tuple[list[SliceRow], str]:
-    """Returns the rows and the name of a damaged column, whose rows then say "running".
+def _read_columns(root: zarr.Group) -> tuple[dict[str, NDArray[Any]], str]:
+    """Returns the columns that are stored, and the name of a damaged one, which is empty.
 
     Raises:
         OutputError: the names of the slices are damaged.
     """
-    if "slices" not in root:
-        return [], ""
-    columns: dict[str, list[Any]] = {}
-    damaged = ""
-    for name in COLUMNS:
+    columns, damaged = _columns([]), ""
+    for name in COLUMNS if "slices" in root else ():
         try:
-            columns[name] = np.asarray(root[f"slices/{name}"][...]).tolist()  # type: ignore[index]
+            columns[name] = np.asarray(root[f"slices/{name}"][...])  # type: ignore[index]
         except (KeyError, ValueError, RuntimeError) as error:
             if name == "name":
                 raise OutputError(
                     "slices/name of the result is damaged; run its job again with --overwrite"
                 ) from error
             damaged = name
-    count = len(columns["name"])
-    for name in COLUMNS:
-        columns.setdefault(name, [_blank(name)] * count)
-    count = min(map(len, columns.values()))
+    return columns, damaged
+
+
+def _rows_of(columns: dict[str, NDArray[Any]], damaged: str) -> list[SliceRow]:
+    """Returns the rows of columns. If one is damaged, they all say "running".
+
+    A kill may leave columns of unequal length: rows that are not in all of them do not count.
+    """
+    lists = {name: column.tolist() for name, column in columns.items()}
+    lengths = [len(each) for each in lists.values() if each or not damaged]
     rows = []
-    for at in range(count):
-        values = {name: column[at] for name, column in columns.items()}
+    for at in range(min(lengths, default=0)):
+        values = {n: each[at] if at < len(each) else _blank(n) for n, each in lists.items()}
         for name in _MOMENTS:
             values[name] = EPOCH + values[name] * MICROSECOND
         if damaged:
             values |= {"state": SliceState.RUNNING, "key": "", "first_object": -1}
         rows.append(SliceRow(**values))
-    return rows, damaged
+    return rows
 
 
 def _blank(name: str) -> Any:
     return "" if name in _TEXTS else 0
-
-
-def _read(root: zarr.Group, name: str) -> NDArray[Any]:
-    try:
-        array: Any = root[f"slices/{name}"]
-        return np.asarray(array[...])
-    except (KeyError, ValueError, RuntimeError):
-        return _columns([])[name]
 
 
 def _columns(rows: Sequence[SliceRow]) -> dict[str, NDArray[Any]]:

@@ -14,6 +14,7 @@ import typer
 from earthgptx.workflows.terminal import AsJson, out, print_json, print_table, print_text
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
@@ -128,10 +129,10 @@ def query(
 ) -> None:
     """Find or count objects by label, words, place, time, score and size."""
     from earthgptx.pipeline.errors import JobError
+    from earthgptx.pipeline.results.object_table import to_frame
     from earthgptx.pipeline.results.query import count_objects, find_objects, open_result
 
-    if (format is Format.TABLE and not as_json) and out_file:
-        raise JobError("--out goes with --format geojson or parquet")
+    asked_format = _asked(format, out_file, as_json=as_json)
     results = [open_result(url) for output in outputs for url in _results_of(output)]
     asked = {
         "label": label,
@@ -148,11 +149,15 @@ def query(
         names = [name.strip() for name in count_by.split(",") if name.strip()]
         _print_counts(count_objects(results, *names, **asked), as_json=as_json)
         return
-    if format is Format.PARQUET and out_file is None:
-        raise JobError("--format parquet needs --out FILE")
+    _refuse_unwritable(asked_format, out_file)
     found = find_objects(results, order=order, limit=limit, **asked)
-    as_geojson = as_json and format is Format.TABLE
-    _print_or_write(found, Format.GEOJSON if as_geojson else format, out_file)
+    if asked_format is Format.TABLE:
+        more = f", the first {ROWS}" if len(found) > ROWS else ""
+        print_table(f"{len(found)} objects{more}", _rows(found))
+    elif asked_format is Format.PARQUET:
+        _write_parquet(to_frame(found), out_file)
+    else:
+        _print_or_write(_geojson(found), out_file)
 
 
 @app.command(
@@ -180,14 +185,10 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show which objects appeared, vanished, moved or stayed between two time slices."""
-    from earthgptx.pipeline.errors import JobError
     from earthgptx.pipeline.results.query import open_result
 
-    format = Format.GEOJSON if as_json and format is Format.TABLE else format
-    if format is Format.TABLE and out_file:
-        raise JobError("--out goes with --format geojson or parquet")
-    if format is Format.PARQUET and out_file is None:
-        raise JobError("--format parquet needs --out FILE")
+    format = _asked(format, out_file, as_json=as_json)
+    _refuse_unwritable(format, out_file)
     asked = {"label": label, "within": _area(bbox, None), "min_score": min_score}
     found = open_result(output).diff(before, after, moved_m=moved_m, **asked)
     if format is Format.TABLE:
@@ -195,13 +196,9 @@ def diff(
         shown = found[found["change"] != "stayed"].drop(columns="geometry").head(ROWS)
         print_table(counts or "no objects", [_changed(row) for _, row in shown.iterrows()])
     elif format is Format.PARQUET:
-        found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
+        _write_parquet(found, out_file)
     else:
-        text = found.astype({"before_id": str, "after_id": str}).to_json()
-        if out_file:
-            out_file.write_text(text)
-        else:
-            print_text(text)
+        _print_or_write(found.astype({"before_id": str, "after_id": str}).to_json(), out_file)
 
 
 def _changed(row: Any) -> dict[str, str]:
@@ -215,20 +212,42 @@ def _changed(row: Any) -> dict[str, str]:
     }
 
 
-def _print_or_write(found: pa.Table, format: Format, out_file: Path | None) -> None:
-    if format is Format.TABLE:
-        more = f", the first {ROWS}" if len(found) > ROWS else ""
-        print_table(f"{len(found)} objects{more}", _rows(found))
-    elif format is Format.PARQUET:
-        from earthgptx.pipeline.results.object_table import to_frame
+def _asked(format: Format, out_file: Path | None, *, as_json: bool) -> Format:
+    """Returns the format that is asked for: `--json` without another one means GeoJSON.
 
-        to_frame(found).to_parquet(
-            out_file, schema_version="1.1.0", write_covering_bbox=True, index=False
-        )
-    elif out_file:
-        out_file.write_text(_geojson(found))
+    Raises:
+        JobError: a file is named for a table.
+    """
+    from earthgptx.pipeline.errors import JobError
+
+    if format is not Format.TABLE or as_json:
+        return Format.GEOJSON if format is Format.TABLE else format
+    if out_file:
+        raise JobError("--out goes with --format geojson or parquet")
+    return format
+
+
+def _refuse_unwritable(format: Format, out_file: Path | None) -> None:
+    """Refuses Parquet without a file.
+
+    Raises:
+        JobError: no file is named.
+    """
+    from earthgptx.pipeline.errors import JobError
+
+    if format is Format.PARQUET and out_file is None:
+        raise JobError("--format parquet needs --out FILE")
+
+
+def _write_parquet(found: gpd.GeoDataFrame, out_file: Path | None) -> None:
+    found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
+
+
+def _print_or_write(text: str, out_file: Path | None) -> None:
+    if out_file:
+        out_file.write_text(text)
     else:
-        print_text(_geojson(found))
+        print_text(text)
 
 
 def _results_of(output: str) -> list[str]:
