@@ -113,7 +113,7 @@ def test_a_driver_that_wakes_up_goes_on(case: Case, undisturbed: Bytes, moment: 
 @pytest.mark.parametrize("other", ["same", pytest.param("other", marks=chaos)])
 @pytest.mark.parametrize("moment", some(DRIVER, "objects"))
 def test_a_zombie_writes_nothing_more(case: Case, tmp_path: Path, moment: str, other: str) -> None:
-    """A driver freezes, its lease lapses, another run of the same or of another plan finishes."""
+    """A driver freezes, its lease lapses, another run of the same or of another series finishes."""
     process = case.start(moment, "freeze", EARTHGPTX_LEASE_S="4")
     case.reached(process)
     options = []

@@ -117,7 +117,7 @@ def test_a_submitted_job_streams_its_log_and_passes_its_code_on(
     assert open_result(str(tmp_path / "out.zarr")).state == "finished"
     refused = submit(job_file(archive, tmp_path, tasks={"find": ["other"]}), server, environment)
     assert refused.returncode == 2
-    assert "holds the result of another plan" in refused.stdout
+    assert "holds the result of another series" in refused.stdout
 
 
 def test_without_the_token_nothing_is_taken(
