@@ -29,7 +29,8 @@ import zarr
 from benchmarks import growth
 from benchmarks.report import arguments, report
 from earthgptx import open_result
-from earthgptx.pipeline.results.object_table import SCHEMA, as_geoparquet, ordered, outline_columns
+from earthgptx.pipeline.objects.finals import Bounds, outline_columns
+from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA, along_curve, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.results.store import LAYOUT, MARK
@@ -65,10 +66,16 @@ def objects(number: int, count: int) -> pa.Table:
         "orientation_deg": np.zeros(count),
         "area_m2": size**2 * 8e9,
         "prompt_ids": [""] * count,
+        "prompt_kind": [""] * count,
         "item_id": [f"item-{number}"] * count,
+        "model": ["null"] * count,
+        "model_digest": ["null-1"] * count,
     }
     columns = [pa.array(values, SCHEMA.field(name).type) for name, values in plain.items()]
-    return ordered([*columns, *outline_columns(outlines)])
+    table = pa.Table.from_arrays([*columns, *outline_columns(outlines)], schema=SCHEMA)
+    return table.take(
+        pa.array(np.argsort(along_curve(*shapely.get_coordinates(shapely.centroid(outlines)).T)))
+    )
 
 
 def make(folder: Path, count: int) -> tuple[str, float]:
@@ -83,7 +90,9 @@ def make(folder: Path, count: int) -> tuple[str, float]:
         path = folder / "made.objects" / partition(name)
         path.parent.mkdir(parents=True)
         clock = time.perf_counter()
-        path.write_bytes(as_geoparquet(table))
+        bounds = Bounds()
+        bounds.add(table)
+        path.write_bytes(as_geoparquet([table], OBJECTS, bounds))
         seconds += time.perf_counter() - clock
         row = SliceRow(name, start, start, 1, "", 1, 1, objects=len(table))
         # The rows of the Zarr group are not asked for here.

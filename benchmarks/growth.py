@@ -34,8 +34,9 @@ from earthgptx.pipeline.engine.scratch import FailedTiles
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create, extend
-from earthgptx.pipeline.results.objects_group import sync_objects
-from earthgptx.pipeline.results.partitions import objects_beside
+from earthgptx.pipeline.results.object_table import KINDS
+from earthgptx.pipeline.results.partitions import rows_beside
+from earthgptx.pipeline.results.rows_group import sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.storage.fence import FencedBlobs, FencedStore, fenced
 from tests.archive import Archive
@@ -56,7 +57,7 @@ class Silent:
             tiles_per_batch=16,
             min_score=0.5,
             min_area_px=1,
-            max_area_px=1,
+            max_area_px=1000,
             same_object_overlap=0.5,
         )
 
@@ -122,7 +123,8 @@ def make_history(job: JobSpec) -> None:
             ledger.drop(at)
         table.save()
         extend(root, made, len(table.rows), ["blocks", "tiles", "raster", "overview"])
-        sync_objects(root, fenced(objects_beside(job.output), lease.fence), table)
+        for rows in KINDS:
+            sync_rows(root, fenced(rows_beside(job.output, rows.name), lease.fence), table, rows)
         Path(items_beside(job.output)).write_bytes(frozen(made.items, made.series))
         store.consolidate(root)
         store.set_finished(root, 0)

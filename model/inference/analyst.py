@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that ship with the package, one subfolder per scale."""
-CODE = "10"
+CODE = "11"
 """Version of all code that affects answers; part of the digest."""
 MIN_SCORE = 0.35
 """Lowest score of an object that is kept and captioned, 0..1."""
@@ -146,9 +146,9 @@ class EarthGPTXAnalyst:
         """Returns one output per tile, in order.
 
         Phrases are searched first and without prompts, so the objects found do not depend on the
-        prompts. If captions are wanted, each object found then becomes a visual prompt with a known
-        label. Prompts that exceed the model's limit per image are split into several turns. Tiles
-        whose sides are not multiples of the token size are padded at the bottom and right.
+        prompts. Each object found then becomes a visual prompt with a known label, and is
+        captioned. Prompts that exceed the model's limit per image are split into several turns.
+        Tiles whose sides are not multiples of the token size are padded at the bottom and right.
         """
         from earthgptx.model.inference.pyramid import find
 
@@ -162,7 +162,7 @@ class EarthGPTXAnalyst:
             texts = [_text(described) for described in session.describe(grounded=False)]
             for number, tile in enumerate(tiles):
                 captions[number] = texts[number] if tile.describe else ""
-        self._caption_objects(images, tiles, answers)
+        self._caption_objects(images, answers)
         self._answer_prompts(images, tiles, answers)
         return [
             TileOutput(
@@ -189,14 +189,10 @@ class EarthGPTXAnalyst:
     def _caption_objects(
         self,
         images: _EncodedTiles,
-        tiles: Sequence[TileInput],
         answers: list[list[Grounding]],
     ) -> None:
-        """Adds captions to the objects of the tiles that want captions."""
-        prompts_of = [
-            _as_prompts(each) if tile.describe else []
-            for tile, each in zip(tiles, answers, strict=True)
-        ]
+        """Adds captions to the objects that were found by phrase."""
+        prompts_of = [_as_prompts(each) for each in answers]
         for numbers, prompts in _turns(prompts_of, self.model.config.max_prompts):
             labels = [
                 [answers[number][int(prompt.id)].label for prompt in each]
@@ -275,18 +271,20 @@ def _text(answer: Captioned | Referred | Described) -> str:
 
 
 def _referred(answer: Referred, tile: TileInput) -> Grounding:
-    """Converts an answer to a prompt; without an outline, its mask is the prompt's own pixels."""
+    """Converts an answer to a prompt. One without a label or an outline is no object."""
     height, width = tile.valid.shape
     inside = np.zeros((height, width), bool)
     if answer.instance.mask is not None:
         inside = answer.instance.mask.window(0, 0, height, width)
+    present = bool(answer.label and inside.any())
     if not inside.any():
         prompt = next(prompt for prompt in tile.prompts if prompt.id == answer.prompt_id)
         inside = prompt.inside(height, width)
     return Grounding(
-        label=answer.label or "nothing",
+        label=answer.label,
         score=answer.instance.score,
         mask=Mask.from_array(inside),
         caption=_text(answer),
         prompt_id=answer.prompt_id,
+        present=present,
     )

@@ -21,6 +21,9 @@ class Grounding:
     """Description of the object; empty if there is none."""
     prompt_id: str = ""
     """Id of the visual prompt that it answers; empty for an object found by phrase."""
+    present: bool = True
+    """False for the answer to a visual prompt that marks no such object. It is an answer and no
+    object; its mask is the prompt's own pixels."""
 
     @property
     def box(self) -> Box:

@@ -24,6 +24,11 @@ class VisualPrompt:
     place: Place
     """Location in pixels of the tile."""
 
+    @property
+    def kind(self) -> str:
+        """What it is: point, box, scribble or mask."""
+        return type(self.place).__name__.lower()
+
     def inside(self, height: int, width: int) -> NDArray[np.bool_]:
         """Rasterises the prompt on a tile, (height, width) bool.
 

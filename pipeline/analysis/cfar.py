@@ -105,7 +105,7 @@ class Cfar:
         """Returns the detector's context and its limits for objects."""
         return AnalystTraits(
             name="cfar",
-            digest=f"cfar-1-{GUARD_PX}-{RING_PX}-{DEVIATIONS}-{SEED_SCORE}-"
+            digest=f"cfar-2-{GUARD_PX}-{RING_PX}-{DEVIATIONS}-{SEED_SCORE}-"
             f"{sorted(FLOOR.items())}-{sorted(WATER_LEVEL.items())}",
             context_px=RING_PX,
             tiles_per_batch=1,
@@ -155,7 +155,7 @@ def _analyse(tile: TileInput) -> TileOutput:
 def _answer(
     prompt: VisualPrompt, tile: TileInput, scores: NDArray[np.uint8], components: NDArray[np.int32]
 ) -> Grounding:
-    """Returns the target that a prompt marks; if none, the prompt's area with its low score."""
+    """Returns the target that a prompt marks; if none, that there is none, with its low score."""
     drawn = prompt.inside(*tile.valid.shape)
     reach = (
         ndimage.binary_dilation(drawn, iterations=NEAR_PX)
@@ -170,9 +170,12 @@ def _answer(
     if hit.any():
         score = float(scores[hit].max()) / 255
         return Grounding(label=name, score=score, mask=Mask.from_array(hit), prompt_id=prompt.id)
-    score = float(scores[reach].max(initial=0)) / 255
     return Grounding(
-        label=f"no {name}", score=score, mask=Mask.from_array(drawn), prompt_id=prompt.id
+        label=name,
+        score=float(scores[reach].max(initial=0)) / 255,
+        mask=Mask.from_array(drawn),
+        prompt_id=prompt.id,
+        present=False,
     )
 
 

@@ -49,7 +49,7 @@ def tile_prompts(
     return tuple(
         _drawn(grid, own, each)
         for each in placed
-        if _is_own(grid, tile, each) and widened(grid, tile, each, plan.traits.context_px) == own
+        if is_own(grid, tile, each) and widened(grid, tile, each, plan.traits.context_px) == own
     )
 
 
@@ -70,7 +70,7 @@ def wide_prompts(
     return tuple(
         (view, _drawn(grid, view, each))
         for each in placed
-        if _is_own(grid, tile, each)
+        if is_own(grid, tile, each)
         and (view := widened(grid, tile, each, plan.traits.context_px)) != own
     )
 
@@ -192,7 +192,8 @@ def _bounds(grid: Grid, placed: PlacedPrompt) -> tuple[float, float, float, floa
     return x0, y0, x1, y1
 
 
-def _is_own(grid: Grid, tile: Tile, placed: PlacedPrompt) -> bool:
+def is_own(grid: Grid, tile: Tile, placed: PlacedPrompt) -> bool:
+    """Whether a prompt from a vector file belongs to a tile: its core holds the centre."""
     x0, y0, x1, y1 = _bounds(grid, placed)
     core = tile.core
     return core.y0 <= (y0 + y1) / 2 < core.y1 and core.x0 <= (x0 + x1) / 2 < core.x1

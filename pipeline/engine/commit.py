@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.engine.ledger import Entry
-from earthgptx.pipeline.engine.painting import paint
+from earthgptx.pipeline.engine.painting import masks_in, paint
 from earthgptx.pipeline.engine.scratch import BlockScores, ScratchLost, count_failed
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Window
@@ -161,22 +161,26 @@ def erase_blocks(root: zarr.Group, plan: Plan, at: int, keys: Set[BlockKey]) -> 
                     erase(group, layer, at, row, col)
 
 
-def paint_block(run: RunContext, key: BlockKey, masks: Sequence[tuple[int, Mask]]) -> None:
-    """Writes the object layer of a block; where objects overlap, the last one wins.
+def paint_block(
+    run: RunContext, key: BlockKey, stitched: Sequence[tuple[float, int, Mask]]
+) -> None:
+    """Writes the object layer of a block; where objects overlap, the highest-scoring one wins.
 
     Args:
         run: context of the run.
         key: key of the block.
-        masks: object ids and masks, in pixels of the grid.
+        stitched: score, id and piece of each stitched object that the block shows.
 
     Raises:
+        ScratchLost: the final objects of the block are missing or damaged.
+        ShardLost: the shard of the block's status is damaged.
         RunLost: another run holds the output.
     """
     own = run.plan.grids[key.grid].block_window(key)
     raster = run.group("raster", key.grid)
     with lost_shard(Task(Kind.COMMIT, key)):
         status = array_for(raster, "status", key.time)[key.time, own.y0 : own.y1, own.x0 : own.x1]
-    layer = paint(own, [(own, masks)], status)
+    layer = paint(own, [masks_in(run, key, stitched)], status)
     write(raster, "object_id", key.time, own, layer)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import zarr
 
-from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.drive import drive
+from earthgptx.pipeline.engine.gathering import Gathering
 from earthgptx.pipeline.engine.overview import is_whole
-from earthgptx.pipeline.engine.painting import BlockMasks
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.engine.scheduler import Scheduler
@@ -19,10 +18,8 @@ from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.objects.measure import GroundedObject
-from earthgptx.pipeline.objects.stitch import BlockParts, painted, stitch
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.object_table import as_geoparquet, item_times, to_table
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
@@ -48,10 +45,15 @@ class Finishing:
         """Takes what the steps of a run share."""
         self.plan, self._root, self._scratch = plan, root, scratch
         self._scheduler, self._answering, self._tell = scheduler, answering, on_progress
-        self._times = item_times(plan)
 
     def slice(
-        self, pool: ReplicaPool, at: int, table: SliceTable, folder: FencedBlobs, *, fresh: bool
+        self,
+        pool: ReplicaPool,
+        at: int,
+        table: SliceTable,
+        folders: Mapping[str, FencedBlobs],
+        *,
+        fresh: bool,
     ) -> None:
         """Finishes a slice; changes its row without saving it.
 
@@ -59,19 +61,15 @@ class Finishing:
             pool: replica pool of the run.
             at: position of the slice.
             table: slices of the result.
-            folder: folder of its files of objects.
+            folders: folders of its files, by the name of `Rows`.
             fresh: whether nothing was ever written of the slice.
 
         Raises:
             PipelineError: the run ends before its end.
         """
-        objects = self._stitch(pool, at)
-        self._paint_and_reduce(pool, at, painted(self.plan, objects), fresh=fresh)
-        piece, size = self.plan.slices[at], 0
-        if objects:
-            data = as_geoparquet(to_table(objects, piece.start, self._times))
-            folder.put(partition(piece.name), data)
-            size = len(data)
+        found = self._gather(pool, at)
+        self._paint_and_reduce(pool, at, found, fresh=fresh)
+        sizes = self._write_rows(at, found, folders)
         self._answering.flush()
         self._scratch.forget_others(at, self.plan.blocks_of(at))
         entries = self._answering.ledger.of_slice(at).values()
@@ -80,45 +78,64 @@ class Finishing:
             key=self.plan.content_of_slice(at),
             failed=sum(each.failed.failed for each in entries),
             passing=sum(each.failed.passing for each in entries),
-            objects=len(objects),
+            objects=found.objects,
             first_object=-1,
-            bytes=size,
+            bytes=sizes["objects"],
+            answers=found.answers,
+            unanswered=found.unanswered,
+            first_answer=-1,
+            answer_bytes=sizes["answers"],
         )
         self._answering.ledger.drop(at)
 
-    def _stitch(self, pool: ReplicaPool, at: int) -> list[GroundedObject]:
-        """Returns all objects of a slice; blocks whose parts are lost are inferred again."""
+    def _gather(self, pool: ReplicaPool, at: int) -> Gathering:
+        """Returns the objects of a slice; blocks whose objects are lost are inferred again."""
         for _ in range(READINGS):
-            lost: list[BlockKey] = []
-            objects = stitch(self.plan, at, self._parts(at, lost))
-            if not lost:
-                return objects
-            self._answering.again(pool, lost)
-        raise Outage(
-            f"{self._scratch.url} keeps losing what is written; run the same command again"
-        )
-
-    def _parts(self, at: int, lost: list[BlockKey]) -> Iterator[BlockParts]:
-        """Yields the parts of objects of a slice's blocks; notes those whose parts are lost."""
-        for key in self.plan.blocks_of(at):
             try:
-                yield (key, *self._scratch.get_parts(key))
-            except ScratchLost:
-                lost.append(key)
+                return Gathering(self.plan, at, self._scratch)
+            except ScratchLost as error:
+                self._answering.again(pool, error.keys)
+        raise self._keeps_losing()
+
+    def _write_rows(
+        self, at: int, found: Gathering, folders: Mapping[str, FencedBlobs]
+    ) -> dict[str, int]:
+        """Writes the files of a slice's objects and answers; returns their sizes."""
+        sizes = dict.fromkeys(folders, 0)
+        written = [
+            (OBJECTS, found.objects, found.tables()),
+            (ANSWERS, found.answers, found.answer_tables()),
+        ]
+        for rows, count, tables in written:
+            if count:
+                try:
+                    data = as_geoparquet(tables, rows, found.bounds[rows.name])
+                except ScratchLost:  # since it was read a moment ago
+                    raise self._keeps_losing() from None
+                folders[rows.name].put(partition(self.plan.slices[at].name), data)
+                sizes[rows.name] = len(data)
+        return sizes
+
+    def _keeps_losing(self) -> Outage:
+        return Outage(
+            f"{self._scratch.memory_url} keeps losing what is written; run the same command again"
+        )
 
     def _paint_and_reduce(
         self,
         pool: ReplicaPool,
         at: int,
-        masks: dict[BlockKey, list[tuple[int, Mask]]],
+        found: Gathering,
         *,
         fresh: bool,
     ) -> None:
         """Paints the objects of a slice, and makes its overviews."""
         # What was painted before in a block that has no object now is painted over.
-        blocks = self.plan.blocks_of(at)
+        shown, pieces = found.blocks(), found.pieces
         paints = {
-            Task(Kind.PAINT, key): masks.get(key, []) for key in blocks if key in masks or not fresh
+            Task(Kind.PAINT, key): pieces.get(key, [])
+            for key in self.plan.blocks_of(at)
+            if key in shown or not fresh
         }
         for task in paints:
             self._scheduler.add(task)
@@ -140,16 +157,11 @@ class Finishing:
                 )
 
         payloads: dict[Task, Any] = {
-            task: self._masks_below(task.key, masks) if task.factor == 2 else () for task in reduced
+            task: {below: pieces.get(below, []) for below in _below(task.key) if below in shown}
+            for task in reduced
+            if task.factor == 2
         }
         drive(self._scheduler, pool, on_done=on_done, payloads=payloads | paints)
-
-    def _masks_below(
-        self, key: BlockKey, masks: dict[BlockKey, list[tuple[int, Mask]]]
-    ) -> list[BlockMasks]:
-        """Returns the objects of the up to four blocks that a shard of the first overview shows."""
-        grid = self.plan.grids[key.grid]
-        return [(grid.block_window(block), masks[block]) for block in _below(key) if block in masks]
 
     def _add_overviews(self, at: int, full: dict[BlockKey, Task]) -> list[Task]:
         """Adds the tasks of a slice's overviews; a shard needs those of the four below it."""

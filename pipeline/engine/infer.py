@@ -16,12 +16,13 @@ from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question, tile_questions
 from earthgptx.pipeline.engine.asking import Refusal
 from earthgptx.pipeline.engine.context import RunContext
+from earthgptx.pipeline.engine.found import found_in_block
 from earthgptx.pipeline.engine.scratch import BlockScores, TileRecord, count_failed
 from earthgptx.pipeline.engine.tasks import Guilty, Suspect
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
 from earthgptx.pipeline.objects.blend import Blend
-from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve, to_part
+from earthgptx.pipeline.objects.parts import Part, to_part
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.reading.scene import Scene, inside, read_scene
 from earthgptx.pipeline.results.store import Cause, Status
@@ -91,8 +92,10 @@ class BlockAnswers:
             self.records[tile] = _record(tile, answer, seconds)
         else:
             self.records[tile] = replace(before, seconds=before.seconds + seconds)
+        kinds = {each.id: each.kind for each in question.input.prompts}
         for grounding in answer.groundings:
-            part = to_part(grounding, tile, question.view, plan.traits.context_px)
+            kind = kinds.get(grounding.prompt_id, "")
+            part = to_part(grounding, tile, question.view, plan.traits.context_px, kind)
             self.parts += [part] if part is not None else []
 
 
@@ -223,12 +226,15 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
     """Writes a block's answers to scratch; scores come last, as they mark the block as inferred."""
     own = block.grid.block_window(block.key)
     run.scratch.drop("scores", [block.key])  # of an earlier attempt: it may have other holes
-    lost = {(tile.row, tile.col) for tile in failed}
-    scene, key = block.scene, block.key
-    near = run.plan.scene_items(key.grid, key.time, scene.window)
-    names = [each.source.name for each in near]
-    parts = [_seen_on(scene, names, part) for part in answers.parts if part.tile not in lost]
-    _keep_parts(run, key, own, parts)
+    found = found_in_block(
+        run.plan,
+        block.key,
+        block.scene,
+        block.questions,
+        answers.parts,
+        {tile: record.status for tile, record in answers.records.items()},
+    )
+    run.scratch.put_objects(block.key, found)
     records = sorted(answers.records.values(), key=lambda record: (record.row, record.col))
     scores = BlockScores(
         scores=answers.blend.sums.crop(own).divided(),
@@ -237,37 +243,6 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
     )
     run.scratch.put_failed(block.key, count_failed(records))
     run.scratch.put_scores(block.key, scores, answers.blend.frame(own, block.grid.halo_px))
-
-
-def _seen_on(scene: Scene, items: Sequence[str], part: Part) -> Part:
-    """Returns a part with the Item that most of its pixels in a scene show.
-
-    Args:
-        scene: scene of the part's block.
-        items: collection and id of each Item of the scene.
-        part: part of an object.
-    """
-    mask = part.mask
-    box = Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width) & scene.window
-    if box.empty:
-        return part
-    shown = scene.source[box.within(scene.window)][mask.window(box.y0, box.x0, box.y1, box.x1)]
-    counts = np.bincount(shown[shown >= 0])
-    return replace(part, item=items[int(counts.argmax())]) if counts.size else part
-
-
-def _keep_parts(run: RunContext, key: BlockKey, own: Window, parts: list[Part]) -> None:
-    """Keeps final objects, and the parts of objects that may extend into other blocks."""
-    traits, halo_px = run.plan.traits, run.plan.spec.grid.halo_px
-    settled: list[Part] = []
-    open_parts: list[Part] = []
-    for group in merge(parts, traits):
-        if is_settled(group, own, traits, halo_px):
-            merged = resolve(group, traits)
-            settled += [merged] if merged is not None else []
-        else:
-            open_parts += group
-    run.scratch.put_parts(key, settled, open_parts)
 
 
 def _failed(records: dict[Tile, TileRecord]) -> list[Tile]:
@@ -281,7 +256,7 @@ def _quarantined(tile: Tile, reason: str, cause: Cause) -> TileRecord:
 
 
 def _record(tile: Tile, answer: TileOutput, seconds: float) -> TileRecord:
-    names = [grounding.label for grounding in answer.groundings]
+    names = [grounding.label for grounding in answer.groundings if grounding.present]
     label = max(sorted(set(names)), key=names.count) if names else ""
     return TileRecord(
         row=tile.row,

@@ -26,7 +26,8 @@ from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 from earthgptx.pipeline.results import store
-from earthgptx.pipeline.results.partitions import is_leftover, is_partition, objects_beside
+from earthgptx.pipeline.results.object_table import KINDS
+from earthgptx.pipeline.results.partitions import is_leftover, is_partition, rows_beside
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.storage.blobs import open_blobs, split
 
@@ -51,7 +52,8 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
     ours = bool(lease.owned_series) or store.is_result(output)
     for ending in BESIDE:
         refuse_foreign(output.removesuffix(".zarr") + ending, damaged_is_ours=ours)
-    _refuse_foreign_objects(objects_beside(output), damaged_is_ours=ours)
+    for rows in KINDS:
+        _refuse_foreign_rows(rows_beside(output, rows.name), damaged_is_ours=ours)
     if not store.exists(output):
         scratch.clear()  # left over from a deleted store
         scratch.clear_memory()
@@ -90,8 +92,8 @@ def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
     scratch.clear_memory()
 
 
-def _refuse_foreign_objects(url: str, *, damaged_is_ours: bool) -> None:
-    """Refuses a folder of objects that holds a file without our mark; see `refuse_foreign`."""
+def _refuse_foreign_rows(url: str, *, damaged_is_ours: bool) -> None:
+    """Refuses a folder of rows that holds a file without our mark; see `refuse_foreign`."""
     store.exists(url)  # raises if a file lies there
     for name in open_blobs(url).names():
         if is_leftover(name):

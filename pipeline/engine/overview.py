@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.context import RunContext
-from earthgptx.pipeline.engine.painting import BlockMasks, paint
+from earthgptx.pipeline.engine.painting import BlockMasks, masks_in, paint
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.results.store import (
@@ -33,7 +34,10 @@ LAYERS = ("label", "score", "object_id", "status")
 
 
 def overview_shard(
-    run: RunContext, key: BlockKey, factor: int, masks: Sequence[BlockMasks] = ()
+    run: RunContext,
+    key: BlockKey,
+    factor: int,
+    stitched: Mapping[BlockKey, Sequence[tuple[float, int, Mask]]] | None = None,
 ) -> None:
     """Writes one shard of an overview; each pixel is the best of four of the next finer level.
 
@@ -43,10 +47,11 @@ def overview_shard(
         run: context of the run.
         key: key of the shard; row and column count the shards of the overview.
         factor: grid pixels per overview pixel along a side: 2, 4, 8 ...
-        masks: for factor 2, the objects of the blocks below; painting them again costs less than
-            reading them.
+        stitched: for factor 2, the pieces of stitched objects in each block below that shows
+            objects; painting objects again costs less than reading them.
 
     Raises:
+        ScratchLost: the final objects of a block below are missing or damaged.
         ShardLost: a shard of the finer level is damaged or lost.
         RunLost: another run holds the output.
     """
@@ -55,6 +60,7 @@ def overview_shard(
     base = group_path(run.plan, "raster", key.grid)
     levels = group_path(run.plan, "overview", key.grid)
     source = group_at(run.root, base if factor == 2 else f"{levels}/{factor // 2}")
+    masks = [masks_in(run, below, pieces) for below, pieces in (stitched or {}).items()]
     try:
         layers = _reduced(source, key.time, target, masks if factor == 2 else None)
     except (ValueError, RuntimeError, KeyError):  # of the checksum, the codec, the metadata

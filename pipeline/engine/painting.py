@@ -8,11 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
-from earthgptx.pipeline.job.grid import Window
+from earthgptx.pipeline.engine.context import RunContext
+from earthgptx.pipeline.job.grid import BlockKey, Window
+from earthgptx.pipeline.objects.finals import masks_of
 from earthgptx.pipeline.results.store import Status
 
 BlockMasks = tuple[Window, Sequence[tuple[int, Mask]]]
 """Window of a block, with ids and masks of its objects, in pixels of the grid."""
+
+
+def masks_in(
+    run: RunContext, key: BlockKey, stitched: Sequence[tuple[float, int, Mask]]
+) -> BlockMasks:
+    """Returns the objects of a block, the highest-scoring last.
+
+    Args:
+        run: context of the run.
+        key: key of the block.
+        stitched: score, id and piece of each stitched object that the block shows.
+
+    Raises:
+        ScratchLost: the final objects of the block are missing or damaged.
+    """
+    found = [*stitched, *masks_of(run.scratch.get_objects(key).finals)]
+    ordered = sorted(found, key=lambda each: each[:2])
+    window = run.plan.grids[key.grid].block_window(key)
+    return window, [(object_id, mask) for _, object_id, mask in ordered]
 
 
 def paint(

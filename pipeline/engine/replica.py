@@ -128,14 +128,15 @@ class Replica:
 
         Args:
             task: the task.
-            payload: of a commit, whether only the block's border changes; of a paint, the ids and
-                masks of the block's objects; of an overview, those of the blocks below.
+            payload: of a commit, whether only the block's border changes; of a paint, the pieces
+                of stitched objects in the block; of the first overview, those in each block
+                below that shows objects.
 
         Returns:
             Of a commit, what the ledger is to say of the block; None if that stays.
 
         Raises:
-            ScratchLost: what a commit reads is missing or damaged.
+            ScratchLost: what the task reads of scratch is missing or damaged.
             ShardLost: a shard that the task reads is damaged.
         """
         trim_allocator()

@@ -45,6 +45,8 @@ class RunReport:
     failures: list[str]
     """Reasons for up to 10 failures in this run, one sentence each."""
     objects: int
+    unanswered_prompts: int
+    """Visual prompts of the time slices of this run whose tile saw no valid pixel, or failed."""
     refused_prompts: dict[str, str]
     """Reason by prompt id."""
     seconds: float

@@ -23,12 +23,12 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
+from earthgptx.pipeline.objects.finals import ANSWER, FINAL
 from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.results.store import Cause, Status
 from earthgptx.pipeline.storage.blobs import open_blobs
@@ -93,6 +93,20 @@ class FailedTiles:
     passing: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockObjects:
+    """What a block has found."""
+
+    finals: pa.Table
+    """Rows of `finals.FINAL`: objects that nothing outside the block can change."""
+    settled: list[Part]
+    """Objects near the border of a zone, which the grid of another zone may show."""
+    open: list[Part]
+    """Parts of objects, which parts of other blocks may join."""
+    answers: pa.Table
+    """Rows of `finals.ANSWER`: the block's visual prompts."""
+
+
 def count_failed(records: Iterable[TileRecord]) -> FailedTiles:
     """Counts the quarantined tiles among the records of a block."""
     causes = [Cause(each.cause) for each in records if each.status == Status.QUARANTINED]
@@ -110,9 +124,9 @@ class Scratch:
             fence: checks the lease before each write.
             content_of: returns the content key of what a block sees.
         """
-        self.url = parts_of(output)
+        self.url, self.memory_url = parts_of(output), memory_of(output)
         self._blobs = FencedBlobs(open_blobs(self.url), fence)
-        self._memory = FencedBlobs(open_blobs(memory_of(output)), fence)
+        self._memory = FencedBlobs(open_blobs(self.memory_url), fence)
         self._content_of = content_of
 
     def there(self, kind: str, keys: Sequence[BlockKey]) -> set[BlockKey]:
@@ -148,7 +162,7 @@ class Scratch:
         return self._memory if kind in KEPT else self._blobs
 
     def _name(self, kind: str, key: BlockKey) -> str:
-        file = f"{key}-{self._content_of(key)}" + (".parquet" if kind == "objects" else "")
+        file = f"{key}-{self._content_of(key)}"
         return f"t{key.time}/{kind}/{file}" if kind in KEPT else f"{kind}/{file}"
 
     def put_scores(self, key: BlockKey, block: BlockScores, frame: Iterable[Sums]) -> None:
@@ -210,26 +224,33 @@ class Scratch:
         with _lost(key):
             return FailedTiles(**json.loads(self._get("failed", key)))
 
-    def put_parts(self, key: BlockKey, settled: list[Part], open_parts: list[Part]) -> None:
-        """Writes a block's final objects, and the parts that may extend into other blocks."""
-        rows = [_to_row(part, settled=True) for part in settled] + [
-            _to_row(part, settled=False) for part in open_parts
-        ]
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_PARTS), buffer, compression="zstd")
-        self._put("objects", key, buffer.getvalue())
+    def put_objects(self, key: BlockKey, found: BlockObjects) -> None:
+        """Writes what a block has found."""
+        parts = [(part, True) for part in found.settled] + [(part, False) for part in found.open]
+        tables = {
+            "finals": found.finals,
+            "parts": pa.Table.from_pylist(
+                [_to_row(part, settled=settled) for part, settled in parts], schema=_PARTS
+            ),
+            "answers": found.answers,
+        }
+        packed = {name: np.frombuffer(_packed(table), np.uint8) for name, table in tables.items()}
+        self._put_arrays("objects", key, packed)
 
-    def get_parts(self, key: BlockKey) -> tuple[list[Part], list[Part]]:
-        """Returns a block's final objects, and the parts that may extend into other blocks.
+    def get_objects(self, key: BlockKey) -> BlockObjects:
+        """Returns what a block has found.
 
         Raises:
-            ScratchLost: they are missing or damaged.
+            ScratchLost: it is missing or damaged.
         """
-        with _lost(key):
-            rows = pq.read_table(io.BytesIO(self._get("objects", key))).to_pylist()
-            return [_from_row(row) for row in rows if row["settled"]], [
-                _from_row(row) for row in rows if not row["settled"]
-            ]
+        with self._arrays("objects", key) as arrays, _lost(key):
+            rows = _unpacked(arrays["parts"], _PARTS).to_pylist()
+            return BlockObjects(
+                finals=_unpacked(arrays["finals"], FINAL),
+                settled=[_from_row(row) for row in rows if row["settled"]],
+                open=[_from_row(row) for row in rows if not row["settled"]],
+                answers=_unpacked(arrays["answers"], ANSWER),
+            )
 
     def _put(self, kind: str, key: BlockKey, data: bytes) -> None:
         seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
@@ -277,6 +298,25 @@ def _lost(key: BlockKey) -> Iterator[None]:
         raise ScratchLost([key]) from None
 
 
+def _packed(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return sink.getvalue()
+
+
+def _unpacked(data: NDArray[np.uint8], schema: pa.Schema) -> pa.Table:
+    """Returns a table.
+
+    Raises:
+        ValueError: it has other columns than the schema.
+    """
+    table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+    if table.schema != schema:
+        raise ValueError("another schema")
+    return table
+
+
 _PARTS = pa.schema(
     [
         ("settled", pa.bool_()),
@@ -290,6 +330,7 @@ _PARTS = pa.schema(
         ("cut", pa.bool_()),
         ("at_home", pa.bool_()),
         ("item", pa.string()),
+        ("prompt_kind", pa.string()),
         ("window", pa.list_(pa.int64())),
         ("runs", pa.list_(pa.int64())),
     ]
@@ -310,16 +351,15 @@ def _to_row(part: Part, *, settled: bool) -> dict[str, object]:
         "cut": part.cut,
         "at_home": part.at_home,
         "item": part.item,
+        "prompt_kind": part.prompt_kind,
         "window": [mask.y0, mask.x0, mask.height, mask.width],
         "runs": list(mask.runs),
     }
 
 
 def _from_row(row: dict[str, Any]) -> Part:
-    fields = {
-        name: row[name]
-        for name in ("label", "score", "caption", "prompted", "cut", "at_home", "item")
-    }
+    names = ("label", "score", "caption", "prompted", "cut", "at_home", "item", "prompt_kind")
+    fields = {name: row[name] for name in names}
     y0, x0, height, width = row["window"]
     row_number, col_number = row["tile"]
     return Part(

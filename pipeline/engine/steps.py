@@ -31,13 +31,9 @@ from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import extend, told
-from earthgptx.pipeline.results.objects_group import mend_partitions, sync_objects
-from earthgptx.pipeline.results.partitions import (
-    is_leftover,
-    is_partition,
-    objects_beside,
-    partition,
-)
+from earthgptx.pipeline.results.object_table import KINDS
+from earthgptx.pipeline.results.partitions import is_leftover, is_partition, partition, rows_beside
+from earthgptx.pipeline.results.rows_group import mend_partitions, sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
 
@@ -74,7 +70,9 @@ class Steps:
         self.root, self._fence = root, fence
         self._scratch = Scratch(plan.spec.output, fence, self.plan.content_of)
         self._tell, self._retry = on_progress, retry
-        self._folder = fenced(objects_beside(plan.spec.output), fence)
+        self._folders = {
+            rows.name: fenced(rows_beside(plan.spec.output, rows.name), fence) for rows in KINDS
+        }
         self._registered = len(rows)
         self.work = [at for at in range(len(self.plan.slices)) if self._is_open(at)]
         """Slices to do, by position."""
@@ -145,7 +143,12 @@ class Steps:
 
     def is_complete(self) -> bool:
         """Whether there is nothing to do; mends files of objects that are lost."""
-        for at in mend_partitions(self.root, self._folder, self.table):
+        lost = {
+            at
+            for rows in KINDS
+            for at in mend_partitions(self.root, self._folders[rows.name], self.table, rows)
+        }
+        for at in sorted(lost):
             self.table.change(at, state=SliceState.RUNNING, key="")
             if at not in self.work:
                 if not self.plan.slices[at].items:
@@ -157,8 +160,12 @@ class Steps:
         self.work.sort()
         if self.work or self.gone or not self._was_finished:
             return False
-        sync_objects(self.root, self._folder, self.table)
+        self._sync_rows()
         return True
+
+    def _sync_rows(self) -> None:
+        for rows in KINDS:
+            sync_rows(self.root, self._folders[rows.name], self.table, rows)
 
     def all(self, pool: ReplicaPool | None, token: str) -> None:
         """Does all steps.
@@ -182,7 +189,7 @@ class Steps:
             self._do_slices(pool)
         for at in self.gone:
             self.table.change(at, state=SliceState.GONE)
-        sync_objects(self.root, self._folder, self.table)
+        self._sync_rows()
         self._finish()
         self._tell(Progress("done", 1, 1, self._answering.tiles))
 
@@ -206,7 +213,14 @@ class Steps:
             row = self._row(at)
             if at < len(self.table.rows):
                 old = self.table.rows[at]
-                row = replace(row, objects=old.objects, bytes=old.bytes, failed=old.failed)
+                row = replace(
+                    row,
+                    objects=old.objects,
+                    bytes=old.bytes,
+                    answers=old.answers,
+                    answer_bytes=old.answer_bytes,
+                    failed=old.failed,
+                )
                 self.table.rows[at] = row
             else:
                 self.table.rows.append(row)
@@ -235,7 +249,7 @@ class Steps:
             self._answering.slices(pool, batch, self._unfinished, retry=self._retry)
             for at in batch:
                 fresh = at >= self._registered
-                finishing.slice(pool, at, self.table, self._folder, fresh=fresh)
+                finishing.slice(pool, at, self.table, self._folders, fresh=fresh)
             self._publish(batch)
 
     def _batches(self) -> Iterator[list[int]]:
@@ -270,9 +284,11 @@ class Steps:
             )
         self._refuse_unfinished()
         output, rows = self.plan.spec.output, self.table.rows
-        kept = {partition(row.name) for row in rows if row.objects or not row.finished}
-        there = [n for n in self._folder.names() if is_partition(n) or is_leftover(n)]
-        self._folder.delete([name for name in there if name not in kept])
+        for kind in KINDS:
+            folder = self._folders[kind.name]
+            kept = {partition(r.name) for r in rows if getattr(r, kind.count) or not r.finished}
+            there = [n for n in folder.names() if is_partition(n) or is_leftover(n)]
+            folder.delete([name for name in there if name not in kept])
         self._freeze(withdrawn=True)
         if not self._was_finished or self._scheduler.lost:
             files = fenced(output, self._fence)
@@ -331,6 +347,7 @@ class Steps:
             passing_tiles=sum(row.passing for row in rows),
             failures=self._holes.reasons,
             objects=sum(row.objects for row in rows if row.finished),
+            unanswered_prompts=sum(rows[at].unanswered for at in self.work),
             refused_prompts=self.plan.refused_prompts,
             seconds=time.monotonic() - started,
         )

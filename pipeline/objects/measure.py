@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyproj
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy.spatial import cKDTree
@@ -22,9 +23,12 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.lonlat import LONLAT, cut, unwrapped
 from earthgptx.pipeline.objects.parts import Part
+from earthgptx.pipeline.objects.spans import split
 
 CANVAS_PX = 2**20
 """Pixels of the raster in which masks are outlined together; a larger mask has one of its own."""
+DRAWN_PX, PIECE_PX = 2**23, 1024
+"""Pixels of the largest window that is drawn; a larger mask is outlined in pieces of this side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,6 @@ class GroundedObject:
     """Short side of the minimum rotated rectangle."""
     orientation_deg: float
     """Direction of the long side, clockwise from north, 0 <= angle < 180."""
-    caption: str = ""
     elsewhere: tuple[tuple[str, Mask], ...] = ()
     """What the grids of other zones show of it: name of the grid, and mask in its pixels."""
 
@@ -65,12 +68,7 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_name: str) -> lis
         time: number of the time slice.
         slice_name: name of the time slice; enters the object id.
     """
-    outlines = _outlines([part.mask for part in parts], grid)
-    transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
-    geometries = shapely.transform(
-        outlines, lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1]))
-    )
-    geometries = unwrapped(geometries)
+    geometries = outlines([part.mask for part in parts], grid)
     return [
         GroundedObject(
             object_id=_identify(part, grid, slice_name),
@@ -103,8 +101,33 @@ def measured(found: GroundedObject, outline: BaseGeometry) -> GroundedObject:
     )
 
 
-def _outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
-    """Returns the masks' outlines along pixel edges, in the grid's CRS."""
+def outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
+    """Returns the outlines of N masks along pixel edges, (N,) lon/lat, unwrapped."""
+    transformer = pyproj.Transformer.from_crs(grid.crs, LONLAT, always_xy=True)
+    return unwrapped(
+        shapely.transform(
+            _flat_outlines(masks, grid),
+            lambda p: np.column_stack(transformer.transform(p[:, 0], p[:, 1])),
+        )
+    )
+
+
+def _flat_outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
+    """Returns the masks' outlines in the grid's CRS."""
+    found = np.empty(len(masks), object)
+    drawn = [at for at, mask in enumerate(masks) if mask.height * mask.width <= DRAWN_PX]
+    found[drawn] = _outlined([masks[at] for at in drawn], grid.affine)
+    for at in sorted(set(range(len(masks))) - set(drawn)):
+        pieces = [piece for *_, piece in split(masks[at], PIECE_PX)]
+        # In pixels, which the pieces share exactly.
+        outline = shapely.simplify(shapely.union_all(_outlined(pieces, Affine.identity())), 0)
+        a, b, c, d, e, f = grid.transform
+        found[at] = shapely.affinity.affine_transform(outline, [a, b, d, e, c, f])
+    return found
+
+
+def _outlined(masks: Sequence[Mask], affine: Affine) -> NDArray[np.object_]:
+    """Returns the outlines of masks that are small enough to be drawn."""
     found: list[NDArray[np.object_]] = [np.empty(0, object)]
     start = 0
     while start < len(masks):
@@ -114,12 +137,12 @@ def _outlines(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
             if end > start and rows * cols > CANVAS_PX:
                 break
             end += 1
-        found.append(_outlined_together(masks[start:end], grid))
+        found.append(_outlined_together(masks[start:end], affine))
         start = end
     return np.concatenate(found)
 
 
-def _outlined_together(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]:
+def _outlined_together(masks: Sequence[Mask], affine: Affine) -> NDArray[np.object_]:
     """Outlines masks in one raster, one below the other: a call per mask costs more."""
     tops = np.cumsum([0, *(mask.height + 1 for mask in masks)])
     canvas = np.zeros((int(tops[-1]), max(mask.width for mask in masks)), np.int32)
@@ -135,12 +158,12 @@ def _outlined_together(masks: Sequence[Mask], grid: Grid) -> NDArray[np.object_]
     ring_ends = np.cumsum([0, *map(len, rings)])
     polygon_ends = np.cumsum([0, *(len(polygon) for _, polygon in pieces)])
     # To pixels of the grid, then as GDAL computes it from each mask's own corner.
-    corners = [grid.affine @ (mask.x0, mask.y0) for mask in masks]
+    corners = [affine @ (mask.x0, mask.y0) for mask in masks]
     owner = np.repeat(np.repeat(owners, np.diff(polygon_ends)), np.diff(ring_ends))
     col, row = np.array([point for ring in rings for point in ring]).T
     row -= tops[owner]
     origin = np.array(corners)[owner]
-    a, b, _, d, e, _ = grid.transform
+    a, b, _, d, e, _ = affine[:6]
     points = np.column_stack([origin[:, 0] + col * a + row * b, origin[:, 1] + col * d + row * e])
     polygons = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON, points, (ring_ends, polygon_ends)
@@ -167,53 +190,58 @@ def _identify(part: Part, grid: Grid, slice_name: str) -> int:
     return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1, 1)
 
 
-def measured_caption(found: GroundedObject, nearest_m: float | None) -> str:
+def measured_caption(
+    label: str, length_m: float, width_m: float, orientation_deg: float, nearest_m: float
+) -> str:
     """Returns a caption made without a language model, from an object's measures.
 
     It gives length, width, direction (of elongated objects) and the distance to the nearest other
-    object. A label that starts with "no " (nothing found at a prompt) is returned as it is.
+    object of its label.
 
     Args:
-        found: the object.
-        nearest_m: distance to the nearest other object in metres; None for none.
+        label: label of the object.
+        length_m: long side in metres.
+        width_m: short side in metres.
+        orientation_deg: direction of the long side, degrees clockwise from north.
+        nearest_m: distance to the nearest other object in metres; NaN for none.
     """
-    label = found.part.label
-    if label.startswith("no "):
-        return label
-    size = f"{label}, about {found.length_m:.0f} m long and {found.width_m:.0f} m wide"
+    size = f"{label}, about {length_m:.0f} m long and {width_m:.0f} m wide"
     axis = ("north-south", "north-east to south-west", "east-west", "north-west to south-east")
-    towards = (
-        f", lying {axis[round(found.orientation_deg / 45) % 4]}"
-        if found.length_m > 1.3 * found.width_m
-        else ""
-    )
-    near = f", {nearest_m:.0f} m from the nearest other" if nearest_m is not None else ""
+    towards = f", lying {axis[round(orientation_deg / 45) % 4]}" if length_m > 1.3 * width_m else ""
+    near = f", {nearest_m:.0f} m from the nearest other" if not np.isnan(nearest_m) else ""
     return size + towards + near
 
 
-def nearest_neighbours(objects: Sequence[GroundedObject]) -> list[float | None]:
-    """Returns the distance from each object to the nearest other one of its label and time slice.
+def nearest_neighbours(
+    labels: NDArray[np.int64], lon: NDArray[np.float64], lat: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the distance from each of N objects to the nearest other one of its label.
 
     Distances are straight lines in metres between bounding box centres, on a sphere of the Earth's
-    mean radius. None for an object that is the only one of its label and time slice.
+    mean radius.
+
+    Args:
+        labels: (N,) number of each label.
+        lon: (N,) longitudes of the centres, degrees.
+        lat: (N,) latitudes of the centres, degrees.
+
+    Returns:
+        (N,) distances; NaN for an object that is the only one of its label.
     """
-    found: list[float | None] = [None] * len(objects)
-    groups: dict[tuple[str, int], list[int]] = {}
-    for at, each in enumerate(objects):
-        groups.setdefault((each.part.label, each.time), []).append(at)
-    for members in groups.values():
+    found = np.full(len(labels), np.nan)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
         if len(members) < 2:
             continue
-        outlines = unwrapped(np.array([objects[at].geometry for at in members], object))
-        west, south, east, north = shapely.bounds(outlines).T
-        lon, lat = np.deg2rad((west + east) / 2), np.deg2rad((south + north) / 2)
+        east, north = np.deg2rad(lon[members]), np.deg2rad(lat[members])
         places = (
-            np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+            np.column_stack(
+                [np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)]
+            )
             * 6371008.8
         )
         distance, _ = cKDTree(places).query(places, k=2)
-        for at, metres in zip(members, distance[:, 1], strict=True):
-            found[at] = float(metres)
+        found[members] = distance[:, 1]
     return found
 
 

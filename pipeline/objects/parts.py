@@ -19,6 +19,7 @@ from earthgptx.model.interface.answer import Grounding
 from earthgptx.model.interface.region import Mask
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.job.grid import Tile, View, Window
+from earthgptx.pipeline.objects.spans import union
 
 SAME_AS_PROMPTED = 0.5
 """IoU from which an object found by phrase and the answer to a prompt are the same object."""
@@ -50,9 +51,15 @@ class Part:
     item: str = ""
     """Collection and id of the Item that most of its pixels show, of a merged object those of its
     best part; empty in a median."""
+    prompt_kind: str = ""
+    """Kind of the first visual prompt that it answers, see `VisualPrompt.kind`; empty for none."""
+    present: bool = True
+    """False for the answer to a prompt that marks no object, which is not merged."""
 
 
-def to_part(grounding: Grounding, tile: Tile, view: View, context_px: int) -> Part | None:
+def to_part(
+    grounding: Grounding, tile: Tile, view: View, context_px: int, prompt_kind: str = ""
+) -> Part | None:
     """Converts a grounding to pixels of the grid and clips it to the view without its context.
 
     Args:
@@ -61,6 +68,7 @@ def to_part(grounding: Grounding, tile: Tile, view: View, context_px: int) -> Pa
         view: the tile itself, or a wider view for a prompt that does not fit into the tile.
         context_px: width of the strip at the view's border whose answers lack context, in pixels
             of the view.
+        prompt_kind: kind of the visual prompt that it answers; empty for none.
 
     Returns:
         The part; None if no pixel is left after clipping.
@@ -82,6 +90,8 @@ def to_part(grounding: Grounding, tile: Tile, view: View, context_px: int) -> Pa
         caption=grounding.caption,
         prompt_ids=(grounding.prompt_id,) if grounding.prompt_id else (),
         prompted=bool(grounding.prompt_id),
+        prompt_kind=prompt_kind,
+        present=grounding.present,
         tile=(tile.row, tile.col),
         scope=scope,
         cut=box.y0 == scope.y0 or box.x0 == scope.x0 or box.y1 == scope.y1 or box.x1 == scope.x1,
@@ -152,12 +162,13 @@ def resolve(group: Sequence[Part], traits: AnalystTraits) -> Part | None:
         return None  # the tile whose core holds its centre did not see it
     ranked = sorted(found, key=lambda part: (-part.score, part.tile))
     whole = [part for part in ranked if not part.cut]
-    best = whole[0] if whole else replace(ranked[0], mask=_union([part.mask for part in ranked]))
+    best = whole[0] if whole else replace(ranked[0], mask=union([part.mask for part in ranked]))
     area = best.mask.area
     if best.score < traits.min_score or not traits.min_area_px <= area <= traits.max_area_px:
         return replace(prompted[0], prompt_ids=prompt_ids) if prompted else None
     caption = next((part.caption for part in prompted if part.caption), best.caption)
-    return replace(best, prompt_ids=prompt_ids, caption=caption)
+    kind = prompted[0].prompt_kind if prompted else ""
+    return replace(best, prompt_ids=prompt_ids, caption=caption, prompt_kind=kind)
 
 
 def is_settled(group: Sequence[Part], own: Window, traits: AnalystTraits, halo_px: int) -> bool:
@@ -200,17 +211,3 @@ def _overlap(one: Part, other: Part) -> tuple[int, int, int]:
     b = other.mask.window(both.y0, both.x0, both.y1, both.x1)
     shared, sizes = int((a & b).sum()), (int(a.sum()), int(b.sum()))
     return shared, min(sizes), sum(sizes) - shared
-
-
-def _union(masks: Sequence[Mask]) -> Mask:
-    y0, x0 = min(mask.y0 for mask in masks), min(mask.x0 for mask in masks)
-    y1, x1 = (
-        max(mask.y0 + mask.height for mask in masks),
-        max(mask.x0 + mask.width for mask in masks),
-    )
-    union = np.zeros((y1 - y0, x1 - x0), bool)
-    for mask in masks:
-        union[
-            mask.y0 - y0 : mask.y0 - y0 + mask.height, mask.x0 - x0 : mask.x0 - x0 + mask.width
-        ] |= mask.to_array()
-    return Mask.from_array(union, y0=y0, x0=x0)

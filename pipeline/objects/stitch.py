@@ -1,80 +1,80 @@
-"""Merges objects across block and zone borders and completes them.
+"""Merges the parts of objects across block and zone borders.
 
-Takes the objects and open parts of the blocks of a time slice, gives all its objects with id,
-measures and caption. Also lists the objects to paint per block. Reads no pixel.
+Takes what blocks could not decide alone, gives whole objects with id and measures. A sweep over the
+rows of blocks keeps only the parts that a later row may join. Also lists the objects to paint per
+block. Reads no pixel.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.objects.measure import (
-    GroundedObject,
-    ground,
-    measured_caption,
-    nearest_neighbours,
-)
+from earthgptx.pipeline.objects.measure import GroundedObject, ground
 from earthgptx.pipeline.objects.parts import Part, merge, resolve
+from earthgptx.pipeline.objects.spans import split
 from earthgptx.pipeline.objects.zones import once_across_zones
+from earthgptx.pipeline.planning.blocks import MOST_COARSE
 from earthgptx.pipeline.planning.plan import Plan
 
-BlockParts = tuple[BlockKey, list[Part], list[Part]]
-"""A block, its settled objects, and its open parts, which parts of other blocks may join."""
+OpenParts = tuple[BlockKey, list[Part], list[Part]]
+"""A block; its objects near the border of a zone; its parts, which parts of others may join."""
 
 
-def stitch(plan: Plan, time: int, blocks: Iterable[BlockParts]) -> list[GroundedObject]:
-    """Returns all objects of a time slice, sorted by grid, first row and first column.
+def stitch(plan: Plan, time: int, blocks: Iterable[OpenParts]) -> list[GroundedObject]:
+    """Returns the objects of a time slice that no block could decide alone.
 
     Args:
         plan: plan of the run.
-        time: number of the slice.
-        blocks: settled objects and open parts of each of its blocks.
+        time: position of the slice.
+        blocks: what its blocks have left open, by grid and row.
     """
-    whole: dict[str, list[Part]] = defaultdict(list)
-    pieces: dict[str, list[Part]] = defaultdict(list)
-    for key, settled, open_parts in blocks:
-        whole[key.grid] += settled
-        pieces[key.grid] += open_parts
+    # A view around a prompt of a vector file may be much wider than a tile.
+    reach = MOST_COARSE * plan.spec.grid.tile_px if plan.prompts else plan.spec.grid.halo_px
     found: list[GroundedObject] = []
-    for name in sorted(whole.keys() | pieces.keys()):
-        merged = [resolve(group, plan.traits) for group in merge(pieces[name], plan.traits)]
-        parts = whole[name] + [part for part in merged if part is not None]
-        found += ground(parts, plan.grids[name], time, plan.slices[time].name)
-    if any(grid.zone for grid in plan.grids.values()) or len(plan.grids) > 1:
+    for name, of_grid in itertools.groupby(blocks, key=lambda each: each[0].grid):
+        whole: list[Part] = []
+        waiting: list[Part] = []
+        for row, of_row in itertools.groupby(of_grid, key=lambda each: each[0].row):
+            for _, settled, open_parts in of_row:
+                whole += settled
+                waiting += open_parts
+            later = (row + 1) * plan.spec.grid.block_px - reach
+            groups = merge(waiting, plan.traits)
+            closed = [group for group in groups if max(map(_end, group)) < later]
+            waiting = [part for group in groups if max(map(_end, group)) >= later for part in group]
+            whole += _resolved(plan, closed)
+        whole += _resolved(plan, merge(waiting, plan.traits))
+        found += ground(whole, plan.grids[name], time, plan.slices[time].name)
+    if len(plan.lattices) > 1:
         found = once_across_zones(found, plan.grids, plan.traits.same_object_overlap)
-    found.sort(key=lambda each: (each.grid, each.part.mask.y0, each.part.mask.x0, each.object_id))
-    return _described(found)
+    return found
 
 
-def painted(
-    plan: Plan, objects: Iterable[GroundedObject]
-) -> dict[BlockKey, list[tuple[int, Mask]]]:
-    """Returns ids and masks of the objects in each block, the highest-scoring last.
+def _end(part: Part) -> int:
+    return part.mask.y0 + part.mask.height
 
-    Where objects overlap, the last one is painted on top.
-    """
-    by_block: dict[BlockKey, list[tuple[int, Mask]]] = defaultdict(list)
-    for each in sorted(objects, key=lambda one: (one.part.score, one.object_id)):
+
+def _resolved(plan: Plan, groups: Iterable[list[Part]]) -> list[Part]:
+    merged = [resolve(group, plan.traits) for group in groups]
+    return [part for part in merged if part is not None]
+
+
+BlockObjects = dict[BlockKey, list[tuple[float, int, Mask]]]
+"""Score, id and mask of objects, or of their pieces, by block."""
+
+
+def by_block(plan: Plan, objects: Iterable[GroundedObject]) -> BlockObjects:
+    """Returns the pieces of objects in each block that they meet."""
+    found: BlockObjects = defaultdict(list)
+    side = plan.spec.grid.block_px
+    for each in objects:
         for name, mask in ((each.grid, each.part.mask), *each.elsewhere):
-            for key in _blocks_of(mask, name, each.time, plan.spec.grid.block_px):
+            for row, col, piece in split(mask, side):
+                key = BlockKey(name, each.time, row, col)
                 if plan.holds(key):
-                    by_block[key].append((each.object_id, mask))
-    return by_block
-
-
-def _blocks_of(mask: Mask, grid: str, time: int, side: int) -> Iterator[BlockKey]:
-    """Yields the keys of the blocks that a mask's box meets."""
-    for row in range(max(mask.y0, 0) // side, (mask.y0 + mask.height - 1) // side + 1):
-        for col in range(max(mask.x0, 0) // side, (mask.x0 + mask.width - 1) // side + 1):
-            yield BlockKey(grid, time, row, col)
-
-
-def _described(objects: list[GroundedObject]) -> list[GroundedObject]:
-    return [
-        replace(each, caption=each.part.caption or measured_caption(each, nearest))
-        for each, nearest in zip(objects, nearest_neighbours(objects), strict=True)
-    ]
+                    found[key].append((each.part.score, each.object_id, piece))
+    return found

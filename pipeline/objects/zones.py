@@ -41,6 +41,27 @@ def is_owned(found: GroundedObject, grid: Grid) -> bool:
     return west - doubt <= middle.x < east + doubt and south <= middle.y < north
 
 
+def is_apart(found: GroundedObject, grid: Grid, *, crses: int) -> bool:
+    """Returns whether no other grid of the series can show a part of an object.
+
+    Args:
+        found: the object.
+        grid: its grid.
+        crses: number of CRSs of the series, also of zones that have no grid yet.
+    """
+    if crses == 1:
+        return True
+    if grid.zone is None:
+        return False
+    west, south, east, north = found.geometry.bounds
+    margin = (grid.halo_px + 2 * ROUNDING_PX) * abs(grid.transform[0]) / 110_000
+    wide = margin / max(float(np.cos(np.deg2rad(max(abs(south), abs(north))))), 0.01)
+    first, low, last, high = grid.zone
+    return (
+        first + wide < west and east < last - wide and low + margin < south < north < high - margin
+    )
+
+
 def once_across_zones(
     objects: Sequence[GroundedObject], grids: dict[str, Grid], overlap: float
 ) -> list[GroundedObject]:

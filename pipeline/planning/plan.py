@@ -47,7 +47,7 @@ from earthgptx.pipeline.planning.warnings import warnings_of
 from earthgptx.pipeline.reading.item import SceneItem
 from earthgptx.pipeline.reading.sources import Source
 
-ALGORITHM = "9"
+ALGORITHM = "10"
 """Version of all code that affects a result; a change begins a new series."""
 
 

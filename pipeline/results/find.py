@@ -177,6 +177,16 @@ def _check(conditions: Conditions, limit: int | None) -> None:
         raise JobError("text holds characters that cannot be printed; give words")
 
 
+def every_row(files: ObjectFiles, schema: pa.Schema) -> pa.Table:
+    """Returns all rows of some files of a result, whose columns are those of a schema.
+
+    Raises:
+        OutputError: a file is missing or damaged.
+    """
+    names = [name for name in schema.names if name != "bbox"]
+    return _ask([files], f"SELECT {', '.join(names)} FROM objects", [], schema)  # noqa: S608
+
+
 def labels(files: Sequence[ObjectFiles]) -> list[str]:
     """Returns the labels that the objects have, sorted."""
     table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label", [])
@@ -300,8 +310,10 @@ def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
     return np.asarray(shapely.distance(flat, shapely.Point(0, 0)))
 
 
-def _ask(files: Sequence[ObjectFiles], sql: str, values: list[Any]) -> pa.Table:
-    """Returns what DuckDB answers; `objects` in the SQL stands for the objects of all files."""
+def _ask(
+    files: Sequence[ObjectFiles], sql: str, values: list[Any], schema: pa.Schema = SCHEMA
+) -> pa.Table:
+    """Returns what DuckDB answers; `objects` in the SQL stands for the rows of all files."""
     import duckdb
 
     there = [each for each in files if each.files]
@@ -312,7 +324,7 @@ def _ask(files: Sequence[ObjectFiles], sql: str, values: list[Any]) -> pa.Table:
             if there:
                 sql = f"WITH objects AS ({' UNION ALL '.join([source] * len(there))}) {sql}"
             else:
-                nothing = SCHEMA.empty_table().append_column("result", pa.array([], pa.string()))
+                nothing = schema.empty_table().append_column("result", pa.array([], pa.string()))
                 connection.register("objects", nothing)
             return connection.execute(sql, [*given, *values]).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:

@@ -1,4 +1,4 @@
-"""Where the GeoParquet files of a result's objects lie, one a time slice."""
+"""Where the GeoParquet files of a result's objects and answers lie, one of each a time slice."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ _LEFTOVER = re.compile(_NAME.pattern + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
 
 def objects_beside(output: str) -> str:
     """Returns the URL of the folder of a result's objects, a GeoParquet file a time slice."""
-    return output.removesuffix(".zarr") + ".objects"
+    return rows_beside(output, "objects")
+
+
+def rows_beside(output: str, name: str) -> str:
+    """Returns the URL of the folder of a result's `objects` or `answers`."""
+    return f"{output.removesuffix('.zarr')}.{name}"
 
 
 def partition(slice_name: str) -> str:
-    """Returns the name of a slice's file in the folder of objects."""
+    """Returns the name of a slice's file in such a folder."""
     return f"slice={slice_name}/0.parquet"
 
 
 def is_partition(name: str) -> bool:
-    """Whether a file in the folder of objects is named as `partition` names one."""
+    """Whether a file in such a folder is named as `partition` names one."""
     return bool(_NAME.fullmatch(name))
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file in the folder of objects is one that a dead process left unfinished."""
+    """Whether a file in such a folder is one that a dead process left unfinished."""
     return bool(_LEFTOVER.fullmatch(name))

@@ -20,9 +20,9 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, cut
-from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, find, labels
-from earthgptx.pipeline.results.object_table import to_frame
-from earthgptx.pipeline.results.partitions import objects_beside, partition
+from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, every_row, find, labels
+from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, ANSWERS, to_frame
+from earthgptx.pipeline.results.partitions import objects_beside, partition, rows_beside
 from earthgptx.pipeline.results.slices_group import COLUMNS, SliceRow, read_slices
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
@@ -132,6 +132,17 @@ class Result:
             OutputError: no time slice is finished yet.
         """
         return self.query()
+
+    @cached_property
+    def answers(self) -> gpd.GeoDataFrame:
+        """What came of each visual prompt, with the prompt's geometry, lon/lat.
+
+        Raises:
+            OutputError: no time slice is finished yet, or a file of answers is missing or damaged.
+        """
+        folder = rows_beside(self.url, ANSWERS.name)
+        names = [f"{folder}/{partition(each.name)}" for each in self.time_slices if each.answers]
+        return to_frame(every_row(ObjectFiles(self.url, tuple(names)), ANSWER_SCHEMA))
 
     @cached_property
     def slices(self) -> pd.DataFrame:

@@ -62,6 +62,14 @@ class SliceRow:
     """Row of its first object in the Zarr group `objects`; -1 if they are not there yet."""
     bytes: int = 0
     """Size of its file of objects."""
+    answers: int = 0
+    """Visual prompts that its blocks were given."""
+    unanswered: int = 0
+    """Those of them whose tile saw no valid pixel or is quarantined."""
+    first_answer: int = -1
+    """Row of its first answer in the Zarr group `answers`; -1 if they are not there yet."""
+    answer_bytes: int = 0
+    """Size of its file of answers."""
     state: str = SliceState.RUNNING
 
     @property
@@ -71,8 +79,8 @@ class SliceRow:
 
 
 COLUMNS = tuple(field.name for field in fields(SliceRow))
-PLACES = ("first_object", "bytes")
-"""Columns that say where the objects lie, and nothing of the slice."""
+PLACES = ("first_object", "bytes", "first_answer", "answer_bytes")
+"""Columns that say where the objects and answers lie, and nothing of the slice."""
 _TEXTS = ("name", "key", "state")
 _MOMENTS = ("start", "end")
 
@@ -180,7 +188,8 @@ def _rows_of(columns: dict[str, NDArray[Any]], damaged: str) -> list[SliceRow]:
         for name in _MOMENTS:
             values[name] = EPOCH + values[name] * MICROSECOND
         if damaged:
-            values |= {"state": SliceState.RUNNING, "key": "", "first_object": -1}
+            values |= {"state": SliceState.RUNNING, "key": ""}
+            values |= {"first_object": -1, "first_answer": -1}
         rows.append(SliceRow(**values))
     return rows
 

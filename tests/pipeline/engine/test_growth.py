@@ -29,6 +29,10 @@ DAYS = ("2026-01-01", "2026-01-02", "2026-01-05")
 COLS = (0, 350)
 SHAPE = (500, 500)
 GRID = {"tile_px": 256, "halo_px": 64, "block_px": 256}
+ASKED = {
+    "tasks": {"find": ["target"], "refer": True},
+    "prompts": {"from": "grid", "spacing_px": 100},
+}
 NAMES = [f"{day}-{col}" for day in DAYS for col in COLS]
 
 
@@ -80,7 +84,7 @@ def grown(job: JobSpec, pool: ReplicaPool, **more: Any) -> RunReport:
     return run(plan(job), pool=pool, **more)
 
 
-Content = tuple[dict[str, xr.Dataset], gpd.GeoDataFrame, dict[str, np.ndarray]]
+Content = tuple[dict[str, xr.Dataset], gpd.GeoDataFrame, gpd.GeoDataFrame, dict[str, np.ndarray]]
 
 
 def content(url: str) -> Content:
@@ -92,6 +96,7 @@ def content(url: str) -> Content:
     }
     layers["tiles"] = result.layer("tiles").drop_vars("seconds").load()
     objects = result.objects.sort_values(["slice", "object_id"]).reset_index(drop=True)
+    answers = result.answers.sort_values(["slice", "prompt_id"]).reset_index(drop=True)
     rows = {}
     for row in result.time_slices:
         at = slice(row.first_object, row.first_object + row.objects)
@@ -99,16 +104,22 @@ def content(url: str) -> Content:
         rows[row.name] = np.concatenate(
             [group["object_id"][at], group["caption"][at]], dtype=object
         )
-    return layers, objects, rows
+        at = slice(row.first_answer, row.first_answer + row.answers)
+        group = result.root["answers"]
+        rows[f"{row.name} answers"] = np.concatenate(
+            [group["prompt_id"][at], group["object_id"][at]], dtype=object
+        )
+    return layers, objects, answers, rows
 
 
 def same(one: Content, other: Content) -> None:
     for kind, layer in one[0].items():
         xr.testing.assert_identical(layer.drop_attrs(), other[0][kind].drop_attrs())
     geopandas.testing.assert_geodataframe_equal(one[1], other[1])
-    assert one[2].keys() == other[2].keys()
-    for name, rows in one[2].items():
-        assert list(rows) == list(other[2][name]), name
+    geopandas.testing.assert_geodataframe_equal(one[2], other[2])
+    assert one[3].keys() == other[3].keys()
+    for name, rows in one[3].items():
+        assert list(rows) == list(other[3][name]), name
 
 
 @st.composite
@@ -132,14 +143,14 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
 def check(archive: Archive, pool: ReplicaPool, history: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = {"tiles_per_batch": history["batch"], "order": history["order"]}
-        job = archive.job(f"{folder}/grown.zarr", grid=GRID, engine=engine)
+        job = archive.job(f"{folder}/grown.zarr", grid=GRID, engine=engine, **ASKED)
         for state, death in zip(history["states"], [*history["deaths"], None], strict=True):
             archive.publish(state)
             with suppress(Killed), dying(death) if death else nullcontext():
                 grown(job, pool)
         again = grown(job, pool)
         assert (again.tiles, again.slices) == (0, 0), "nothing is left to do"
-        once = archive.job(f"{folder}/once.zarr", grid=GRID)
+        once = archive.job(f"{folder}/once.zarr", grid=GRID, **ASKED)
         grown(once, pool)
         same(content(job.output), content(once.output))
 

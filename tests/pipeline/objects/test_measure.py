@@ -5,7 +5,13 @@ import shapely
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.objects.measure import GroundedObject, measured_caption, nearest_neighbours
+from earthgptx.pipeline.objects import measure
+from earthgptx.pipeline.objects.measure import (
+    GroundedObject,
+    measured_caption,
+    nearest_neighbours,
+    outlines,
+)
 from earthgptx.pipeline.objects.measure import ground as ground_all
 from earthgptx.pipeline.objects.parts import Part
 
@@ -109,16 +115,26 @@ def test_an_outline_keeps_holes_and_pieces() -> None:
     )
 
 
-def test_neighbours_are_of_the_same_label_and_time() -> None:
-    def at(x0: int, label: str = "ship", time: int = 0) -> GroundedObject:
-        return ground(part(box(2, 2, 100, x0), label), grid(), time, str(time))
+def test_neighbours_are_of_the_same_label() -> None:
+    step = 1000 / 111_194.9  # degrees of latitude on the sphere
+    lat = np.array([40.0, 40.0 + step, 40.0 + step / 10])
+    distances = nearest_neighbours(np.array([7, 7, 8]), np.array([3.0, 3.0, 3.0]), lat)
+    assert distances[0] == distances[1] == pytest.approx(1000, rel=1e-4)
+    assert np.isnan(distances[2])
+    words = measured_caption("ship", 20.0, 20.0, 0.0, 1000.0)
+    assert words == "ship, about 20 m long and 20 m wide, 1000 m from the nearest other"
+    assert measured_caption("ship", 90.0, 20.0, 92.0, np.nan).endswith(", lying east-west")
 
-    objects = [at(100), at(200), at(110, "tank"), at(120, time=1)]
-    distances = nearest_neighbours(objects)
-    assert distances[0] == distances[1] == pytest.approx(1000, rel=0.005)
-    assert distances[2] is distances[3] is None
-    words = measured_caption(objects[0], distances[0])
-    assert "ship, about 20 m long and 20 m wide" in words
-    assert " m from the nearest other" in words
-    assert "lying" not in words
-    assert "lying east-west" in measured_caption(ground(part(box(2, 9)), grid(), 0, "t"), None)
+
+def test_an_outline_that_is_made_of_pieces_is_the_same() -> None:
+    inside = np.zeros((200, 300), bool)
+    inside[20:180, 40:260] = True
+    inside[60:90, 100:150] = False
+    mask = Mask.from_array(inside)
+    [whole] = outlines([mask], grid())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "DRAWN_PX", 1000)
+        patch.setattr(measure, "PIECE_PX", 64)
+        [pieced] = outlines([mask], grid())
+    assert whole.equals_exact(shapely.simplify(pieced, 0), 0) or whole.equals(pieced)
+    assert whole.symmetric_difference(pieced).area < 1e-12 * whole.area

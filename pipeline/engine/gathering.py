@@ -1,0 +1,177 @@
+"""Gathers the objects of one time slice from what its blocks have found.
+
+Two passes over the files of the blocks. The first stitches what blocks have left open, and notes
+where all objects lie. The second yields the rows of the result. The driver holds what is stitched,
+and three numbers for each of the other objects.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
+from earthgptx.pipeline.job.grid import BlockKey
+from earthgptx.pipeline.objects.finals import FINAL, UNANSWERED, Bounds, finals_table
+from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
+from earthgptx.pipeline.objects.stitch import BlockObjects, OpenParts, by_block, stitch
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.results.object_table import (
+    ANSWERS,
+    KINDS,
+    OBJECTS,
+    ROW_GROUP,
+    Origin,
+    along_curve,
+    completed,
+    completed_answers,
+)
+
+
+class Gathering:
+    """The objects and answers of a time slice."""
+
+    def __init__(self, plan: Plan, at: int, scratch: Scratch) -> None:
+        """Reads what the blocks of a slice have found, and stitches what they have left open.
+
+        Args:
+            plan: plan of the run.
+            at: position of the slice.
+            scratch: scratch of the run.
+
+        Raises:
+            ScratchLost: what some blocks have found is missing or damaged; names all of them.
+        """
+        self._plan, self._scratch = plan, scratch
+        self._origin = Origin.of(plan, at)
+        self._lost: list[BlockKey] = []
+        self._labels: dict[str, int] = {}
+        self._found: dict[BlockKey, NDArray[np.float64]] = {}
+        """Label, longitude and latitude of each final object, (N, 3), by block."""
+        self.bounds = {rows.name: Bounds() for rows in KINDS}
+        """Bounds of all objects, and of the prompts of all answers."""
+        self.answers = self.unanswered = 0
+        """Visual prompts; those whose tile saw no valid pixel or is quarantined."""
+        stitched = stitch(plan, at, self._open_parts(plan.blocks_of(at)))
+        if self._lost:
+            raise ScratchLost(self._lost)
+        self.pieces: BlockObjects = by_block(plan, stitched)
+        """Pieces of the stitched objects in each block."""
+        self._stitched = self._placed(stitched)
+        self._prompted = {
+            name: each.object_id for each in stitched for name in each.part.prompt_ids
+        }
+        counts = [len(each) for each in self._found.values()]
+        self.objects = sum(counts) + len(stitched)
+        self._nearest = self._distances()
+
+    def blocks(self) -> set[BlockKey]:
+        """Returns the blocks that show objects."""
+        return {key for key, found in self._found.items() if len(found)} | self.pieces.keys()
+
+    def _open_parts(self, keys: tuple[BlockKey, ...]) -> Iterator[OpenParts]:
+        """Yields what each block has left open; notes where its final objects lie."""
+        for key in keys:
+            try:
+                found = self._scratch.get_objects(key)
+            except ScratchLost:
+                self._lost.append(key)
+                continue
+            self._found[key] = self._places(found.finals)
+            self.bounds[OBJECTS.name].add(found.finals)
+            self.bounds[ANSWERS.name].add(found.answers)
+            self.answers += len(found.answers)
+            outcomes = found.answers["outcome"].to_pylist()
+            self.unanswered += sum(each in UNANSWERED for each in outcomes)
+            yield key, found.settled, found.open
+
+    def _places(self, finals: pa.Table) -> NDArray[np.float64]:
+        labels = [
+            self._labels.setdefault(label, len(self._labels))
+            for label in finals["label"].to_pylist()
+        ]
+        return np.column_stack([labels, finals["lon"].to_numpy(), finals["lat"].to_numpy()])
+
+    def _placed(self, stitched: list[GroundedObject]) -> dict[BlockKey, pa.Table]:
+        """Returns the rows of the stitched objects, by the first block that shows them."""
+        first: dict[int, BlockKey] = {}
+        for key in sorted(self.pieces):
+            for _, object_id, _ in self.pieces[key]:
+                first.setdefault(object_id, key)
+        groups: dict[BlockKey, list[GroundedObject]] = defaultdict(list)
+        nowhere = next(iter(self._found), None)
+        for each in stitched:
+            place = first.get(each.object_id, nowhere)
+            assert place is not None, "a stitched object comes of a block"
+            groups[place].append(each)
+        tables = {key: finals_table(group) for key, group in groups.items()}
+        for table in tables.values():
+            self.bounds[OBJECTS.name].add(table)
+        return tables
+
+    def _distances(self) -> dict[BlockKey, NDArray[np.float64]]:
+        """Returns the distance of each object to the nearest other one, by block."""
+        rows = [
+            np.concatenate([found, self._places(self._stitched.get(key, FINAL.empty_table()))])
+            for key, found in self._found.items()
+        ]
+        if not rows:
+            return {}
+        labels, lon, lat = np.concatenate(rows).T
+        distances = nearest_neighbours(labels.astype(np.int64), lon, lat)
+        ends = np.cumsum([len(each) for each in rows])[:-1]
+        return dict(zip(self._found, np.split(distances, ends), strict=True))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yields the rows of all objects, in tables of about `ROW_GROUP` rows.
+
+        Blocks come along a Hilbert curve, and so do the rows of each table.
+
+        Raises:
+            ScratchLost: what a block has found is missing or damaged.
+        """
+        waiting: list[pa.Table] = []
+        nearest: list[NDArray[np.float64]] = []
+        for key in self._along_curve():
+            tables = [self._scratch.get_objects(key).finals] if len(self._found[key]) else []
+            waiting += [*tables, *([self._stitched[key]] if key in self._stitched else [])]
+            nearest.append(self._nearest[key])
+            if sum(map(len, nearest)) >= ROW_GROUP:
+                yield completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
+                waiting, nearest = [], []
+        if waiting:
+            yield completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
+
+    def answer_tables(self) -> Iterator[pa.Table]:
+        """Yields the rows of all answers, a block's after the other's along a Hilbert curve.
+
+        Raises:
+            ScratchLost: what a block has found is missing or damaged.
+        """
+        waiting: list[pa.Table] = []
+        for key in self._curve(self._found):
+            waiting.append(self._scratch.get_objects(key).answers)
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                yield completed_answers(pa.concat_tables(waiting), self._prompted, self._origin)
+                waiting = []
+        if waiting:
+            yield completed_answers(pa.concat_tables(waiting), self._prompted, self._origin)
+
+    def _along_curve(self) -> list[BlockKey]:
+        """Returns the blocks that have rows of objects, along a Hilbert curve."""
+        return self._curve(key for key in self._found if len(self._nearest[key]))
+
+    def _curve(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
+        """Returns blocks by grid, and along a Hilbert curve over its rows and columns."""
+        found: list[BlockKey] = []
+        for _, group in itertools.groupby(sorted(keys), key=lambda key: key.grid):
+            members = list(group)
+            places = np.array([(key.col, key.row) for key in members], float).T
+            order = np.argsort(along_curve(*places), kind="stable")
+            found += [members[at] for at in order]
+        return found

@@ -1,0 +1,214 @@
+"""The Zarr groups `objects` and `answers` of a result: the rows of its files, in order of slices.
+
+Written from these files. What a slice that is made again has in front of it stays; the rows of the
+slices behind it are written anew. Nothing is held as a whole: a slice may have millions of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from earthgptx.pipeline.objects.finals import EDGES, Bounds
+from earthgptx.pipeline.results.object_table import Rows, as_geoparquet
+from earthgptx.pipeline.results.partitions import partition
+from earthgptx.pipeline.results.slices_group import TIMES, SliceTable
+from earthgptx.pipeline.results.store import CODECS
+from earthgptx.pipeline.storage.fence import FencedBlobs
+
+CHUNK = 16_384
+"""Rows of a chunk."""
+
+
+def sync_rows(root: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Rows) -> None:
+    """Makes a group hold the rows of all finished slices.
+
+    Reads and writes nothing of the slices in front of the first one whose rows are missing, unless
+    the group is damaged.
+
+    Args:
+        root: root group of a result.
+        folder: folder of the files of these rows.
+        table: slices of the result; gets the places of their rows.
+        rows: kind of the rows.
+    """
+    group = _group(root, rows)
+    at, first = _first_missing(group, table, rows)
+    if at is None:
+        return
+    try:
+        _write_from(group, folder, table, rows, at, first)
+    except (ValueError, RuntimeError):  # of the checksum or the codec
+        _write_from(group, folder, table, rows, 0, 0)
+
+
+def _write_from(
+    group: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Rows, at: int, first: int
+) -> None:
+    """Writes the rows of the slices from a position on, behind so many rows."""
+    for behind in range(at, len(table.rows)):
+        table.change(behind, **{rows.first: -1})
+    table.save()
+    for field in rows.schema:
+        array: Any = group[field.name]
+        array.resize((first, *array.shape[1:]))
+    places = {}
+    for behind in range(at, len(table.rows)):
+        places[behind] = first
+        if table.rows[behind].finished:
+            first += getattr(table.rows[behind], rows.count)
+    _append(group, _batches(folder, table, rows, at), rows)
+    for behind, place in places.items():
+        table.change(behind, **{rows.first: place})
+    table.save()
+
+
+def _batches(
+    folder: FencedBlobs, table: SliceTable, rows: Rows, at: int
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of the finished slices from a position on."""
+    for row in table.rows[at:]:
+        if row.finished and getattr(row, rows.count):
+            with folder.open(partition(row.name)) as file, pq.ParquetFile(file) as parquet:
+                yield from parquet.iter_batches(CHUNK, columns=rows.schema.names)
+
+
+def _first_missing(group: zarr.Group, table: SliceTable, rows: Rows) -> tuple[int | None, int]:
+    """Returns the first slice whose rows are missing, None if none are, and the rows before it."""
+    first, found = 0, None
+    for at, row in enumerate(table.rows):
+        if getattr(row, rows.first) != first:
+            found = at
+            break
+        first += getattr(row, rows.count) if row.finished else 0
+    lengths = {array.shape[0] for _, array in group.arrays()}
+    if (found is None and lengths != {first}) or min(lengths) < first:
+        return 0, 0  # it was lost
+    return found, first
+
+
+def _group(root: zarr.Group, rows: Rows) -> zarr.Group:
+    """Returns the group of the rows; creates what is missing of it."""
+    group = root.require_group(rows.name)
+    for field in rows.schema:
+        if field.name not in group:
+            _create(group, field.name, field.type, rows)
+    return group
+
+
+def _create(group: zarr.Group, name: str, kind: pa.DataType, rows: Rows) -> None:
+    text = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    dtype = np.dtypes.StringDType() if text else "f8" if pa.types.is_float64(kind) else "i8"
+    bounds = (4,) if name == "bbox" else ()
+    attributes: dict[str, Any] = dict(TIMES) if pa.types.is_timestamp(kind) else {}
+    if name == "geometry":
+        attributes["long_name"] = "geometry, WKB in hexadecimal, lon/lat (OGC:CRS84)"
+    group.create_array(
+        name,
+        shape=(0, *bounds),
+        dtype="f8" if bounds else dtype,
+        chunks=(CHUNK, *bounds),
+        dimension_names=(rows.name.removesuffix("s"), "bound")[: 1 + len(bounds)],
+        compressors=CODECS,
+        attributes=attributes,
+    )
+
+
+def _append(group: zarr.Group, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
+    """Appends rows by whole chunks: a chunk that is written in two parts is read between them."""
+    there: Any = group[rows.schema.names[0]]
+    room = CHUNK - there.shape[0] % CHUNK
+    waiting = pa.Table.from_batches([], rows.schema)
+    for batch in batches:
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch.cast(rows.schema)])])
+        while len(waiting) >= room:
+            _append_table(group, waiting.slice(0, room))
+            waiting, room = waiting.slice(room), CHUNK
+    if len(waiting):
+        _append_table(group, waiting)
+
+
+def _append_table(group: zarr.Group, table: pa.Table) -> None:
+    for column in table.column_names:
+        array: Any = group[column]
+        array.append(_values(table, column))
+
+
+def _values(table: pa.Table, column: str) -> NDArray[Any]:
+    """Returns a column as the Zarr group keeps it."""
+    values = table[column].combine_chunks()
+    if column == "bbox":
+        return np.column_stack([values.field(edge).to_numpy() for edge in EDGES])
+    if column == "geometry":
+        texts = [outline.hex().upper() for outline in values.to_pylist()]
+        return np.array(texts, np.dtypes.StringDType())
+    if pa.types.is_timestamp(values.type):
+        return np.asarray(values.cast(pa.int64()).to_numpy())
+    if pa.types.is_string(values.type):
+        return np.array(values.to_pylist(), np.dtypes.StringDType())
+    return np.asarray(values.to_numpy())
+
+
+def rows_of(root: zarr.Group, rows: Rows, first: int, count: int) -> pa.Table:
+    """Returns rows of a group as a table.
+
+    Args:
+        root: root group of a result.
+        rows: kind of the rows.
+        first: number of the first row.
+        count: number of rows.
+    """
+    columns = []
+    for field in rows.schema:
+        array: Any = root[f"{rows.name}/{field.name}"]
+        values = np.asarray(array[first : first + count])
+        if field.name == "bbox":
+            edges = [pa.array(edge) for edge in values.T]
+            columns.append(pa.StructArray.from_arrays(edges, list(EDGES)))
+        elif field.name == "geometry":
+            columns.append(pa.array([bytes.fromhex(str(text)) for text in values], field.type))
+        else:
+            columns.append(pa.array(values.tolist(), field.type))
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
+def mend_partitions(
+    root: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Rows
+) -> list[int]:
+    """Writes those files of rows anew that are missing or cut off.
+
+    Args:
+        root: root group of a result.
+        folder: folder of the files.
+        table: slices of the result.
+        rows: kind of the rows.
+
+    Returns:
+        Positions of the slices whose rows are not in the group either.
+    """
+    sizes = folder.sizes()
+    lost = []
+    for at, row in enumerate(table.rows):
+        file, count, first = partition(row.name), getattr(row, rows.count), getattr(row, rows.first)
+        if not (row.finished and count) or sizes.get(file) == getattr(row, rows.size):
+            continue
+        if first < 0:  # its rows are not there yet
+            lost.append(at)
+            continue
+        try:
+            there, bounds = rows_of(root, rows, first, count), Bounds()
+            bounds.add(there)
+            data = as_geoparquet([there], rows, bounds)
+        except (ValueError, RuntimeError, KeyError, pa.ArrowException):
+            lost.append(at)
+        else:
+            folder.put(file, data)
+            table.change(at, **{rows.size: len(data)})
+    table.save()
+    return lost
