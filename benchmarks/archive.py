@@ -29,7 +29,7 @@ import zarr
 from benchmarks import growth
 from benchmarks.report import arguments, report
 from earthgptx import open_result
-from earthgptx.pipeline.objects.finals import Bounds, outline_columns
+from earthgptx.pipeline.objects.finals import outline_columns
 from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA, along_curve, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
@@ -87,14 +87,12 @@ def make(folder: Path, count: int) -> tuple[str, float]:
         table = objects(number, count // SLICES)
         start = FIRST + timedelta(days=5 * number)
         name = f"{start:%Y-%m-%d}"
-        path = folder / "made.objects" / partition(name)
+        path = folder / "made.objects" / partition(name, 0)
         path.parent.mkdir(parents=True)
         clock = time.perf_counter()
-        bounds = Bounds()
-        bounds.add(table)
-        path.write_bytes(as_geoparquet([table], OBJECTS, bounds))
+        path.write_bytes(as_geoparquet([table], OBJECTS))
         seconds += time.perf_counter() - clock
-        row = SliceRow(name, start, start, 1, "", 1, 1, objects=len(table))
+        row = SliceRow(name, start, start, 1, "", 1, 1, objects=len(table), files=1)
         # The rows of the Zarr group are not asked for here.
         written.rows.append(replace(row, state=SliceState.FINISHED))
     written.save()

@@ -23,6 +23,7 @@ import shapely
 from benchmarks.growth import BLOCK, make_archive, make_job
 from benchmarks.report import arguments, report
 from earthgptx import JobSpec, open_result, plan
+from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.gathering import Gathering
 from earthgptx.pipeline.engine.lease import Lease
@@ -39,7 +40,7 @@ from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create
-from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, as_geoparquet
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, files_of
 from earthgptx.pipeline.results.partitions import objects_beside, partition, rows_beside
 from earthgptx.pipeline.results.rows_group import sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
@@ -130,12 +131,16 @@ def finish(job: JobSpec) -> dict[str, float]:
         found = Gathering(made, 0, scratch)
         stitched = time.perf_counter()
         piece, table = made.slices[0], SliceTable(root)
-        data = as_geoparquet(found.tables(), OBJECTS, found.bounds["objects"])
-        folder.put(partition(piece.name), data)
+        sizes: list[int] = []
+        for data in files_of(found.tables(), OBJECTS):
+            folder.put(partition(piece.name, len(sizes)), data)
+            sizes.append(len(data))
+            trim_allocator()
+        del data
         written = time.perf_counter()
         row = SliceRow(piece.name, piece.start, piece.start, 1, "", 1, 1, objects=found.objects)
         table.rows.append(row)
-        table.change(0, state=SliceState.FINISHED, bytes=len(data))
+        table.change(0, state=SliceState.FINISHED, files=len(sizes), bytes=sum(sizes))
         table.save()
         sync_rows(root, folder, table, OBJECTS)
         sync_rows(root, fenced(rows_beside(job.output, "answers"), lease.fence), table, ANSWERS)
@@ -154,8 +159,8 @@ def finish(job: JobSpec) -> dict[str, float]:
 
 def bare_seconds(job: JobSpec) -> float:
     """Seconds of pyarrow to write the same rows."""
-    [file] = Path(objects_beside(job.output)).rglob("*.parquet")
-    table = pq.read_table(file)
+    files = sorted(Path(objects_beside(job.output)).rglob("*.parquet"))
+    table, file = pa.concat_tables([pq.read_table(each) for each in files]), files[0]
     started = time.perf_counter()
     pq.write_table(table, file.with_suffix(".bare"), compression="zstd", row_group_size=50_000)
     return time.perf_counter() - started

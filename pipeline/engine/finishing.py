@@ -7,6 +7,7 @@ from typing import Any
 
 import zarr
 
+from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.drive import drive
 from earthgptx.pipeline.engine.gathering import Gathering
@@ -19,7 +20,7 @@ from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, as_geoparquet
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, files_of
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
@@ -69,7 +70,7 @@ class Finishing:
         """
         found = self._gather(pool, at)
         self._paint_and_reduce(pool, at, found, fresh=fresh)
-        sizes = self._write_rows(at, found, folders)
+        told = self._write_rows(at, found, folders)
         self._answering.flush()
         self._scratch.forget_others(at, self.plan.blocks_of(at))
         entries = self._answering.ledger.of_slice(at).values()
@@ -78,13 +79,8 @@ class Finishing:
             key=self.plan.content_of_slice(at),
             failed=sum(each.failed.failed for each in entries),
             passing=sum(each.failed.passing for each in entries),
-            objects=found.objects,
-            first_object=-1,
-            bytes=sizes["objects"],
-            answers=found.answers,
             unanswered=found.unanswered,
-            first_answer=-1,
-            answer_bytes=sizes["answers"],
+            **told,
         )
         self._answering.ledger.drop(at)
 
@@ -100,21 +96,29 @@ class Finishing:
     def _write_rows(
         self, at: int, found: Gathering, folders: Mapping[str, FencedBlobs]
     ) -> dict[str, int]:
-        """Writes the files of a slice's objects and answers; returns their sizes."""
-        sizes = dict.fromkeys(folders, 0)
+        """Writes the files of a slice's objects and answers.
+
+        Returns:
+            Columns of `slices` that say how many they are, and of which size.
+        """
+        told: dict[str, int] = {}
         written = [
             (OBJECTS, found.objects, found.tables()),
-            (ANSWERS, found.answers, found.answer_tables()),
+            (ANSWERS, found.answers, found.asked()),
         ]
         for rows, count, tables in written:
-            if count:
-                try:
-                    data = as_geoparquet(tables, rows, found.bounds[rows.name])
-                except ScratchLost:  # since it was read a moment ago
-                    raise self._keeps_losing() from None
-                folders[rows.name].put(partition(self.plan.slices[at].name), data)
-                sizes[rows.name] = len(data)
-        return sizes
+            sizes: list[int] = []
+            try:
+                for data in files_of(tables, rows):
+                    name = partition(self.plan.slices[at].name, len(sizes))
+                    folders[rows.name].put(name, data)
+                    sizes.append(len(data))
+                    trim_allocator()
+            except ScratchLost:  # since it was read a moment ago
+                raise self._keeps_losing() from None
+            told |= {rows.count: count, rows.first: -1}
+            told |= {rows.files: len(sizes), rows.size: sum(sizes)}
+        return told
 
     def _keeps_losing(self) -> Outage:
         return Outage(

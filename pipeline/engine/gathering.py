@@ -15,16 +15,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.objects.finals import FINAL, UNANSWERED, Bounds, finals_table
+from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_table
 from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
 from earthgptx.pipeline.objects.stitch import BlockObjects, OpenParts, by_block, stitch
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.object_table import (
-    ANSWERS,
-    KINDS,
-    OBJECTS,
     ROW_GROUP,
     Origin,
     along_curve,
@@ -53,8 +51,6 @@ class Gathering:
         self._labels: dict[str, int] = {}
         self._found: dict[BlockKey, NDArray[np.float64]] = {}
         """Label, longitude and latitude of each final object, (N, 3), by block."""
-        self.bounds = {rows.name: Bounds() for rows in KINDS}
-        """Bounds of all objects, and of the prompts of all answers."""
         self.answers = self.unanswered = 0
         """Visual prompts; those whose tile saw no valid pixel or is quarantined."""
         stitched = stitch(plan, at, self._open_parts(plan.blocks_of(at)))
@@ -69,6 +65,7 @@ class Gathering:
         counts = [len(each) for each in self._found.values()]
         self.objects = sum(counts) + len(stitched)
         self._nearest = self._distances()
+        trim_allocator()
 
     def blocks(self) -> set[BlockKey]:
         """Returns the blocks that show objects."""
@@ -83,8 +80,6 @@ class Gathering:
                 self._lost.append(key)
                 continue
             self._found[key] = self._places(found.finals)
-            self.bounds[OBJECTS.name].add(found.finals)
-            self.bounds[ANSWERS.name].add(found.answers)
             self.answers += len(found.answers)
             outcomes = found.answers["outcome"].to_pylist()
             self.unanswered += sum(each in UNANSWERED for each in outcomes)
@@ -109,10 +104,7 @@ class Gathering:
             place = first.get(each.object_id, nowhere)
             assert place is not None, "a stitched object comes of a block"
             groups[place].append(each)
-        tables = {key: finals_table(group) for key, group in groups.items()}
-        for table in tables.values():
-            self.bounds[OBJECTS.name].add(table)
-        return tables
+        return {key: finals_table(group).drop_columns(MASK) for key, group in groups.items()}
 
     def _distances(self) -> dict[BlockKey, NDArray[np.float64]]:
         """Returns the distance of each object to the nearest other one, by block."""
@@ -138,16 +130,25 @@ class Gathering:
         waiting: list[pa.Table] = []
         nearest: list[NDArray[np.float64]] = []
         for key in self._along_curve():
-            tables = [self._scratch.get_objects(key).finals] if len(self._found[key]) else []
-            waiting += [*tables, *([self._stitched[key]] if key in self._stitched else [])]
+            if len(self._found[key]):
+                waiting.append(self._scratch.get_objects(key).finals.drop_columns(MASK))
+            if key in self._stitched:
+                waiting.append(self._stitched[key])
             nearest.append(self._nearest[key])
             if sum(map(len, nearest)) >= ROW_GROUP:
-                yield completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
-                waiting, nearest = [], []
+                yield self._completed(waiting, nearest)
         if waiting:
-            yield completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
+            yield self._completed(waiting, nearest)
 
-    def answer_tables(self) -> Iterator[pa.Table]:
+    def _completed(self, waiting: list[pa.Table], nearest: list[NDArray[np.float64]]) -> pa.Table:
+        """Completes tables as one; empties the lists, so that nothing is held twice."""
+        table = completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
+        waiting.clear()
+        nearest.clear()
+        trim_allocator()
+        return table
+
+    def asked(self) -> Iterator[pa.Table]:
         """Yields the rows of all answers, a block's after the other's along a Hilbert curve.
 
         Raises:

@@ -31,8 +31,8 @@ from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import extend, told
-from earthgptx.pipeline.results.object_table import KINDS
-from earthgptx.pipeline.results.partitions import is_leftover, is_partition, partition, rows_beside
+from earthgptx.pipeline.results.object_table import KINDS, files_in
+from earthgptx.pipeline.results.partitions import is_leftover, is_partition, rows_beside
 from earthgptx.pipeline.results.rows_group import mend_partitions, sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
@@ -215,11 +215,12 @@ class Steps:
                 old = self.table.rows[at]
                 row = replace(
                     row,
-                    objects=old.objects,
-                    bytes=old.bytes,
-                    answers=old.answers,
-                    answer_bytes=old.answer_bytes,
                     failed=old.failed,
+                    **{
+                        name: getattr(old, name)
+                        for rows in KINDS
+                        for name in (rows.count, rows.files, rows.size)
+                    },
                 )
                 self.table.rows[at] = row
             else:
@@ -286,7 +287,7 @@ class Steps:
         output, rows = self.plan.spec.output, self.table.rows
         for kind in KINDS:
             folder = self._folders[kind.name]
-            kept = {partition(r.name) for r in rows if getattr(r, kind.count) or not r.finished}
+            kept = {name for row in rows for name in files_in(row, kind)}
             there = [n for n in folder.names() if is_partition(n) or is_leftover(n)]
             folder.delete([name for name in there if name not in kept])
         self._freeze(withdrawn=True)

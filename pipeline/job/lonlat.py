@@ -72,6 +72,16 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
     return geometry
 
 
+def cut_all(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Returns (N,) polygons or multipolygons, cut at the antimeridian where they cross it."""
+    bounds = shapely.bounds(geometries).reshape(-1, 4)
+    beyond = crosses(geometries) | (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
+    found = geometries.copy()
+    for at in np.flatnonzero(beyond):
+        found[at] = cut(geometries[at])
+    return found
+
+
 def around_pole(polygon: shapely.Polygon, *, north: bool) -> BaseGeometry:
     """Returns a polygon that has a pole inside, as GeoJSON wants it: with edges to the pole.
 

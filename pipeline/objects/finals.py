@@ -44,6 +44,8 @@ FINAL = pa.schema(
 )
 """Columns of an object. `caption` is the model's, empty for none; `item` collection and id; `lon`
 and `lat` the centre; `window` (y0, x0, height, width) and `runs` its mask in pixels of the grid."""
+MASK = ["window", "runs"]
+"""Columns that hold the mask."""
 ANSWER = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -152,27 +154,6 @@ def outline_columns(outlines: NDArray[np.object_]) -> tuple[pa.Array, pa.Array]:
     edges = shapely.bounds(outlines).reshape(-1, 4).T
     box = pa.StructArray.from_arrays([pa.array(edge) for edge in edges], list(EDGES))
     return pa.array(shapely.to_wkb(outlines), pa.binary()), box
-
-
-class Bounds:
-    """Bounds of geometries that are seen table by table."""
-
-    def __init__(self) -> None:
-        """Begins with none."""
-        self._low, self._high = np.full(2, np.inf), np.full(2, -np.inf)
-
-    def add(self, table: pa.Table) -> None:
-        """Adds the geometries of a table with a column `bbox`."""
-        if len(table):
-            box = table["bbox"].combine_chunks()
-            edges = [box.field(edge).to_numpy() for edge in EDGES]
-            self._low = np.minimum(self._low, [edges[0].min(), edges[1].min()])
-            self._high = np.maximum(self._high, [edges[2].max(), edges[3].max()])
-
-    @property
-    def edges(self) -> list[float]:
-        """West, south, east and north; empty if there was no geometry."""
-        return [*self._low.tolist(), *self._high.tolist()] if self._low[0] < np.inf else []
 
 
 def masks_of(table: pa.Table) -> list[tuple[float, int, Mask]]:

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid
-from earthgptx.pipeline.job.lonlat import LONLAT, cut, unwrapped
+from earthgptx.pipeline.job.lonlat import LONLAT, cut, cut_all, unwrapped
 from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.objects.spans import split
 
@@ -75,14 +75,14 @@ def ground(parts: Sequence[Part], grid: Grid, time: int, slice_name: str) -> lis
             grid=grid.name,
             time=time,
             part=part,
-            geometry=cut(geometry),
+            geometry=geometry,
             area_m2=area,
             length_m=length,
             width_m=width,
             orientation_deg=orientation,
         )
         for part, geometry, (area, length, width, orientation) in zip(
-            parts, geometries, _measure(geometries), strict=True
+            parts, cut_all(geometries), _measure(geometries), strict=True
         )
     ]
 

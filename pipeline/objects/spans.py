@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
 
+DRAWN_PX = 4096
+"""Pixels of a window that takes less time to draw than to go through span by span."""
+
 Spans = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -34,6 +37,23 @@ def split(mask: Mask, side: int) -> Iterator[tuple[int, int, Mask]]:
     Yields:
         Row and column of the cell, and the piece.
     """
+    cells = [
+        (row, col)
+        for row in range(mask.y0 // side, (mask.y0 + mask.height - 1) // side + 1)
+        for col in range(mask.x0 // side, (mask.x0 + mask.width - 1) // side + 1)
+    ]
+    if len(cells) == 1:
+        yield (*cells[0], mask)
+        return
+    if mask.height * mask.width <= DRAWN_PX:
+        for row, col in cells:
+            y0, x0 = max(row * side, mask.y0), max(col * side, mask.x0)
+            y1 = min((row + 1) * side, mask.y0 + mask.height)
+            x1 = min((col + 1) * side, mask.x0 + mask.width)
+            inside = mask.window(y0, x0, y1, x1)
+            if inside.any():
+                yield row, col, Mask.from_array(inside, y0=y0, x0=x0)
+        return
     rows, starts, ends = spans_of(mask)
     cols, starts, ends, owner = _cells(starts, ends, side)
     rows = rows[owner]

@@ -1,13 +1,14 @@
 """The tables of a result: its objects, and the answers to its visual prompts.
 
-As Arrow, as GeoParquet, and as GeoDataFrame. One file of each a time slice, in row groups that
-follow a Hilbert curve, so that what lies together on the ground lies together in the file.
+As Arrow, as GeoParquet, and as GeoDataFrame. Files of each a time slice, in row groups that follow
+a Hilbert curve, so that what lies together on the ground lies together in a file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,20 @@ import shapely
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.job.lonlat import LONLAT
-from earthgptx.pipeline.objects.finals import ANSWER, BBOX, EDGES, FINAL, PENDING, Bounds, Outcome
+from earthgptx.pipeline.objects.finals import ANSWER, BBOX, EDGES, FINAL, PENDING, Outcome
 from earthgptx.pipeline.objects.measure import measured_caption
+from earthgptx.pipeline.results.partitions import partition
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
     from earthgptx.pipeline.planning.plan import Plan
+    from earthgptx.pipeline.results.slices_group import SliceRow
 
 ROW_GROUP = 50_000
 """Rows that a reader of GeoParquet takes or leaves together."""
+FILE_GROUPS = 4
+"""Row groups of a file: what a process holds to write one."""
 _MOMENT = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
     [
@@ -87,13 +92,24 @@ class Rows:
     """Column of `slices` with the number of a slice's rows."""
     first: str
     """That with the row of the first of them in the Zarr group; -1 if they are not there yet."""
+    files: str
+    """That with the number of its files."""
     size: str
-    """That with the size of its file."""
+    """That with the size of its files."""
     geometry_types: tuple[str, ...]
 
 
-OBJECTS = Rows("objects", SCHEMA, "objects", "first_object", "bytes", ("Polygon", "MultiPolygon"))
-ANSWERS = Rows("answers", ANSWER_SCHEMA, "answers", "first_answer", "answer_bytes", ())
+def files_in(row: SliceRow, rows: Rows) -> list[str]:
+    """Returns the names of a slice's files of such rows, in their folder."""
+    return [partition(row.name, number) for number in range(getattr(row, rows.files))]
+
+
+OBJECTS = Rows(
+    "objects", SCHEMA, "objects", "first_object", "files", "bytes", ("Polygon", "MultiPolygon")
+)
+ANSWERS = Rows(
+    "answers", ANSWER_SCHEMA, "answers", "first_answer", "answer_files", "answer_bytes", ()
+)
 KINDS = (OBJECTS, ANSWERS)
 
 
@@ -193,13 +209,21 @@ def along_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.in
     return np.asarray(gpd.GeoSeries(gpd.points_from_xy(x, y)).hilbert_distance())
 
 
-def as_geoparquet(tables: Iterable[pa.Table], rows: Rows, bounds: Bounds) -> pa.Buffer:
+def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[pa.Buffer]:
+    """Yields tables of about `ROW_GROUP` rows as GeoParquet files of `FILE_GROUPS` of them each."""
+    rest = iter(tables)
+    while group := list(itertools.islice(rest, FILE_GROUPS)):
+        data = as_geoparquet(group, rows)
+        group.clear()
+        yield data
+
+
+def as_geoparquet(tables: Sequence[pa.Table], rows: Rows) -> pa.Buffer:
     """Returns tables one after the other as GeoParquet 1.1, marked as ours.
 
     Args:
         tables: tables of the columns of `rows.schema`.
         rows: what they are.
-        bounds: bounds of all their geometries.
     """
     from earthgptx.catalogs.publish import MARK
 
@@ -208,8 +232,12 @@ def as_geoparquet(tables: Iterable[pa.Table], rows: Rows, bounds: Bounds) -> pa.
         "geometry_types": list(rows.geometry_types),
         "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
     }
-    if bounds.edges:
-        column["bbox"] = bounds.edges
+    boxes = [table["bbox"].combine_chunks() for table in tables if len(table)]
+    if boxes:
+        column["bbox"] = [
+            float(find([find(box.field(edge).to_numpy()) for box in boxes]))
+            for find, edge in zip((np.min, np.min, np.max, np.max), EDGES, strict=True)
+        ]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     schema = rows.schema.with_metadata({"geo": json.dumps(geo), MARK: "1"})
     sink = pa.BufferOutputStream()

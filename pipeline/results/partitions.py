@@ -1,4 +1,4 @@
-"""Where the GeoParquet files of a result's objects and answers lie, one of each a time slice."""
+"""Where the GeoParquet files of a result's objects and answers lie, by time slice."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 from earthgptx.pipeline.storage.local import PARTIAL
 
-_NAME = re.compile(r"slice=[0-9A-Za-z-]+/0\.parquet")
+_NAME = re.compile(r"slice=[0-9A-Za-z-]+/\d+\.parquet")
 _LEFTOVER = re.compile(_NAME.pattern + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
 
 
 def objects_beside(output: str) -> str:
-    """Returns the URL of the folder of a result's objects, a GeoParquet file a time slice."""
+    """Returns the URL of the folder of a result's objects, GeoParquet files by time slice."""
     return rows_beside(output, "objects")
 
 
@@ -20,9 +20,9 @@ def rows_beside(output: str, name: str) -> str:
     return f"{output.removesuffix('.zarr')}.{name}"
 
 
-def partition(slice_name: str) -> str:
-    """Returns the name of a slice's file in such a folder."""
-    return f"slice={slice_name}/0.parquet"
+def partition(slice_name: str, number: int) -> str:
+    """Returns the name of one of a slice's files in such a folder, counted from 0."""
+    return f"slice={slice_name}/{number}.parquet"
 
 
 def is_partition(name: str) -> bool:

@@ -21,8 +21,14 @@ from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, cut
 from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, every_row, find, labels
-from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, ANSWERS, to_frame
-from earthgptx.pipeline.results.partitions import objects_beside, partition, rows_beside
+from earthgptx.pipeline.results.object_table import (
+    ANSWER_SCHEMA,
+    ANSWERS,
+    OBJECTS,
+    files_in,
+    to_frame,
+)
+from earthgptx.pipeline.results.partitions import objects_beside, rows_beside
 from earthgptx.pipeline.results.slices_group import COLUMNS, SliceRow, read_slices
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
@@ -141,8 +147,8 @@ class Result:
             OutputError: no time slice is finished yet, or a file of answers is missing or damaged.
         """
         folder = rows_beside(self.url, ANSWERS.name)
-        names = [f"{folder}/{partition(each.name)}" for each in self.time_slices if each.answers]
-        return to_frame(every_row(ObjectFiles(self.url, tuple(names)), ANSWER_SCHEMA))
+        files = [f"{folder}/{name}" for row in self.time_slices for name in files_in(row, ANSWERS)]
+        return to_frame(every_row(ObjectFiles(self.url, tuple(files)), ANSWER_SCHEMA))
 
     @cached_property
     def slices(self) -> pd.DataFrame:
@@ -228,12 +234,13 @@ class Result:
     def files(self, conditions: Conditions) -> ObjectFiles:
         """Returns the files of the objects of those slices that may satisfy the conditions."""
         folder, start, end = objects_beside(self.url), conditions.start, conditions.end
-        names = [
-            each.name
-            for each in self.time_slices
-            if each.objects and not (start and each.end < start) and not (end and each.start > end)
+        files = [
+            f"{folder}/{name}"
+            for row in self.time_slices
+            if not (start and row.end < start) and not (end and row.start > end)
+            for name in files_in(row, OBJECTS)
         ]
-        return ObjectFiles(self.url, tuple(f"{folder}/{partition(name)}" for name in names))
+        return ObjectFiles(self.url, tuple(files))
 
     def why(self, lon: float, lat: float) -> list[Why]:
         """Returns the values at a place and their reason, one answer per grid and time slice.
@@ -333,8 +340,8 @@ def find_objects(
 
 def objects_of_slice(result: Result, row: SliceRow, **asked: Any) -> gpd.GeoDataFrame:
     """Returns the objects of one slice that satisfy the conditions; see `find_objects`."""
-    file = f"{objects_beside(result.url)}/{partition(row.name)}"
-    files = ObjectFiles(result.url, (file,) if row.objects else ())
+    folder = objects_beside(result.url)
+    files = ObjectFiles(result.url, tuple(f"{folder}/{name}" for name in files_in(row, OBJECTS)))
     return to_frame(find([files], _conditions(**asked), order="", limit=None))
 
 

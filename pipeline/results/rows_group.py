@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from earthgptx.pipeline.objects.finals import EDGES, Bounds
-from earthgptx.pipeline.results.object_table import Rows, as_geoparquet
+from earthgptx.model.interface.allocator import trim_allocator
+from earthgptx.pipeline.objects.finals import EDGES
+from earthgptx.pipeline.results.object_table import ROW_GROUP, Rows, files_in, files_of
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import TIMES, SliceTable
 from earthgptx.pipeline.results.store import CODECS
@@ -55,15 +56,17 @@ def _write_from(
     for behind in range(at, len(table.rows)):
         table.change(behind, **{rows.first: -1})
     table.save()
+    places, last = {}, first
+    for behind in range(at, len(table.rows)):
+        places[behind] = last
+        if table.rows[behind].finished:
+            last += getattr(table.rows[behind], rows.count)
     for field in rows.schema:
         array: Any = group[field.name]
+        # What is behind the rows that stay is written anew, and not read.
         array.resize((first, *array.shape[1:]))
-    places = {}
-    for behind in range(at, len(table.rows)):
-        places[behind] = first
-        if table.rows[behind].finished:
-            first += getattr(table.rows[behind], rows.count)
-    _append(group, _batches(folder, table, rows, at), rows)
+        array.resize((last, *array.shape[1:]))
+    _write(group, first, _batches(folder, table, rows, at), rows)
     for behind, place in places.items():
         table.change(behind, **{rows.first: place})
     table.save()
@@ -74,8 +77,8 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of the finished slices from a position on."""
     for row in table.rows[at:]:
-        if row.finished and getattr(row, rows.count):
-            with folder.open(partition(row.name)) as file, pq.ParquetFile(file) as parquet:
+        for name in files_in(row, rows) if row.finished else ():
+            with folder.open(name) as file, pq.ParquetFile(file) as parquet:
                 yield from parquet.iter_batches(CHUNK, columns=rows.schema.names)
 
 
@@ -120,24 +123,24 @@ def _create(group: zarr.Group, name: str, kind: pa.DataType, rows: Rows) -> None
     )
 
 
-def _append(group: zarr.Group, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
-    """Appends rows by whole chunks: a chunk that is written in two parts is read between them."""
-    there: Any = group[rows.schema.names[0]]
-    room = CHUNK - there.shape[0] % CHUNK
+def _write(group: zarr.Group, first: int, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
+    """Writes rows by whole chunks: a chunk that is written in two parts is read between them."""
+    room = CHUNK - first % CHUNK
     waiting = pa.Table.from_batches([], rows.schema)
     for batch in batches:
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch.cast(rows.schema)])])
         while len(waiting) >= room:
-            _append_table(group, waiting.slice(0, room))
-            waiting, room = waiting.slice(room), CHUNK
+            _write_table(group, first, waiting.slice(0, room))
+            first, waiting, room = first + room, waiting.slice(room), CHUNK
+            trim_allocator()  # texts of all sizes leave holes
     if len(waiting):
-        _append_table(group, waiting)
+        _write_table(group, first, waiting)
 
 
-def _append_table(group: zarr.Group, table: pa.Table) -> None:
+def _write_table(group: zarr.Group, first: int, table: pa.Table) -> None:
     for column in table.column_names:
         array: Any = group[column]
-        array.append(_values(table, column))
+        array[first : first + len(table)] = _values(table, column)
 
 
 def _values(table: pa.Table, column: str) -> NDArray[Any]:
@@ -195,20 +198,22 @@ def mend_partitions(
     sizes = folder.sizes()
     lost = []
     for at, row in enumerate(table.rows):
-        file, count, first = partition(row.name), getattr(row, rows.count), getattr(row, rows.first)
-        if not (row.finished and count) or sizes.get(file) == getattr(row, rows.size):
+        names, size = files_in(row, rows), getattr(row, rows.size)
+        if not row.finished or sum(sizes.get(name, 0) for name in names) == size:
             continue
+        count, first = getattr(row, rows.count), getattr(row, rows.first)
         if first < 0:  # its rows are not there yet
             lost.append(at)
             continue
         try:
-            there, bounds = rows_of(root, rows, first, count), Bounds()
-            bounds.add(there)
-            data = as_geoparquet([there], rows, bounds)
+            there = rows_of(root, rows, first, count)
         except (ValueError, RuntimeError, KeyError, pa.ArrowException):
             lost.append(at)
         else:
-            folder.put(file, data)
-            table.change(at, **{rows.size: len(data)})
+            pieces = [there.slice(start, ROW_GROUP) for start in range(0, count, ROW_GROUP)]
+            data = list(files_of(pieces, rows))
+            for number, file in enumerate(data):
+                folder.put(partition(row.name, number), file)
+            table.change(at, **{rows.files: len(data), rows.size: sum(map(len, data))})
     table.save()
     return lost

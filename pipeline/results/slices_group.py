@@ -60,16 +60,20 @@ class SliceRow:
     objects: int = 0
     first_object: int = -1
     """Row of its first object in the Zarr group `objects`; -1 if they are not there yet."""
+    files: int = 0
+    """Number of its files of objects."""
     bytes: int = 0
-    """Size of its file of objects."""
+    """Size of its files of objects."""
     answers: int = 0
     """Visual prompts that its blocks were given."""
     unanswered: int = 0
     """Those of them whose tile saw no valid pixel or is quarantined."""
     first_answer: int = -1
     """Row of its first answer in the Zarr group `answers`; -1 if they are not there yet."""
+    answer_files: int = 0
+    """Number of its files of answers."""
     answer_bytes: int = 0
-    """Size of its file of answers."""
+    """Size of its files of answers."""
     state: str = SliceState.RUNNING
 
     @property
@@ -79,7 +83,7 @@ class SliceRow:
 
 
 COLUMNS = tuple(field.name for field in fields(SliceRow))
-PLACES = ("first_object", "bytes", "first_answer", "answer_bytes")
+PLACES = ("first_object", "files", "bytes", "first_answer", "answer_files", "answer_bytes")
 """Columns that say where the objects and answers lie, and nothing of the slice."""
 _TEXTS = ("name", "key", "state")
 _MOMENTS = ("start", "end")
