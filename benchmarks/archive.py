@@ -30,7 +30,8 @@ from benchmarks import growth
 from benchmarks.report import arguments, report
 from earthgptx import open_result
 from earthgptx.pipeline.objects.finals import outline_columns
-from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA, along_curve, as_geoparquet
+from earthgptx.pipeline.results.completing import along_curve
+from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.results.store import LAYOUT, MARK

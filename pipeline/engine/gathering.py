@@ -22,13 +22,13 @@ from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_ta
 from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
 from earthgptx.pipeline.objects.stitch import BlockObjects, OpenParts, by_block, stitch
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.object_table import (
-    ROW_GROUP,
+from earthgptx.pipeline.results.completing import (
     Origin,
     along_curve,
     completed,
     completed_answers,
 )
+from earthgptx.pipeline.results.object_table import ROW_GROUP
 
 
 class Gathering:

@@ -129,6 +129,17 @@ def box_centre(geometry: BaseGeometry) -> shapely.Point:
     return shapely.Point(((west + east) / 2 + 180) % 360 - 180, (south + north) / 2)
 
 
+def is_bbox(west: float, south: float, east: float, north: float) -> bool:
+    """Whether these are bounds in degrees; west exceeds east across the antimeridian."""
+    narrow = west < east or (west > east and east + 360 - west < 180)
+    return max(abs(west), abs(east)) <= 180 and narrow and -90 <= south < north <= 90
+
+
+def bbox_area(west: float, south: float, east: float, north: float) -> BaseGeometry:
+    """Returns the area of bounds in degrees, cut at the antimeridian."""
+    return cut(shapely.box(west, south, east + 360 * (east < west), north))
+
+
 def bbox(geometry: BaseGeometry) -> list[float]:
     """Returns west, south, east, north; west exceeds east if it crosses the antimeridian."""
     west, south, east, north = geometry.bounds

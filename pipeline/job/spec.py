@@ -28,6 +28,7 @@ from earthgptx.catalogs.redaction import redact_all, redacted
 from earthgptx.catalogs.search import parse_filter
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.job.lonlat import is_bbox
 
 Slicing = Literal["item", "day", "month", "all"]
 Compose = Literal["first", "latest", "least_cloud", "median"]
@@ -47,9 +48,7 @@ class BboxAoi(_Section):
     @field_validator("bbox")
     @classmethod
     def _ordered(cls, bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        west, south, east, north = bbox
-        narrow = west < east or (west > east and east + 360 - west < 180)
-        if not (max(abs(west), abs(east)) <= 180 and narrow and -90 <= south < north <= 90):
+        if not is_bbox(*bbox):
             raise ValueError(
                 f"{list(bbox)} is not [west, south, east, north] in degrees with west < east, "
                 "south < north (west > east crosses the antimeridian: less than 180 degrees)"

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.job.lonlat import LONLAT, cut
+from earthgptx.pipeline.job.lonlat import LONLAT, bbox_area
 from earthgptx.pipeline.job.spec import BboxAoi, WktAoi
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def read_aoi(aoi: str | BboxAoi | WktAoi) -> BaseGeometry:
         JobError: the AOI cannot be read, has no area, or is not in lon/lat.
     """
     if isinstance(aoi, BboxAoi):
-        west, south, east, north = aoi.bbox
-        return cut(shapely.box(west, south, east + 360 * (east < west), north))
+        return bbox_area(*aoi.bbox)
     if isinstance(aoi, WktAoi):
         try:
             area = shapely.from_wkt(aoi.wkt)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.lonlat import unwrapped
-from earthgptx.pipeline.objects.measure import GroundedObject
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.objects.measure import GroundedObject
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 BBOX = pa.struct([(edge, pa.float64()) for edge in EDGES])

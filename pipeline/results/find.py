@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import fsspec
 import numpy as np
@@ -24,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, boxes
-from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA
+from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA, outlines_of
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
 
@@ -109,13 +109,11 @@ def find(
     _check(conditions, limit)
     by = _order(order, near=conditions.near is not None)
     columns = [*COLUMNS, "geometry", *(["result"] if len(files) > 1 else [])]
-    where, values = _where(conditions)
-    # Every value is a parameter; all the rest is ours.
-    sql = f"SELECT {', '.join(columns)} FROM objects WHERE {where}"  # noqa: S608
+    sql = f"SELECT {', '.join(columns)} FROM objects WHERE {_where(conditions)}"  # noqa: S608
     if not exact:
         sql += by and f" ORDER BY {by}"
         sql += "" if limit is None else f" LIMIT {int(limit)}"
-    table = _ask(files, sql, values)
+    table = _ask(files, sql)
     if exact:
         table = _exactly(table, conditions)
         if by:
@@ -144,12 +142,12 @@ def count(files: Sequence[ObjectFiles], conditions: Conditions, by: Sequence[str
         )
     _check(conditions, None)
     groups = "".join(f'{GROUPS[name]} AS "{name}", ' for name in by)
-    where, values = _where(conditions)
+    where = _where(conditions)
     if conditions.within is None and conditions.near is None:
         counting = f"SELECT {groups}count(*) AS objects FROM objects WHERE {where}"  # noqa: S608
-        return _ask(files, f"{counting} GROUP BY ALL ORDER BY ALL", values)
+        return _ask(files, f"{counting} GROUP BY ALL ORDER BY ALL")
     picking = f"SELECT {groups}geometry FROM objects WHERE {where}"  # noqa: S608
-    table = _exactly(_ask(files, picking, values), conditions)
+    table = _exactly(_ask(files, picking), conditions)
     counted = table.group_by(list(by)).aggregate([([], "count_all")])
     ordered = counted.sort_by([(name, "ascending") for name in by]) if by else counted
     return ordered.rename_columns([*by, "objects"])
@@ -184,12 +182,12 @@ def every_row(files: ObjectFiles, schema: pa.Schema) -> pa.Table:
         OutputError: a file is missing or damaged.
     """
     names = [name for name in schema.names if name != "bbox"]
-    return _ask([files], f"SELECT {', '.join(names)} FROM objects", [], schema)  # noqa: S608
+    return _ask([files], f"SELECT {', '.join(names)} FROM objects", schema)  # noqa: S608
 
 
 def labels(files: Sequence[ObjectFiles]) -> list[str]:
     """Returns the labels that the objects have, sorted."""
-    table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label", [])
+    table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label")
     return [str(label) for label in table["label"].to_pylist()]
 
 
@@ -209,33 +207,43 @@ def _arrow_order(order: str) -> list[tuple[str, str]]:
     return [(order.removeprefix("-"), how), ("object_id", "ascending")]
 
 
-def _where(conditions: Conditions) -> tuple[str, list[Any]]:
-    """Returns the conditions as SQL, as far as it can decide them, and its values."""
-    terms: list[str] = ["true"]
-    values: list[Any] = []
-
-    def add(term: str, *given: Any) -> None:
-        terms.append(term)
-        values.extend(given)
-
+def _where(conditions: Conditions) -> str:
+    """Returns the conditions as SQL, as far as it can decide them."""
+    terms = ["true"]
     if conditions.label is not None:
-        add("label = ?", conditions.label)
+        terms.append(f"label = {_quoted(conditions.label)}")
     if conditions.min_score > 0:
-        add("score >= ?", conditions.min_score)
+        terms.append(f"score >= {float(conditions.min_score)!r}")
     if conditions.start is not None:
-        add("time >= to_timestamp(?)", conditions.start.timestamp())
+        terms.append(f"time >= to_timestamp({conditions.start.timestamp()!r})")
     if conditions.end is not None:
-        add("time <= to_timestamp(?)", conditions.end.timestamp())
+        terms.append(f"time <= to_timestamp({conditions.end.timestamp()!r})")
     if conditions.length_m is not None:
-        add("length_m BETWEEN ? AND ?", *conditions.length_m)
-    areas = [conditions.within, _around(conditions.near)]
-    for area in (each for each in areas if each is not None):
-        meets = "bbox.xmin <= ? AND bbox.xmax >= ? AND bbox.ymin <= ? AND bbox.ymax >= ?"
-        edges = [(east, west, north, south) for west, south, east, north in _boxes_of(area)]
-        add("(" + " OR ".join([meets] * len(edges)) + ")", *(v for each in edges for v in each))
+        least, most = map(float, conditions.length_m)
+        upper = f" AND length_m <= {most!r}" if np.isfinite(most) else ""
+        terms.append(f"length_m >= {least!r}{upper}")
+    for area in (conditions.within, _around(conditions.near)):
+        if area is not None:
+            terms.append(f"({' OR '.join(_meets(*edges) for edges in _boxes_of(area)) or 'false'})")
     for word in unicodedata.normalize("NFC", conditions.text).lower().split():
-        add("regexp_matches(lower(nfc_normalize(label || ' ' || caption)), ?)", _pattern(word))
-    return " AND ".join(terms), values
+        words = "lower(nfc_normalize(label || ' ' || caption))"
+        terms.append(f"regexp_matches({words}, {_quoted(_pattern(word))})")
+    return " AND ".join(terms)
+
+
+def _meets(west: float, south: float, east: float, north: float) -> str:
+    return (
+        f"bbox.xmin <= {east!r} AND bbox.xmax >= {west!r}"
+        f" AND bbox.ymin <= {north!r} AND bbox.ymax >= {south!r}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as an SQL literal; the only character that means something there is the quote.
+
+    Not a parameter: for those DuckDB loads pandas, which takes longer than most questions.
+    """
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _pattern(word: str) -> str:
@@ -283,7 +291,7 @@ def _around(near: tuple[float, float, float] | None) -> BaseGeometry | None:
 
 def _exactly(table: pa.Table, conditions: Conditions) -> pa.Table:
     """Returns the rows whose outlines satisfy the conditions; their distance if one is asked."""
-    outlines = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    outlines = outlines_of(table)
     keep = np.ones(len(table), bool)
     if conditions.within is not None:
         shapely.prepare(conditions.within)
@@ -292,8 +300,15 @@ def _exactly(table: pa.Table, conditions: Conditions) -> pa.Table:
         lon, lat, most = conditions.near
         metres = _distances(outlines, lon, lat)
         keep &= metres <= most
-        table = table.append_column("distance_m", pa.array(metres))
-    return table.filter(pa.array(keep))
+        table = table.append_column("distance_m", _as_arrow(metres))
+    return table.filter(_as_arrow(keep))
+
+
+def _as_arrow(values: np.ndarray) -> pa.Array:
+    """Returns (N,) bool or float64 values as Arrow; `pa.array` would load pandas."""
+    kind = pa.bool_() if values.dtype == bool else pa.float64()
+    data = np.packbits(values, bitorder="little") if values.dtype == bool else values
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
 def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
@@ -310,23 +325,24 @@ def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
     return np.asarray(shapely.distance(flat, shapely.Point(0, 0)))
 
 
-def _ask(
-    files: Sequence[ObjectFiles], sql: str, values: list[Any], schema: pa.Schema = SCHEMA
-) -> pa.Table:
+def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> pa.Table:
     """Returns what DuckDB answers; `objects` in the SQL stands for the rows of all files."""
     import duckdb
 
     there = [each for each in files if each.files]
-    source = "SELECT *, ? AS result FROM read_parquet(?, hive_partitioning = false)"
-    given = [value for each in there for value in (each.result, _literal(each.files))]
+    sources = [
+        f"SELECT *, {_quoted(each.result)} AS result"  # noqa: S608
+        f" FROM read_parquet([{', '.join(map(_file, each.files))}], hive_partitioning = false)"
+        for each in there
+    ]
     try:
         with _connection([file for each in there for file in each.files]) as connection:
             if there:
-                sql = f"WITH objects AS ({' UNION ALL '.join([source] * len(there))}) {sql}"
+                sql = f"WITH objects AS ({' UNION ALL '.join(sources)}) {sql}"
             else:
                 nothing = schema.empty_table().append_column("result", pa.array([], pa.string()))
                 connection.register("objects", nothing)
-            return connection.execute(sql, [*given, *values]).to_arrow_table()
+            return connection.execute(sql).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
         raise OutputError(
             f"a file of objects is missing, damaged, or of another version ({_reason(error)}); run "
@@ -343,9 +359,9 @@ def _reason(error: Exception) -> str:
     return redact((str(error).splitlines() or [""])[0])
 
 
-def _literal(files: Sequence[str]) -> list[str]:
-    """Returns addresses of which DuckDB takes no character for a pattern."""
-    return [re.sub(r"[*?\[]", r"[\g<0>]", file) for file in files]
+def _file(address: str) -> str:
+    """Returns an address as an SQL literal of which DuckDB takes no character for a pattern."""
+    return _quoted(re.sub(r"[*?\[]", r"[\g<0>]", address))
 
 
 def _connection(files: Sequence[str]) -> duckdb.DuckDBPyConnection:

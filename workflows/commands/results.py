@@ -283,20 +283,20 @@ def _area(
 ) -> BaseGeometry | None:
     """Returns the area that a query is limited to; None for the whole result."""
     from earthgptx.pipeline.errors import JobError
-    from earthgptx.pipeline.job.spec import BboxAoi
-    from earthgptx.pipeline.job.vectors import read_aoi
+    from earthgptx.pipeline.job.lonlat import bbox_area, is_bbox
 
     if bbox and within:
         raise JobError("--bbox and --within exclude one another; give one")
+    if bbox and not is_bbox(*bbox):
+        edges = " ".join(f"{edge:g}" for edge in bbox)
+        raise JobError(f"--bbox {edges} is not west south east north in degrees")
     if bbox:
-        try:
-            return read_aoi(BboxAoi(bbox=bbox))
-        except ValueError as error:
-            raise JobError(
-                f"--bbox {' '.join(f'{edge:g}' for edge in bbox)} is not west south east north in "
-                "degrees"
-            ) from error
-    return read_aoi(str(within)) if within else None
+        return bbox_area(*bbox)
+    if within is None:
+        return None
+    from earthgptx.pipeline.job.vectors import read_aoi
+
+    return read_aoi(str(within))
 
 
 def _geojson(found: pa.Table) -> str:
@@ -304,7 +304,9 @@ def _geojson(found: pa.Table) -> str:
 
     import shapely
 
-    outlines = shapely.from_wkb(found["geometry"].to_numpy(zero_copy_only=False))
+    from earthgptx.pipeline.results.object_table import outlines_of
+
+    outlines = outlines_of(found)
     features = []
     for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
         # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
@@ -316,17 +318,23 @@ def _geojson(found: pa.Table) -> str:
 
 
 def _rows(found: pa.Table) -> list[dict[str, str]]:
+    import pyarrow as pa
+
     extra = [name for name in ("distance_m", "result") if name in found.column_names]
+    names = ["object_id", "time", "label", "score", "caption", *extra]
+    shown = found.select(names).slice(0, ROWS)
+    # As texts: for times pyarrow loads pandas, which takes longer than most questions.
+    shown = shown.set_column(1, "time", shown["time"].cast(pa.string()))
     return [
         {
             "id": f"{row['object_id']:x}"[:8],
-            "time": f"{row['time']:%Y-%m-%d}",
+            "time": row["time"][:10],
             "label": row["label"],
             "score": f"{row['score']:.2f}",
             "caption": row["caption"],
             **{name: _short(row[name]) for name in extra},
         }
-        for row in found.slice(0, ROWS).to_pylist()
+        for row in shown.to_pylist()
     ]
 
 

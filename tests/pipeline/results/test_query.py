@@ -208,10 +208,10 @@ def test_words_of_captions(text: str, found: bool) -> None:
 
 def matching(text: str, caption: str) -> int:
     objects = pa.table({"label": [""], "caption": [caption]})
-    where, values = find._where(find.Conditions(text=text))
+    where = find._where(find.Conditions(text=text))
     connection = find._new()
     connection.register("objects", objects)
-    answer = connection.execute(f"SELECT count(*) FROM objects WHERE {where}", values).fetchone()
+    answer = connection.execute(f"SELECT count(*) FROM objects WHERE {where}").fetchone()
     assert answer
     return int(answer[0])
 
