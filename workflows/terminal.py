@@ -88,6 +88,12 @@ def print_report(report: Any) -> None:
         )
         for sentence in report.failures[:3]:
             out.print(f"  {sentence}", markup=False, soft_wrap=True)
+    if report.unanswered_prompts:
+        out.print(
+            f"[bold yellow]no answer[/bold yellow]: {report.unanswered_prompts} prompts, whose "
+            "tiles saw no valid pixel or failed; the result's `answers` says which",
+            soft_wrap=True,
+        )
     if report.refused_prompts:
         name, reason = next(iter(report.refused_prompts.items()))
         out.print(

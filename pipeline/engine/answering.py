@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
@@ -12,9 +12,7 @@ from earthgptx.pipeline.engine.commit import erase_blocks
 from earthgptx.pipeline.engine.drive import drive
 from earthgptx.pipeline.engine.growth import Left, SliceWork, around, work_of
 from earthgptx.pipeline.engine.holes import Holes
-from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.ledger import Entry, Ledger
-from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.engine.retry import reachable
 from earthgptx.pipeline.engine.scheduler import Scheduler
@@ -22,6 +20,10 @@ from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch, ScratchLost
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.infer import BlockReport
+    from earthgptx.pipeline.engine.pool import ReplicaPool
 
 
 class Answering:

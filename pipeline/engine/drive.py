@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.tasks import (
     Done,
@@ -21,6 +20,10 @@ from earthgptx.pipeline.engine.tasks import (
     Task,
     Trouble,
 )
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.pool import ReplicaPool
+
 
 log = structlog.get_logger()
 

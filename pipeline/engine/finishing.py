@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
@@ -12,7 +12,6 @@ from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.drive import drive
 from earthgptx.pipeline.engine.gathering import Gathering
 from earthgptx.pipeline.engine.overview import is_whole
-from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
@@ -25,6 +24,10 @@ from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
 from earthgptx.pipeline.storage.fence import FencedBlobs
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.pool import ReplicaPool
+
 
 STAGES = {Kind.PAINT: "stitch", Kind.OVERVIEW: "overview"}
 READINGS = 3

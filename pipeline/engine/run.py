@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-
-from ray.exceptions import RayError
+from typing import TYPE_CHECKING
 
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
 from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.output import prepare_output
-from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scratch import Scratch
 from earthgptx.pipeline.engine.steps import Steps
@@ -25,6 +23,9 @@ from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create
 from earthgptx.pipeline.storage.errors import storage_errors
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.pool import ReplicaPool
 
 
 def run(
@@ -63,6 +64,9 @@ def run(
             return steps.report(started)
         with ExitStack() as own:
             if steps.work:
+                # Here, since loading Ray takes longer than to see that there is nothing to do.
+                from earthgptx.pipeline.engine.pool import ReplicaPool
+
                 pool = pool or own.enter_context(ReplicaPool(plan.spec.engine))
             own.enter_context(terminate_as_interrupt())
             try:
@@ -88,10 +92,16 @@ def _ending(error: BaseException, steps: Steps) -> BaseException:
             f"interrupted; {steps.committed} of {steps.blocks} blocks are finished and "
             "kept. Run the same command again to go on"
         )
-    if isinstance(error, RayError):
+    if isinstance(error, _ray_error()):
         reason = " ".join(str(error).split())[:300]
         return Outage(
             f"Ray failed: {type(error).__name__}: {reason}. Finished blocks are kept; run the same "
             "command again"
         )
     return error
+
+
+def _ray_error() -> type[Exception]:
+    from ray.exceptions import RayError
+
+    return RayError

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 import zarr
@@ -20,7 +21,6 @@ from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.finishing import Finishing
 from earthgptx.pipeline.engine.holes import Holes
 from earthgptx.pipeline.engine.output import published_before, published_item
-from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch
@@ -36,6 +36,10 @@ from earthgptx.pipeline.results.partitions import is_leftover, is_partition, row
 from earthgptx.pipeline.results.rows_group import mend_partitions, sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.storage.fence import Fence, fenced, put_fenced
+
+if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.pool import ReplicaPool
+
 
 log = structlog.get_logger()
 

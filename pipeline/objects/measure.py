@@ -16,7 +16,6 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
-from scipy.spatial import cKDTree
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.model.interface.region import Mask
@@ -228,6 +227,8 @@ def nearest_neighbours(
     Returns:
         (N,) distances; NaN for an object that is the only one of its label.
     """
+    from scipy.spatial import cKDTree
+
     found = np.full(len(labels), np.nan)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from earthgptx.model.interface.answer import Grounding
 from earthgptx.model.interface.region import Mask
@@ -133,6 +131,9 @@ def merge(parts: Sequence[Part], traits: AnalystTraits) -> list[list[Part]]:
 
 def connected(count: int, joined: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Returns the positions 0 to `count` in groups that pairs connect, each in rising order."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     rows, cols = (list(column) for column in zip(*joined, strict=True)) if joined else ([], [])
     graph = coo_matrix((np.ones(len(rows), bool), (rows, cols)), shape=(count, count))
     _, group_of = connected_components(graph, directed=False)

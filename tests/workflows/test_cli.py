@@ -359,8 +359,8 @@ def test_prompts_that_cannot_be_asked_are_said_at_the_end(folder: Path) -> None:
     )
     said, _ = earthgptx("run", job)
     assert "not asked: 1 prompts, for example far: outside the AOI" in said
-    answers = open_result(str(folder / "results/points.zarr")).objects
-    assert answers["prompt_ids"].tolist() == ["here"]
+    answers = open_result(str(folder / "results/points.zarr")).answers
+    assert answers["prompt_id"].tolist() == ["here"]
     assert np.isfinite(answers["score"]).all()
 
 
