@@ -8,7 +8,6 @@ loaded that a question does not need.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, boxes
 from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA, outlines_of
+from earthgptx.pipeline.results.words import pattern, ranked, words_of
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
 
@@ -43,8 +43,6 @@ GROUPS = {
 """What objects are counted by, as SQL."""
 ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
 """Columns that objects are sorted by; the largest first with `-` before it."""
-SIBILANTS = ("s", "x", "z", "ch", "sh")
-"""Endings of words whose plural ends with `es`."""
 METRES_PER_DEGREE = 110_574.0
 """Shortest length of a degree of latitude."""
 
@@ -87,6 +85,7 @@ def find(
     *,
     order: str = "",
     limit: int | None = None,
+    rank: bool = False,
 ) -> pa.Table:
     """Returns the objects that satisfy all conditions.
 
@@ -96,20 +95,26 @@ def find(
         order: one of `ORDERS`, with `-` before it for the largest first; empty for the order of
             the files: by slice, and along a curve on the ground.
         limit: largest number of objects; None for all.
+        rank: whether to take objects that have any of the words, and sort them by BM25, the best
+            match first.
 
     Returns:
-        The columns of `object_table.SCHEMA` without `bbox`; `distance_m` if `near` is given, and
-        `result` if there are several results.
+        The columns of `object_table.SCHEMA` without `bbox`; `distance_m` if `near` is given,
+        `rank` if it is asked for, and `result` if there are several results.
 
     Raises:
-        JobError: `order` is none of `ORDERS`.
+        JobError: `order` is none of `ORDERS`, or goes with `rank`, or `rank` lacks words or the
+            package that computes it.
         OutputError: a file is missing or damaged.
     """
-    exact = conditions.within is not None or conditions.near is not None
+    exact = conditions.within is not None or conditions.near is not None or rank
     _check(conditions, limit)
+    if rank and (order or not words_of(conditions.text)):
+        raise JobError("rank sorts by how well words match: give text, and no order")
     by = _order(order, near=conditions.near is not None)
     columns = [*COLUMNS, "geometry", *(["result"] if len(files) > 1 else [])]
-    sql = f"SELECT {', '.join(columns)} FROM objects WHERE {_where(conditions)}"  # noqa: S608
+    sql = f"SELECT {', '.join(columns)} FROM objects"  # noqa: S608
+    sql += f" WHERE {_where(conditions, any_word=rank)}"
     if not exact:
         sql += by and f" ORDER BY {by}"
         sql += "" if limit is None else f" LIMIT {int(limit)}"
@@ -118,6 +123,8 @@ def find(
         table = _exactly(table, conditions)
         if by:
             table = table.sort_by(_arrow_order(order))
+        if rank:
+            table = ranked(table, conditions.text)
         table = table if limit is None else table.slice(0, limit)
     return table
 
@@ -207,7 +214,7 @@ def _arrow_order(order: str) -> list[tuple[str, str]]:
     return [(order.removeprefix("-"), how), ("object_id", "ascending")]
 
 
-def _where(conditions: Conditions) -> str:
+def _where(conditions: Conditions, *, any_word: bool = False) -> str:
     """Returns the conditions as SQL, as far as it can decide them."""
     terms = ["true"]
     if conditions.label is not None:
@@ -225,9 +232,12 @@ def _where(conditions: Conditions) -> str:
     for area in (conditions.within, _around(conditions.near)):
         if area is not None:
             terms.append(f"({' OR '.join(_meets(*edges) for edges in _boxes_of(area)) or 'false'})")
-    for word in unicodedata.normalize("NFC", conditions.text).lower().split():
-        words = "lower(nfc_normalize(label || ' ' || caption))"
-        terms.append(f"regexp_matches({words}, {_quoted(_pattern(word))})")
+    said = "lower(nfc_normalize(label || ' ' || caption))"
+    matches = [
+        f"regexp_matches({said}, {_quoted(pattern(word))})" for word in words_of(conditions.text)
+    ]
+    if matches:
+        terms.append(f"({(' OR ' if any_word else ' AND ').join(matches)})")
     return " AND ".join(terms)
 
 
@@ -244,26 +254,6 @@ def _quoted(text: str) -> str:
     Not a parameter: for those DuckDB loads pandas, which takes longer than most questions.
     """
     return "'" + text.replace("'", "''") + "'"
-
-
-def _pattern(word: str) -> str:
-    """Returns the regular expression of a word, its simple plural, and its singular."""
-    forms = {word}
-    if word.endswith(SIBILANTS):
-        forms.add(f"{word}es")
-    elif word.endswith("y"):
-        forms |= {f"{word[:-1]}ies", f"{word}s"}
-    else:
-        forms.add(f"{word}s")
-    if word.endswith("ies"):
-        forms.add(f"{word[:-3]}y")
-    elif word.endswith("es") and word[:-2].endswith(SIBILANTS):
-        forms.add(word[:-2])
-    elif word.endswith("s") and not word.endswith("ss") and len(word) > 3:
-        forms.add(word[:-1])
-    alternatives = "|".join(re.escape(form) for form in sorted(forms))
-    # Not \b: a word may begin or end with what is no letter. Marks belong to the letter before.
-    return rf"(^|[^\pL\pN\pM])({alternatives})($|[^\pL\pN\pM])"
 
 
 def _boxes_of(area: BaseGeometry) -> list[tuple[float, float, float, float]]:

@@ -195,20 +195,24 @@ class Result:
             found.append(to_lonlat(box, layer["spatial_ref"].attrs["crs_wkt"]))
         return shapely.union_all(found)
 
-    def query(self, *, order: str = "", limit: int | None = None, **asked: Any) -> gpd.GeoDataFrame:
+    def query(
+        self, *, order: str = "", limit: int | None = None, rank: bool = False, **asked: Any
+    ) -> gpd.GeoDataFrame:
         """Returns the objects that satisfy all conditions.
 
         Args:
             order: column to sort by, one of `find.ORDERS`, with `-` before it for the largest
                 first; empty for the order of slices, and along a curve on the ground.
             limit: largest number of objects; None for all.
+            rank: whether objects need only have some of the words of `text`, and those that match
+                them best come first; see `find.find`.
             asked: conditions; see `find_objects`.
 
         Raises:
             JobError: a condition cannot be read, or is one that the result cannot have.
             OutputError: no time slice is finished yet.
         """
-        return to_frame(find_objects([self], order=order, limit=limit, **asked))
+        return to_frame(find_objects([self], order=order, limit=limit, rank=rank, **asked))
 
     def count(self, *by: str, **asked: Any) -> pd.DataFrame:
         """Returns how many objects satisfy all conditions.
@@ -312,7 +316,12 @@ class Result:
 
 
 def find_objects(
-    results: Sequence[Result], *, order: str = "", limit: int | None = None, **asked: Any
+    results: Sequence[Result],
+    *,
+    order: str = "",
+    limit: int | None = None,
+    rank: bool = False,
+    **asked: Any,
 ) -> pa.Table:
     """Returns the objects of several results that satisfy all conditions, as `find` gives them.
 
@@ -321,6 +330,7 @@ def find_objects(
             they are several.
         order: see `Result.query`.
         limit: largest number of objects of all results; None for all.
+        rank: see `Result.query`.
         asked: label, text, within, min_score, length_m and near as in `find.Conditions`, and
             time, a closed interval as in a job file.
 
@@ -332,7 +342,7 @@ def find_objects(
         raise JobError("no result is named; name one or several")
     conditions = _conditions(**asked)
     files = [result.files(conditions) for result in results]
-    found = find(files, conditions, order=order, limit=limit)
+    found = find(files, conditions, order=order, limit=limit, rank=rank)
     if not len(found):
         _refuse_impossible(results, conditions)
     return found

@@ -74,8 +74,8 @@ def _before(module: Any, name: str, moment: str, count: int = 1) -> None:
 def arm() -> None:
     """Arms the moments of this process."""
     _before(layout, "_create_tables", "create")
-    _before(finishing, "stitch", "stitch")
-    _before(finishing, "to_table", "objects")
+    _before(finishing, "Gathering", "stitch")
+    _before(finishing, "files_of", "objects")
     _before(steps, "published_item", "publish")
     _before(store, "set_finished", "finish")
     _before(replica, "keep_answers", "infer", 2)

@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from earthgptx import open_result, plan, run
-from earthgptx.pipeline.engine import steps
+from earthgptx.pipeline.engine import finishing, steps
 from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.errors import OutputError, RunFailed, RunLost
 from earthgptx.pipeline.results import layout, store
@@ -25,8 +25,8 @@ chaos = pytest.mark.chaos
 Bytes = dict[str, bytes]
 FUNCTIONS = {
     "create": (layout, "_create_tables"),
-    "stitch": (steps, "stitch"),
-    "objects": (steps, "to_table"),
+    "stitch": (finishing, "Gathering"),
+    "objects": (finishing, "files_of"),
     "publish": (steps, "published_item"),
     "finish": (store, "set_finished"),
 }
@@ -151,7 +151,7 @@ def test_a_flipped_shard_is_made_again(
         "raster/label/zarr.json",
         "raster/x/zarr.json",
         "raster/x/c/0",
-        "blocks/state/zarr.json",
+        "blocks/record/zarr.json",
         "tiles/caption/zarr.json",
         "slices/key/zarr.json",
         "overview/zarr.json",
@@ -167,9 +167,10 @@ def test_metadata_that_is_lost_is_made_again(case: Case, undisturbed: Bytes, los
 @chaos
 def test_a_damaged_ledger_entry_counts_as_not_committed(case: Case, undisturbed: Bytes) -> None:
     stopped(case, "stitch")
-    for path in list((case.out / "blocks" / "state" / "c").rglob("*"))[::3]:
-        if path.is_file():
-            flip(path)
+    chunks = [path for path in (case.out / "blocks/record/c").rglob("*") if path.is_file()]
+    assert chunks
+    for path in chunks:
+        flip(path)
     run(plan(case.job))
     assert case.same_as(undisturbed)
 

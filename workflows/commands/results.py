@@ -114,6 +114,12 @@ def query(
             " With - before it, the largest come first.",
         ),
     ] = "",
+    rank: Annotated[
+        bool,
+        typer.Option(
+            "--rank", help="Any of the words of --text will do; the best match comes first."
+        ),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of objects.")] = None,
     count_by: Annotated[
         str | None,
@@ -144,13 +150,15 @@ def query(
         "length_m": length,
     }
     if count_by is not None:
-        if order or limit or out_file or format is not Format.TABLE:
-            raise JobError("--count-by prints counts; leave out --order, --limit, --format, --out")
+        if order or rank or limit or out_file or format is not Format.TABLE:
+            raise JobError(
+                "--count-by prints counts; leave out --order, --rank, --limit, --format, --out"
+            )
         names = [name.strip() for name in count_by.split(",") if name.strip()]
         _print_counts(count_objects(results, *names, **asked), as_json=as_json)
         return
     _refuse_unwritable(asked_format, out_file)
-    found = find_objects(results, order=order, limit=limit, **asked)
+    found = find_objects(results, order=order, limit=limit, rank=rank, **asked)
     if asked_format is Format.TABLE:
         more = f", the first {ROWS}" if len(found) > ROWS else ""
         print_table(f"{len(found)} objects{more}", _rows(found))

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.results import find
 from earthgptx.pipeline.results.query import Result, count_objects, find_objects
+from earthgptx.pipeline.results.words import ranked
 from tests.archive import Archive, targets
 
 
@@ -315,3 +317,37 @@ def test_why_names_the_object_of_each_time(result: Result, archive: Archive) -> 
 def test_what_is_no_result_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(OutputError, match=r"nowhere.zarr holds no Zarr store"):
         open_result(str(tmp_path / "nowhere.zarr"))
+
+
+def test_the_best_match_comes_first(result: Result) -> None:
+    pytest.importorskip("bm25s")
+    found = result.query(text="ship north-south", rank=True)
+    assert len(found) == len(result.objects), "any of the words will do"
+    assert found["rank"].is_monotonic_decreasing
+    both = found["caption"].str.contains("north-south")
+    assert both.any()
+    assert not both.all()
+    assert found["rank"][both].min() > found["rank"][~both].max()
+    assert len(result.query(text="ship", rank=True, limit=3)) == 3
+
+
+@pytest.mark.parametrize("asked", [{"text": " "}, {"text": "ship", "order": "score"}])
+def test_a_rank_needs_words_and_no_order(result: Result, asked: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match="give text, and no order"):
+        result.query(rank=True, **asked)
+
+
+def test_a_rank_without_its_package_is_one_sentence(
+    result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(JobError, match=r"pip install earthgptx\[rank\]"):
+        result.query(text="ship", rank=True)
+
+
+def test_rare_words_and_short_captions_count_more() -> None:
+    pytest.importorskip("bm25s")
+    captions = ["a ship", "a ship at a pier", "ships", "a red ship at a pier with many cranes"]
+    objects = pa.table({"object_id": [1, 2, 3, 4], "label": [""] * 4, "caption": captions})
+    assert ranked(objects, "red ship")["object_id"].to_pylist() == [4, 3, 1, 2]
+    assert ranked(objects.slice(0, 0), "red")["rank"].to_pylist() == []
