@@ -1,7 +1,8 @@
 """Renders a small archive with ground truth: the made world as COGs in a static STAC catalog.
 
 The archive holds optical, SAR and infrared scenes of one coast in two neighbouring UTM zones on
-three dates. Some scenes overlap. The ground truth is GeoParquet. Deterministic for a given seed.
+three dates, and SAR scenes on two more. Some scenes overlap. The ground truth is GeoParquet.
+Deterministic for a given seed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ DATES = (
     datetime(2026, 1, 14, 10, 30, tzinfo=UTC),
     datetime(2026, 2, 11, 10, 30, tzinfo=UTC),
     datetime(2026, 3, 18, 10, 30, tzinfo=UTC),
+)
+SAR_DATES = (
+    *DATES,
+    datetime(2026, 4, 15, 10, 30, tzinfo=UTC),
+    datetime(2026, 5, 20, 10, 30, tzinfo=UTC),
 )
 SENSORS: tuple[Sensor, ...] = ("optical", "sar", "infrared")
 _EXTENSIONS = [
@@ -77,11 +83,12 @@ def make_sample(
         for epsg, west in SCENES
     ]
     tasks = []
-    for date, moment in enumerate(DATES):
+    for date, moment in enumerate(SAR_DATES):
+        sensors: tuple[Sensor, ...] = SENSORS if moment in DATES else ("sar",)
         for number, (epsg, west) in enumerate(places):
             transform = _transform(epsg, west)
             camera = _view(epsg, transform, seed, date)
-            tasks += [(sensor, camera, epsg, transform, moment, number) for sensor in SENSORS]
+            tasks += [(sensor, camera, epsg, transform, moment, number) for sensor in sensors]
     # Threads suffice: numpy, scipy and GDAL release the GIL while they work.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, item in enumerate(pool.map(lambda task: _scene(folder, *task), tasks), start=1):
@@ -136,7 +143,7 @@ def _view(epsg: int, transform: rasterio.Affine, seed: int, date: int) -> Camera
 def _collection(sensor: Sensor) -> pystac.Collection:
     extent = pystac.Extent(
         pystac.SpatialExtent([[-180.0, -90.0, 180.0, 90.0]]),
-        pystac.TemporalExtent([[DATES[0], DATES[-1]]]),
+        pystac.TemporalExtent([[SAR_DATES[0], SAR_DATES[-1]]]),
     )
     return pystac.Collection(
         f"sample-{sensor}", f"Made {sensor} scenes at {PIXEL_M:g} m", extent, license="Apache-2.0"
@@ -281,7 +288,7 @@ def _write_truth(path: Path, places: list[tuple[int, float]], seed: int) -> None
     east = max(edge for _, edge in places) + SIDE_PX * PIXEL_M
     rows = [
         (moment, thing)
-        for date, moment in enumerate(DATES)
+        for date, moment in enumerate(SAR_DATES)
         for thing in things(west, east, seed=seed, date=date)
     ]
     table = {
