@@ -131,7 +131,7 @@ class Gathering:
         nearest: list[NDArray[np.float64]] = []
         for key in self._along_curve():
             if len(self._found[key]):
-                waiting.append(self._scratch.get_objects(key).finals.drop_columns(MASK))
+                waiting.append(self._scratch.get_finals(key).drop_columns(MASK))
             if key in self._stitched:
                 waiting.append(self._stitched[key])
             nearest.append(self._nearest[key])
@@ -156,7 +156,7 @@ class Gathering:
         """
         waiting: list[pa.Table] = []
         for key in self._curve(self._found):
-            waiting.append(self._scratch.get_objects(key).answers)
+            waiting.append(self._scratch.get_answers(key))
             if sum(map(len, waiting)) >= ROW_GROUP:
                 yield completed_answers(pa.concat_tables(waiting), self._prompted, self._origin)
                 waiting = []

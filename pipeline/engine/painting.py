@@ -30,7 +30,7 @@ def masks_in(
     Raises:
         ScratchLost: the final objects of the block are missing or damaged.
     """
-    found = [*stitched, *masks_of(run.scratch.get_objects(key).finals)]
+    found = [*stitched, *masks_of(run.scratch.get_finals(key))]
     ordered = sorted(found, key=lambda each: each[:2])
     window = run.plan.grids[key.grid].block_window(key)
     return window, [(object_id, mask) for _, object_id, mask in ordered]

@@ -252,6 +252,16 @@ class Scratch:
                 answers=_unpacked(arrays["answers"], ANSWER),
             )
 
+    def get_finals(self, key: BlockKey) -> pa.Table:
+        """Returns the final objects of a block, and reads nothing else of it; see `get_objects`."""
+        with self._arrays("objects", key) as arrays, _lost(key):
+            return _unpacked(arrays["finals"], FINAL)
+
+    def get_answers(self, key: BlockKey) -> pa.Table:
+        """Returns the answers to a block's prompts; see `get_objects`."""
+        with self._arrays("objects", key) as arrays, _lost(key):
+            return _unpacked(arrays["answers"], ANSWER)
+
     def _put(self, kind: str, key: BlockKey, data: bytes) -> None:
         seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
         self._folder(kind).put(self._name(kind, key), seal + data)

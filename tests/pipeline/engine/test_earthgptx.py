@@ -55,13 +55,17 @@ def test_every_kind_of_prompt_is_answered_once(
     ).to_parquet(tmp_path / "p.parquet")
     for origin in (str(tmp_path / "p.parquet"), "grid", "superpixels", "cfar"):
         result = asked(scene, tmp_path / f"{Path(origin).stem}.zarr", origin, pool)
-        answered = [name for names in result.objects["prompt_ids"] for name in names.split()]
-        assert len(answered) == len(set(answered)) > 0
+        answers = result.answers.set_index("prompt_id")
+        assert answers.index.is_unique
+        assert len(answers)
+        assert set(answers["outcome"]) <= {"object", "nothing"}
+        marked = answers[answers["outcome"] == "object"]
+        assert set(marked["object_id"]) <= set(result.objects["object_id"])
         # Random weights never end a caption: its budget does, and it says so.
         assert all(text.endswith(" ...") for text in result.objects["caption"] if text)
         if origin.endswith(".parquet"):
-            assert set(answered) == set(shapes)
-            wide = result.objects[result.objects["prompt_ids"] == "wide"].geometry.item()
+            assert set(answers.index) == set(shapes)
+            wide = answers.loc["wide"].geometry
             assert (wide.bounds[3] - wide.bounds[1]) * 111_000 > 2560  # metres: more than a tile
         raster = result.raster
         assert isinstance(raster, xr.Dataset)
