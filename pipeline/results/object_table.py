@@ -6,6 +6,7 @@ a Hilbert curve, so that what lies together on the ground lies together in a fil
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,7 +111,7 @@ ANSWERS = Rows(
 KINDS = (OBJECTS, ANSWERS)
 
 
-def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[pa.Buffer]:
+def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[bytes]:
     """Yields tables of about `ROW_GROUP` rows as GeoParquet files of `FILE_GROUPS` of them each."""
     rest = iter(tables)
     while group := list(itertools.islice(rest, FILE_GROUPS)):
@@ -119,7 +120,7 @@ def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[pa.Buffer]:
         yield data
 
 
-def as_geoparquet(tables: Sequence[pa.Table], rows: Rows) -> pa.Buffer:
+def as_geoparquet(tables: Sequence[pa.Table], rows: Rows) -> bytes:
     """Returns tables one after the other as GeoParquet 1.1, marked as ours.
 
     Args:
@@ -141,7 +142,7 @@ def as_geoparquet(tables: Sequence[pa.Table], rows: Rows) -> pa.Buffer:
         ]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     schema = rows.schema.with_metadata({"geo": json.dumps(geo), MARK: "1"})
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
