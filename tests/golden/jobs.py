@@ -96,7 +96,7 @@ def digests(url: str) -> dict[str, str]:
         path: _digest(array[...])
         for path, array in arrays.items()
         # Clocks; and content keys, which know where the imagery lies.
-        if not path.endswith(("tiles/seconds", "slices/key", "slices/bytes", "blocks/record"))
+        if not path.endswith(("tiles/seconds", "slices/key", "slices/bytes", "_bytes", "blocks/record"))
     }
     objects = open_result(url).objects
     table = objects.drop(columns="geometry").round(6).to_csv(index=False)
