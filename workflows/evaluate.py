@@ -210,6 +210,7 @@ def _find(
             prompts=(),
             names=(),
             describe=False,
+            caption=False,
         )
 
     return find_in_image(analyst, traits, pixels, ask)

@@ -90,8 +90,9 @@ def print_report(report: Any) -> None:
             out.print(f"  {sentence}", markup=False, soft_wrap=True)
     if report.unanswered_prompts:
         out.print(
-            f"[bold yellow]no answer[/bold yellow]: {report.unanswered_prompts} prompts, whose "
-            "tiles saw no valid pixel or failed; the result's `answers` says which",
+            f"[bold yellow]no answer[/bold yellow]: {report.unanswered_prompts} times in "
+            f"{report.slices} time slices the tile of a prompt saw no valid pixel or failed; the "
+            "result's `answers` says of which",
             soft_wrap=True,
         )
     if report.refused_prompts:

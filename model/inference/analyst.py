@@ -146,8 +146,8 @@ class EarthGPTXAnalyst:
         """Returns one output per tile, in order.
 
         Phrases are searched first and without prompts, so the objects found do not depend on the
-        prompts. Each object found then becomes a visual prompt with a known label, and is
-        captioned. Prompts that exceed the model's limit per image are split into several turns.
+        prompts. If captions are wanted, each object found then becomes a visual prompt with a known
+        label. Prompts that exceed the model's limit per image are split into several turns.
         Tiles whose sides are not multiples of the token size are padded at the bottom and right.
         """
         from earthgptx.model.inference.pyramid import find
@@ -162,7 +162,7 @@ class EarthGPTXAnalyst:
             texts = [_text(described) for described in session.describe(grounded=False)]
             for number, tile in enumerate(tiles):
                 captions[number] = texts[number] if tile.describe else ""
-        self._caption_objects(images, answers)
+        self._caption_objects(images, tiles, answers)
         self._answer_prompts(images, tiles, answers)
         return [
             TileOutput(
@@ -189,10 +189,14 @@ class EarthGPTXAnalyst:
     def _caption_objects(
         self,
         images: _EncodedTiles,
+        tiles: Sequence[TileInput],
         answers: list[list[Grounding]],
     ) -> None:
-        """Adds captions to the objects that were found by phrase."""
-        prompts_of = [_as_prompts(each) for each in answers]
+        """Adds captions to the objects that were found by phrase, where they are wanted."""
+        prompts_of = [
+            _as_prompts(each) if tile.caption else []
+            for tile, each in zip(tiles, answers, strict=True)
+        ]
         for numbers, prompts in _turns(prompts_of, self.model.config.max_prompts):
             labels = [
                 [answers[number][int(prompt.id)].label for prompt in each]

@@ -34,6 +34,8 @@ class TileInput:
     """Possible labels of a prompt's object; empty for the model's own words."""
     describe: bool
     """Whether a caption of the whole tile is wanted."""
+    caption: bool = True
+    """Whether captions of the objects that are found by phrase are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

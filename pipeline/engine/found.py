@@ -65,7 +65,7 @@ def found_in_block(
         else:
             open_parts += group
     found = ground(whole, grid, key.time, plan.slices[key.time].name)
-    apart = [is_apart(each, grid, crses=len(plan.lattices)) for each in found]
+    apart = [is_apart(each, plan) for each in found]
     finals = [each for each, alone in zip(found, apart, strict=True) if alone]
     return BlockObjects(
         finals=finals_table(finals),

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_table
+from earthgptx.pipeline.objects.finals import ANSWER, FINAL, MASK, UNANSWERED, finals_table
 from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
-from earthgptx.pipeline.objects.stitch import BlockObjects, OpenParts, by_block, stitch
+from earthgptx.pipeline.objects.stitch import OpenParts, PiecesByBlock, by_block, stitch
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.completing import (
     Origin,
@@ -51,21 +51,27 @@ class Gathering:
         self._labels: dict[str, int] = {}
         self._found: dict[BlockKey, NDArray[np.float64]] = {}
         """Label, longitude and latitude of each final object, (N, 3), by block."""
-        self.answers = self.unanswered = 0
-        """Visual prompts; those whose tile saw no valid pixel or is quarantined."""
+        self._asked: dict[BlockKey, int] = {}
+        """Number of visual prompts, by block."""
+        self.unanswered = 0
+        """Prompts whose tile saw no valid pixel or is quarantined."""
         stitched = stitch(plan, at, self._open_parts(plan.blocks_of(at)))
         if self._lost:
             raise ScratchLost(self._lost)
-        self.pieces: BlockObjects = by_block(plan, stitched)
+        self.pieces: PiecesByBlock = by_block(plan, stitched)
         """Pieces of the stitched objects in each block."""
         self._stitched = self._placed(stitched)
         self._prompted = {
             name: each.object_id for each in stitched for name in each.part.prompt_ids
         }
         counts = [len(each) for each in self._found.values()]
-        self.objects = sum(counts) + len(stitched)
+        self.objects, self.answers = sum(counts) + len(stitched), sum(self._asked.values())
         self._nearest = self._distances()
         trim_allocator()
+
+    @property
+    def _nothing(self) -> pa.Table:
+        return FINAL.empty_table().drop_columns(MASK)
 
     def blocks(self) -> set[BlockKey]:
         """Returns the blocks that show objects."""
@@ -80,7 +86,7 @@ class Gathering:
                 self._lost.append(key)
                 continue
             self._found[key] = self._places(found.finals)
-            self.answers += len(found.answers)
+            self._asked[key] = len(found.answers)
             outcomes = found.answers["outcome"].to_pylist()
             self.unanswered += sum(each in UNANSWERED for each in outcomes)
             yield key, found.settled, found.open
@@ -109,7 +115,7 @@ class Gathering:
     def _distances(self) -> dict[BlockKey, NDArray[np.float64]]:
         """Returns the distance of each object to the nearest other one, by block."""
         rows = [
-            np.concatenate([found, self._places(self._stitched.get(key, FINAL.empty_table()))])
+            np.concatenate([found, self._places(self._stitched.get(key, self._nothing))])
             for key, found in self._found.items()
         ]
         if not rows:
@@ -120,33 +126,27 @@ class Gathering:
         return dict(zip(self._found, np.split(distances, ends), strict=True))
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yields the rows of all objects, in tables of about `ROW_GROUP` rows.
+        """Yields the rows of all objects, in tables of `ROW_GROUP` rows but for the last.
 
         Blocks come along a Hilbert curve, and so do the rows of each table.
 
         Raises:
             ScratchLost: what a block has found is missing or damaged.
         """
-        waiting: list[pa.Table] = []
-        nearest: list[NDArray[np.float64]] = []
-        for key in self._along_curve():
+        waiting, nearest = self._nothing, np.empty(0)
+        for key in self._curve(key for key in self._found if len(self._nearest[key])):
             if len(self._found[key]):
-                waiting.append(self._scratch.get_finals(key).drop_columns(MASK))
+                finals = self._scratch.get_finals(key).drop_columns(MASK)
+                waiting = pa.concat_tables([waiting, finals])
             if key in self._stitched:
-                waiting.append(self._stitched[key])
-            nearest.append(self._nearest[key])
-            if sum(map(len, nearest)) >= ROW_GROUP:
-                yield self._completed(waiting, nearest)
-        if waiting:
-            yield self._completed(waiting, nearest)
-
-    def _completed(self, waiting: list[pa.Table], nearest: list[NDArray[np.float64]]) -> pa.Table:
-        """Completes tables as one; empties the lists, so that nothing is held twice."""
-        table = completed(pa.concat_tables(waiting), np.concatenate(nearest), self._origin)
-        waiting.clear()
-        nearest.clear()
-        trim_allocator()
-        return table
+                waiting = pa.concat_tables([waiting, self._stitched[key]])
+            nearest = np.concatenate([nearest, self._nearest[key]])
+            while len(waiting) >= ROW_GROUP:
+                yield completed(waiting.slice(0, ROW_GROUP), nearest[:ROW_GROUP], self._origin)
+                waiting, nearest = waiting.slice(ROW_GROUP), nearest[ROW_GROUP:]
+                trim_allocator()
+        if len(waiting):
+            yield completed(waiting, nearest, self._origin)
 
     def asked(self) -> Iterator[pa.Table]:
         """Yields the rows of all answers, a block's after the other's along a Hilbert curve.
@@ -154,18 +154,14 @@ class Gathering:
         Raises:
             ScratchLost: what a block has found is missing or damaged.
         """
-        waiting: list[pa.Table] = []
-        for key in self._curve(self._found):
-            waiting.append(self._scratch.get_answers(key))
-            if sum(map(len, waiting)) >= ROW_GROUP:
-                yield completed_answers(pa.concat_tables(waiting), self._prompted, self._origin)
-                waiting = []
-        if waiting:
-            yield completed_answers(pa.concat_tables(waiting), self._prompted, self._origin)
-
-    def _along_curve(self) -> list[BlockKey]:
-        """Returns the blocks that have rows of objects, along a Hilbert curve."""
-        return self._curve(key for key in self._found if len(self._nearest[key]))
+        waiting = ANSWER.empty_table()
+        for key in self._curve(key for key, count in self._asked.items() if count):
+            waiting = pa.concat_tables([waiting, self._scratch.get_answers(key)])
+            while len(waiting) >= ROW_GROUP:
+                yield completed_answers(waiting.slice(0, ROW_GROUP), self._prompted, self._origin)
+                waiting = waiting.slice(ROW_GROUP)
+        if len(waiting):
+            yield completed_answers(waiting, self._prompted, self._origin)
 
     def _curve(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
         """Returns blocks by grid, and along a Hilbert curve over its rows and columns."""

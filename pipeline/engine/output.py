@@ -199,6 +199,11 @@ def published_item(
         {
             "raster": (f"./{name}.zarr", "application/vnd.zarr; version=3"),
             "objects": (f"./{name}.objects/", "application/vnd.apache.parquet"),
+            **(
+                {"answers": (f"./{name}.answers/", "application/vnd.apache.parquet")}
+                if tasks.refer and plan.spec.prompts.origin != "none"
+                else {}
+            ),
             "items": (f"./{name}.items.parquet", "application/vnd.apache.parquet"),
         },
     )

@@ -46,7 +46,7 @@ class RunReport:
     """Reasons for up to 10 failures in this run, one sentence each."""
     objects: int
     unanswered_prompts: int
-    """Visual prompts of the time slices of this run whose tile saw no valid pixel, or failed."""
+    """Times that the tile of a visual prompt saw no valid pixel or failed, in this run's slices."""
     refused_prompts: dict[str, str]
     """Reason by prompt id."""
     seconds: float

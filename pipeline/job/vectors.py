@@ -90,7 +90,7 @@ def read_aoi(aoi: str | BboxAoi | WktAoi) -> BaseGeometry:
 def read_prompts(path: str, aoi: BaseGeometry) -> PromptFile:
     """Reads prompts from a vector file: points, boxes (rectangles), polygons, or lines as strokes.
 
-    Ids come from the column `id` if it exists and is unique, else from the row number.
+    Ids come from the column `id` if none is blank and each is unique, else from the row number.
 
     Args:
         path: path or URL of the vector file.
@@ -101,7 +101,7 @@ def read_prompts(path: str, aoi: BaseGeometry) -> PromptFile:
     """
     frame = read_vector(path, "prompts.from")
     ids = [str(value) for value in frame["id"]] if "id" in frame else []
-    if len(set(ids)) != len(frame):
+    if len({each for each in ids if each.strip()}) != len(frame):
         ids = [f"row-{number}" for number in range(len(frame))]
     shapes: list[tuple[str, BaseGeometry]] = []
     refused: dict[str, str] = {}

@@ -5,6 +5,7 @@ What of them depends on the slice as a whole is completed then: distances to nei
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,7 +116,7 @@ def finals_table(objects: Sequence[GroundedObject]) -> pa.Table:
         "width_m": [each.width_m for each in objects],
         "orientation_deg": [each.orientation_deg for each in objects],
         "area_m2": [each.area_m2 for each in objects],
-        "prompt_ids": [" ".join(part.prompt_ids) for part in parts],
+        "prompt_ids": [shlex.join(part.prompt_ids) for part in parts],
         "prompt_kind": [part.prompt_kind for part in parts],
         "item": [part.item for part in parts],
         "lon": ((west + east) / 2 + 180) % 360 - 180,

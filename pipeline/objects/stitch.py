@@ -17,7 +17,6 @@ from earthgptx.pipeline.objects.measure import GroundedObject, ground
 from earthgptx.pipeline.objects.parts import Part, merge, resolve
 from earthgptx.pipeline.objects.spans import split
 from earthgptx.pipeline.objects.zones import once_across_zones
-from earthgptx.pipeline.planning.blocks import MOST_COARSE
 from earthgptx.pipeline.planning.plan import Plan
 
 OpenParts = tuple[BlockKey, list[Part], list[Part]]
@@ -32,8 +31,6 @@ def stitch(plan: Plan, time: int, blocks: Iterable[OpenParts]) -> list[GroundedO
         time: position of the slice.
         blocks: what its blocks have left open, by grid and row.
     """
-    # A view around a prompt of a vector file may be much wider than a tile.
-    reach = MOST_COARSE * plan.spec.grid.tile_px if plan.prompts else plan.spec.grid.halo_px
     found: list[GroundedObject] = []
     for name, of_grid in itertools.groupby(blocks, key=lambda each: each[0].grid):
         whole: list[Part] = []
@@ -42,7 +39,7 @@ def stitch(plan: Plan, time: int, blocks: Iterable[OpenParts]) -> list[GroundedO
             for _, settled, open_parts in of_row:
                 whole += settled
                 waiting += open_parts
-            later = (row + 1) * plan.spec.grid.block_px - reach
+            later = (row + 1) * plan.spec.grid.block_px - plan.reach_px
             groups = merge(waiting, plan.traits)
             closed = [group for group in groups if max(map(_end, group)) < later]
             waiting = [part for group in groups if max(map(_end, group)) >= later for part in group]
@@ -63,13 +60,13 @@ def _resolved(plan: Plan, groups: Iterable[list[Part]]) -> list[Part]:
     return [part for part in merged if part is not None]
 
 
-BlockObjects = dict[BlockKey, list[tuple[float, int, Mask]]]
+PiecesByBlock = dict[BlockKey, list[tuple[float, int, Mask]]]
 """Score, id and mask of objects, or of their pieces, by block."""
 
 
-def by_block(plan: Plan, objects: Iterable[GroundedObject]) -> BlockObjects:
+def by_block(plan: Plan, objects: Iterable[GroundedObject]) -> PiecesByBlock:
     """Returns the pieces of objects in each block that they meet."""
-    found: BlockObjects = defaultdict(list)
+    found: PiecesByBlock = defaultdict(list)
     side = plan.spec.grid.block_px
     for each in objects:
         for name, mask in ((each.grid, each.part.mask), *each.elsewhere):

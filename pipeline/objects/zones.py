@@ -19,6 +19,7 @@ from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.lonlat import box_centre
 from earthgptx.pipeline.objects.measure import GroundedObject, measured
 from earthgptx.pipeline.objects.parts import connected
+from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.projection import to_lonlat
 
 SAME_ACROSS_ZONES = 0.3
@@ -41,20 +42,18 @@ def is_owned(found: GroundedObject, grid: Grid) -> bool:
     return west - doubt <= middle.x < east + doubt and south <= middle.y < north
 
 
-def is_apart(found: GroundedObject, grid: Grid, *, crses: int) -> bool:
+def is_apart(found: GroundedObject, plan: Plan) -> bool:
     """Returns whether no other grid of the series can show a part of an object.
 
-    Args:
-        found: the object.
-        grid: its grid.
-        crses: number of CRSs of the series, also of zones that have no grid yet.
+    A grid of a CRS that is no UTM zone shows the whole AOI, and so may show any object.
     """
-    if crses == 1:
+    if len(plan.lattices) == 1:
         return True
-    if grid.zone is None:
+    grid = plan.grids[found.grid]
+    if grid.zone is None or not plan.zones_only:
         return False
     west, south, east, north = found.geometry.bounds
-    margin = (grid.halo_px + 2 * ROUNDING_PX) * abs(grid.transform[0]) / 110_000
+    margin = (plan.reach_px + 2 * ROUNDING_PX) * abs(grid.transform[0]) / 110_000
     wide = margin / max(float(np.cos(np.deg2rad(max(abs(south), abs(north))))), 0.01)
     first, low, last, high = grid.zone
     return (

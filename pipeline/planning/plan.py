@@ -33,15 +33,17 @@ from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.job.vectors import read_aoi, read_prompts
 from earthgptx.pipeline.planning.blocks import (
+    MOST_COARSE,
     BlockPlace,
     PlacedPrompt,
     blocks_of_slice,
     place_prompts,
 )
 from earthgptx.pipeline.planning.content import digest, item_key, joined
-from earthgptx.pipeline.planning.grids import Footprints, Known, Lattice, make_grids
+from earthgptx.pipeline.planning.grids import Footprints, Known, Lattice, make_grids, utm_zone
 from earthgptx.pipeline.planning.items import UsableItems, usable_items
 from earthgptx.pipeline.planning.known import known_grids, with_known
+from earthgptx.pipeline.planning.projection import parse_crs
 from earthgptx.pipeline.planning.slices import TimeSlice, time_slices
 from earthgptx.pipeline.planning.warnings import warnings_of
 from earthgptx.pipeline.reading.item import SceneItem
@@ -86,6 +88,20 @@ class Plan:
     """Reason by id of each Item of the search that cannot be used."""
     warnings: tuple[str, ...]
     """What may be wrong, one sentence per cause."""
+
+    @cached_property
+    def reach_px(self) -> int:
+        """How far past a block a part of an object may lie that its tiles have seen, in pixels.
+
+        A view around a prompt of a vector file may be much wider than a tile.
+        """
+        grid = self.spec.grid
+        return MOST_COARSE * grid.tile_px if self.spec.prompts.is_file else grid.halo_px
+
+    @cached_property
+    def zones_only(self) -> bool:
+        """Whether every CRS of the series is a UTM zone, also where there is no grid yet."""
+        return all(utm_zone(parse_crs(text)) for text in self.lattices)
 
     def blocks_of(self, time: int) -> tuple[BlockKey, ...]:
         """Returns the blocks of a slice where Items show the AOI, by grid, row and column."""

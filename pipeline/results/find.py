@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, boxes
-from earthgptx.pipeline.results.object_table import COLUMNS, SCHEMA, outlines_of
+from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, COLUMNS, SCHEMA, outlines_of
 from earthgptx.pipeline.results.words import pattern, ranked, words_of
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
@@ -174,12 +174,13 @@ def _check(conditions: Conditions, limit: int | None) -> None:
             )
     if conditions.length_m is not None:
         least, most = conditions.length_m
-        if not 0 <= least <= most:
+        if not (0 <= least <= most and least < np.inf):
             raise JobError(f"length {least:g} {most:g} is no least and largest length in metres")
     if limit is not None and limit < 1:
         raise JobError(f"limit {limit} is no number of objects; give 1 or more")
-    if not " ".join(conditions.text.split()).isprintable():
-        raise JobError("text holds characters that cannot be printed; give words")
+    for name, given in (("text", conditions.text), ("label", conditions.label or "")):
+        if not " ".join(given.split()).isprintable():
+            raise JobError(f"{name} holds characters that cannot be printed; give words")
 
 
 def every_row(files: ObjectFiles, schema: pa.Schema) -> pa.Table:
@@ -249,7 +250,7 @@ def _meets(west: float, south: float, east: float, north: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Returns a text as an SQL literal; the only character that means something there is the quote.
+    """Returns a printable text as an SQL literal, where only the quote means something.
 
     Not a parameter: for those DuckDB loads pandas, which takes longer than most questions.
     """
@@ -320,6 +321,7 @@ def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> 
     import duckdb
 
     there = [each for each in files if each.files]
+    kind = "answers" if schema is ANSWER_SCHEMA else "objects"
     sources = [
         f"SELECT *, {_quoted(each.result)} AS result"  # noqa: S608
         f" FROM read_parquet([{', '.join(map(_file, each.files))}], hive_partitioning = false)"
@@ -335,7 +337,7 @@ def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> 
             return connection.execute(sql).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
         raise OutputError(
-            f"a file of objects is missing, damaged, or of another version ({_reason(error)}); run "
+            f"a file of {kind} is missing, damaged, or of another version ({_reason(error)}); run "
             "the job again, which writes it anew"
         ) from error
     except duckdb.Error as error:  # of the file system of an object store

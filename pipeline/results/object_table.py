@@ -55,7 +55,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of the objects. `slice` is the start of the time slice, `time` that of the Item that the
-object was seen on (in a median, the start of the slice); outlines are lon/lat."""
+object was seen on (in a median, the start of the slice); `prompt_ids` are separated by spaces, ids
+with spaces quoted as in a shell (`shlex.split`); outlines are lon/lat."""
 COLUMNS = tuple(name for name in SCHEMA.names if name not in ("geometry", "bbox"))
 ANSWER_SCHEMA = pa.schema(
     [
@@ -112,7 +113,7 @@ KINDS = (OBJECTS, ANSWERS)
 
 
 def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[bytes]:
-    """Yields tables of about `ROW_GROUP` rows as GeoParquet files of `FILE_GROUPS` of them each."""
+    """Yields tables of `ROW_GROUP` rows as GeoParquet files of `FILE_GROUPS` of them each."""
     rest = iter(tables)
     while group := list(itertools.islice(rest, FILE_GROUPS)):
         data = as_geoparquet(group, rows)
@@ -145,7 +146,9 @@ def as_geoparquet(tables: Sequence[pa.Table], rows: Rows) -> bytes:
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for table in tables:
-            writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+            # In one chunk, so that the bytes do not depend on how the rows came together.
+            whole = table.cast(schema).combine_chunks()
+            writer.write_table(whole, row_group_size=ROW_GROUP)
     return sink.getvalue()
 
 

@@ -63,7 +63,10 @@ def _write_from(
             last += getattr(table.rows[behind], rows.count)
     for field in rows.schema:
         array: Any = group[field.name]
-        # What is behind the rows that stay is written anew, and not read.
+        # What is behind the rows that stay is written anew. What of it lies in their last chunk
+        # would stay there, and the bytes would depend on what the group has held before.
+        if array.shape[0] > first:
+            array[first : min(array.shape[0], -(-first // CHUNK) * CHUNK)] = array.fill_value
         array.resize((first, *array.shape[1:]))
         array.resize((last, *array.shape[1:]))
     _write(group, first, _batches(folder, table, rows, at), rows)
@@ -205,15 +208,16 @@ def mend_partitions(
         if first < 0:  # its rows are not there yet
             lost.append(at)
             continue
+        written: list[int] = []
+        starts = range(first, first + count, ROW_GROUP)
+        pieces = (rows_of(root, rows, at, min(ROW_GROUP, first + count - at)) for at in starts)
         try:
-            there = rows_of(root, rows, first, count)
+            for data in files_of(pieces, rows):
+                folder.put(partition(row.name, len(written)), data)
+                written.append(len(data))
         except (ValueError, RuntimeError, KeyError, pa.ArrowException):
             lost.append(at)
         else:
-            pieces = [there.slice(start, ROW_GROUP) for start in range(0, count, ROW_GROUP)]
-            data = list(files_of(pieces, rows))
-            for number, file in enumerate(data):
-                folder.put(partition(row.name, number), file)
-            table.change(at, **{rows.files: len(data), rows.size: sum(map(len, data))})
+            table.change(at, **{rows.files: len(written), rows.size: sum(written)})
     table.save()
     return lost

@@ -62,13 +62,12 @@ def ranked(table: pa.Table, text: str) -> pa.Table:
         raise JobError(
             "rank needs a package that is missing: pip install earthgptx[rank]"
         ) from error
-    asked = words_of(text)
-    as_asked = {form: word for word in asked for form in forms(word)}
+    asked = [token for word in words_of(text) for token in _tokens(word)]
+    as_asked = {form: token for token in asked for form in forms(token)}
     columns = (table[name].to_pylist() for name in ("label", "caption"))
-    said = [f"{label} {caption}" for label, caption in zip(*columns, strict=True)]
     tokens = [
-        [as_asked.get(token, token) for token in re.findall(r"[^\W_][\w-]*", _normal(each))] or [""]
-        for each in said
+        [as_asked.get(token, token) for token in _tokens(f"{label} {caption}")] or [""]
+        for label, caption in zip(*columns, strict=True)
     ]
     if not tokens:
         return table.append_column("rank", pa.array([], pa.float64()))
@@ -82,5 +81,6 @@ def ranked(table: pa.Table, text: str) -> pa.Table:
     )
 
 
-def _normal(text: str) -> str:
-    return unicodedata.normalize("NFC", text).lower()
+def _tokens(text: str) -> list[str]:
+    """Returns the runs of letters and digits of a text, as `pattern` tells words apart."""
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).lower())

@@ -17,7 +17,8 @@ import shapely
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.job.lonlat import cut
 from earthgptx.pipeline.results.query import Result, Why, open_result
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ class EarthgptxAccessor:
 
     def query(self, *, order: str = "", limit: int | None = None, **asked: Any) -> gpd.GeoDataFrame:
         """Returns the objects on the Dataset's ground, of its time slices; see `Result.query`."""
+        if limit is not None and limit < 1:
+            raise JobError(f"limit {limit} is no number of objects; give 1 or more")
         within = asked.pop("within", None)
-        area = self.ground if within is None else self.ground.intersection(within)
+        area = self.ground if within is None else self.ground.intersection(cut(within))
         found = self.result.query(order=order, within=area, **asked)
         if "time" in self._dataset.coords:
             times = np.atleast_1d(self._dataset["time"].values)

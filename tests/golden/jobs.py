@@ -23,6 +23,8 @@ from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.workflows.sample import make_sample
 from tests.archive import Archive, every_kind_of_prompt, targets
 
+UNLIKE = ("tiles/seconds", "slices/key", "blocks/record", "slices/bytes", "slices/answer_bytes")
+"""Clocks; content keys, which know where the imagery lies; sizes of compressed files."""
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",
     "MKL_CBWR": "COMPATIBLE",
@@ -93,10 +95,7 @@ def digests(url: str) -> dict[str, str]:
         path: node for path, node in root.members(max_depth=None) if isinstance(node, zarr.Array)
     }
     found = {
-        path: _digest(array[...])
-        for path, array in arrays.items()
-        # Clocks; and content keys, which know where the imagery lies.
-        if not path.endswith(("tiles/seconds", "slices/key", "slices/bytes", "_bytes", "blocks/record"))
+        path: _digest(array[...]) for path, array in arrays.items() if not path.endswith(UNLIKE)
     }
     objects = open_result(url).objects
     table = objects.drop(columns="geometry").round(6).to_csv(index=False)

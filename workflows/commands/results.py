@@ -328,7 +328,7 @@ def _geojson(found: pa.Table) -> str:
 def _rows(found: pa.Table) -> list[dict[str, str]]:
     import pyarrow as pa
 
-    extra = [name for name in ("distance_m", "result") if name in found.column_names]
+    extra = [name for name in ("distance_m", "rank", "result") if name in found.column_names]
     names = ["object_id", "time", "label", "score", "caption", *extra]
     shown = found.select(names).slice(0, ROWS)
     # As texts: for times pyarrow loads pandas, which takes longer than most questions.
@@ -347,7 +347,9 @@ def _rows(found: pa.Table) -> list[dict[str, str]]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) else str(value).rsplit("/", 1)[-1]
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value).rsplit("/", 1)[-1]
 
 
 @app.command(epilog="Example: earthgptx show results/harbour.zarr --png harbour.png")

@@ -1,6 +1,8 @@
 """What comes of visual prompts: an object, the answer that there is none, or no answer."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,13 +81,25 @@ def test_an_object_says_which_prompt_marks_it(result: Result) -> None:
     asked = result.answers[result.answers.outcome == "object"]
     for answer in asked.itertuples():
         found = objects.loc[answer.object_id]
-        assert found.prompt_ids == answer.prompt_id
+        assert shlex.split(found.prompt_ids) == [answer.prompt_id]
         assert found.prompt_kind == "point"
         assert found.geometry.intersects(answer.geometry)
     others = objects.drop(asked.object_id)
     assert list(others.prompt_kind) == [""]
     assert (objects.model == "cfar").all()
     assert (objects.model_digest == result.attrs["model"]["digest"]).all()
+
+
+def test_a_job_without_prompts_has_no_answers(result: Result, pool: ReplicaPool) -> None:
+    folder = Path(result.url).parent
+    archive = Archive(folder / "plain")
+    archive.add("a", np.full((300, 300), 30, np.uint8))
+    archive.save()
+    run(plan(archive.job(folder / "plain.zarr", grid=GRID)), pool=pool)
+    plain = open_result(str(folder / "plain.zarr"))
+    assert len(plain.answers) == 0
+    assert (plain.slices[["answers", "answer_files"]] == 0).all(axis=None)
+    assert not (folder / "plain.answers").exists()
 
 
 def test_the_group_has_the_rows_of_the_files(result: Result) -> None:

@@ -124,3 +124,14 @@ def test_ids_that_are_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "a.geojsonl"
     path.write_text("\n".join(map(json.dumps, features)))
     assert [name for name, _ in read_prompts(str(path), AREA).shapes] == ["7", "12", "x"]
+
+
+@pytest.mark.parametrize("ids", [("", "a"), (" ", "a"), ("a", "a")])
+def test_ids_that_are_blank_or_twice_give_way_to_row_numbers(
+    tmp_path: Path, ids: tuple[str, str]
+) -> None:
+    features = [{"type": "Feature", "geometry": AREA.__geo_interface__, "id": each} for each in ids]
+    path = tmp_path / "a.geojsonl"
+    path.write_text("\n".join(map(json.dumps, features)))
+    names = [name for name, _ in read_prompts(str(path), AREA).shapes]
+    assert names == ["row-0", "row-1"]

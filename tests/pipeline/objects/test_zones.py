@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.objects.measure import GroundedObject, ground
 from earthgptx.pipeline.objects.parts import Part
-from earthgptx.pipeline.objects.zones import once_across_zones
+from earthgptx.pipeline.objects.zones import is_apart, once_across_zones
 
 LAT = 45.0
 METRE = 1 / 111_000
@@ -201,3 +202,44 @@ def test_answers_to_two_prompts_stay_two() -> None:
     ]
     found = merged(objects, WEST, EAST)
     assert sorted(each.part.prompt_ids for each in found) == [("p1",), ("p2",)]
+
+
+@pytest.mark.parametrize(
+    ("crses", "zones_only", "metres", "apart"),
+    [
+        (("EPSG:32631",), True, 0.0, True),  # there is no other grid
+        (("EPSG:32631", "EPSG:32632"), True, -20_000.0, True),
+        (("EPSG:32631", "EPSG:32632"), True, -1000.0, True),
+        (("EPSG:32631", "EPSG:32632"), True, -500.0, False),  # within the halo of 640 m
+        (("EPSG:32631", "EPSG:32632"), True, 300.0, False),
+        (("EPSG:32631", "EPSG:2154"), False, -20_000.0, False),  # a grid over the whole AOI
+    ],
+)
+def test_an_object_is_apart_where_no_other_grid_can_show_it(
+    crses: tuple[str, ...], zones_only: bool, metres: float, apart: bool
+) -> None:
+    mine = grid(32631, 6.0)
+    lon = 6.0 + metres * METRE / np.cos(np.deg2rad(LAT))
+    at = project(shapely.Point(lon, LAT), 32631)
+    col, row = ~mine.affine @ (at.x, at.y)
+    mask = Mask.from_array(np.ones((3, 3), bool), y0=int(row), x0=int(col))
+    [found] = ground([one_part(mask)], mine, 0, "t")
+    plan: Any = SimpleNamespace(
+        lattices=dict.fromkeys(crses), zones_only=zones_only, grids={mine.name: mine}, reach_px=64
+    )
+    assert is_apart(found, plan) == apart
+
+
+def one_part(mask: Mask) -> Part:
+    return Part(
+        label="ship",
+        score=0.9,
+        mask=mask,
+        caption="",
+        prompt_ids=(),
+        prompted=False,
+        tile=(0, 0),
+        scope=Window(0, 0, 4000, 4000),
+        cut=False,
+        at_home=True,
+    )

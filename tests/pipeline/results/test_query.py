@@ -345,6 +345,19 @@ def test_a_rank_without_its_package_is_one_sentence(
         result.query(text="ship", rank=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "order"), [("north", [2, 1]), ("ships north", [2, 3, 1]), ("north-south", [2, 1])]
+)
+def test_parts_of_compounds_count_as_the_condition_takes_them(text: str, order: list[int]) -> None:
+    pytest.importorskip("bm25s")
+    captions = ["a pier, lying north-west of a basin", "ship lying north-south", "ship"]
+    objects = pa.table({"object_id": [1, 2, 3], "label": [""] * 3, "caption": captions})
+    found = ranked(objects, text)
+    assert found["object_id"].to_pylist()[: len(order)] == order
+    ranks = dict(zip(found["object_id"].to_pylist(), found["rank"].to_pylist(), strict=True))
+    assert all(ranks[at] > 0 for at in order)
+
+
 def test_rare_words_and_short_captions_count_more() -> None:
     pytest.importorskip("bm25s")
     captions = ["a ship", "a ship at a pier", "ships", "a red ship at a pier with many cranes"]
