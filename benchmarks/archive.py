@@ -1,6 +1,6 @@
-"""Results that grow (see `benchmarks.growth`), and questions to large ones.
+"""Results that grow (`benchmarks.growth`), many objects (`benchmarks.finish`), and questions.
 
-The large ones have a million and ten million made objects in 40 slices.
+The questions are to a million and ten million made objects in 40 slices.
 
 Words, an area of a tenth of the region's side, and half of the time; by the command, its process
 started anew, and in a process that has asked before. Beside it, what DuckDB alone takes for the
@@ -26,7 +26,7 @@ import pyarrow as pa
 import shapely
 import zarr
 
-from benchmarks import growth
+from benchmarks import finish, growth
 from benchmarks.report import arguments, report
 from earthgptx import open_result
 from earthgptx.pipeline.objects.finals import outline_columns
@@ -149,6 +149,7 @@ def measure(name: str, url: str) -> dict[str, float | str]:
 def main() -> None:
     args = arguments(__doc__)
     figures = growth.measure(*((12, 6) if args.quick else (365, 20)))
+    figures |= finish.measure(6 if args.quick else 20)
     sizes = {"1m": 100_000} if args.quick else {"1m": 1_000_000, "10m": 10_000_000}
     for name, count in sizes.items():
         with tempfile.TemporaryDirectory() as folder:
