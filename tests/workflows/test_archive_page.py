@@ -19,10 +19,10 @@ def test_the_page_on_growing_results_runs_as_it_stands(tmp_path: Path) -> None:
     page = (REPO / "docs" / "archive.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "earthgptx"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m earthgptx.workflows.cli "$@"\n')
-    command.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    for name, module in (("earthgptx", "-m earthgptx.workflows.cli"), ("python", "")):
+        command = tmp_path / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        command.chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
