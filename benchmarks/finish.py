@@ -47,11 +47,17 @@ from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceT
 from earthgptx.pipeline.storage.fence import fenced
 
 A_BLOCK, CUT = 2500, 0.03
-"""Objects of a block, and the share of them that a border cuts."""
+"""Objects of a block, and the share of them that a border cuts, which two blocks see."""
 
 
 def part(mask: Mask, key: BlockKey, grid: Grid, *, cut: bool) -> Part:
-    [tile] = [tile for tile in grid.tiles(key) if tile.core.y0 <= mask.y0 < tile.core.y1][:1]
+    own = grid.block_window(key)
+    col = min(max(mask.x0 + mask.width // 2, own.x0), own.x1 - 1)
+    tile = next(
+        tile
+        for tile in grid.tiles(key)
+        if tile.core.y0 <= mask.y0 < tile.core.y1 and tile.core.x0 <= col < tile.core.x1
+    )
     return Part(
         label="ship",
         score=0.9,
