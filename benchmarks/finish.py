@@ -1,7 +1,7 @@
 """What it costs the driver to finish a time slice of many objects: to stitch them and write them.
 
 The objects lie in the files that blocks leave, 2,500 a block, and 3 in 100 of them are cut by the
-border of two blocks. They become a GeoParquet file and rows in Zarr, in a process of its own.
+border of two blocks. They become GeoParquet files and rows in Zarr, in a process of its own.
 Beside it, what pyarrow alone takes to write the same rows: the bare limit.
 """
 
@@ -23,7 +23,6 @@ import shapely
 from benchmarks.growth import BLOCK, make_archive, make_job
 from benchmarks.report import arguments, report
 from earthgptx import JobSpec, open_result, plan
-from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.gathering import Gathering
 from earthgptx.pipeline.engine.lease import Lease
@@ -40,9 +39,9 @@ from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create
-from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, files_of
-from earthgptx.pipeline.results.partitions import objects_beside, partition, rows_beside
-from earthgptx.pipeline.results.rows_group import sync_rows
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS
+from earthgptx.pipeline.results.partitions import rows_beside
+from earthgptx.pipeline.results.rows_group import put_files, sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
 from earthgptx.pipeline.storage.fence import fenced
 
@@ -50,7 +49,7 @@ A_BLOCK, CUT = 2500, 0.03
 """Objects of a block, and the share of them that a border cuts, which two blocks see."""
 
 
-def part(mask: Mask, key: BlockKey, grid: Grid, *, cut: bool) -> Part:
+def part(mask: Mask, key: BlockKey, grid: Grid) -> Part:
     own = grid.block_window(key)
     col = min(max(mask.x0 + mask.width // 2, own.x0), own.x1 - 1)
     tile = next(
@@ -67,7 +66,7 @@ def part(mask: Mask, key: BlockKey, grid: Grid, *, cut: bool) -> Part:
         prompted=False,
         tile=(tile.row, tile.col),
         scope=tile.window.grown(-8),
-        cut=cut,
+        cut=False,
         at_home=True,
         item="made/day-000",
     )
@@ -96,7 +95,7 @@ def block_objects(made: Plan, key: BlockKey, sample: pa.Table) -> BlockObjects:
         if 0 < border < grid.shape[1]:
             for at in range(round(A_BLOCK * CUT)):
                 y0 = south + at * (BLOCK - 4) // round(A_BLOCK * CUT)
-                parts.append(part(Mask(y0, border - 2, 2, 4, (0, 8)), key, grid, cut=False))
+                parts.append(part(Mask(y0, border - 2, 2, 4, (0, 8)), key, grid))
     return BlockObjects(finals=finals, settled=[], open=parts, answers=ANSWER.empty_table())
 
 
@@ -114,7 +113,7 @@ def prepare(folder: Path, side: int) -> JobSpec:
         Mask.from_array(inside, y0=int(y), x0=int(x))
         for (y, x), inside in zip(places, shapes, strict=True)
     ]
-    parts = [part(mask, first, grid, cut=False) for mask in masks]
+    parts = [part(mask, first, grid) for mask in masks]
     sample = finals_table(ground(parts, grid, 0, made.slices[0].name))
     with Lease(job.output) as lease:
         create(made, job.output, lease.fence)
@@ -131,25 +130,20 @@ def finish(job: JobSpec) -> dict[str, float]:
     with Lease(job.output) as lease:
         root = store.open_group(job.output, lease.fence)
         scratch = Scratch(job.output, lease.fence, made.content_of)
-        folder = fenced(objects_beside(job.output), lease.fence)
+        folder = fenced(rows_beside(job.output, OBJECTS.name), lease.fence)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
         found = Gathering(made, 0, scratch)
         stitched = time.perf_counter()
         piece, table = made.slices[0], SliceTable(root)
-        sizes: list[int] = []
-        for data in files_of(found.tables(), OBJECTS):
-            folder.put(partition(piece.name, len(sizes)), data)
-            sizes.append(len(data))
-            trim_allocator()
-        del data
+        files = put_files(folder, piece.name, found.tables(), OBJECTS)
         written = time.perf_counter()
         row = SliceRow(piece.name, piece.start, piece.start, 1, "", 1, 1, objects=found.objects)
         table.rows.append(row)
-        table.change(0, state=SliceState.FINISHED, files=len(sizes), bytes=sum(sizes))
+        table.change(0, state=SliceState.FINISHED, **files)
         table.save()
         sync_rows(root, folder, table, OBJECTS)
-        sync_rows(root, fenced(rows_beside(job.output, "answers"), lease.fence), table, ANSWERS)
+        sync_rows(root, fenced(rows_beside(job.output, ANSWERS.name), lease.fence), table, ANSWERS)
         ended = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -165,7 +159,7 @@ def finish(job: JobSpec) -> dict[str, float]:
 
 def bare_seconds(job: JobSpec) -> float:
     """Seconds of pyarrow to write the same rows."""
-    files = sorted(Path(objects_beside(job.output)).rglob("*.parquet"))
+    files = sorted(Path(rows_beside(job.output, OBJECTS.name)).rglob("*.parquet"))
     table, file = pa.concat_tables([pq.read_table(each) for each in files]), files[0]
     started = time.perf_counter()
     pq.write_table(table, file.with_suffix(".bare"), compression="zstd", row_group_size=50_000)

@@ -13,7 +13,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.engine.ledger import Entry
 from earthgptx.pipeline.engine.painting import masks_in, paint
@@ -21,6 +20,7 @@ from earthgptx.pipeline.engine.scratch import BlockScores, ScratchLost, count_fa
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
+from earthgptx.pipeline.objects.stitch import Piece
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.store import (
     Status,
@@ -161,9 +161,7 @@ def erase_blocks(root: zarr.Group, plan: Plan, at: int, keys: Set[BlockKey]) -> 
                     erase(group, layer, at, row, col)
 
 
-def paint_block(
-    run: RunContext, key: BlockKey, stitched: Sequence[tuple[float, int, Mask]]
-) -> None:
+def paint_block(run: RunContext, key: BlockKey, stitched: Sequence[Piece]) -> None:
     """Writes the object layer of a block; where objects overlap, the highest-scoring one wins.
 
     Args:

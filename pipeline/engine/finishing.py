@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.drive import drive
 from earthgptx.pipeline.engine.gathering import Gathering
@@ -19,8 +18,8 @@ from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, files_of
-from earthgptx.pipeline.results.partitions import partition
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS
+from earthgptx.pipeline.results.rows_group import put_files
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
 from earthgptx.pipeline.storage.fence import FencedBlobs
@@ -110,17 +109,11 @@ class Finishing:
             (ANSWERS, found.answers, found.asked()),
         ]
         for rows, count, tables in written:
-            sizes: list[int] = []
             try:
-                for data in files_of(tables, rows):
-                    name = partition(self.plan.slices[at].name, len(sizes))
-                    folders[rows.name].put(name, data)
-                    sizes.append(len(data))
-                    trim_allocator()
+                files = put_files(folders[rows.name], self.plan.slices[at].name, tables, rows)
             except ScratchLost:  # since it was read a moment ago
                 raise self._keeps_losing() from None
-            told |= {rows.count: count, rows.first: -1}
-            told |= {rows.files: len(sizes), rows.size: sum(sizes)}
+            told |= {rows.count: count, rows.first: -1, **files}
         return told
 
     def _keeps_losing(self) -> Outage:

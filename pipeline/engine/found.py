@@ -15,8 +15,8 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.analysis.prompts import is_own
 from earthgptx.pipeline.analysis.questions import Question
 from earthgptx.pipeline.engine.scratch import BlockObjects
-from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
-from earthgptx.pipeline.job.lonlat import LONLAT, cut
+from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile
+from earthgptx.pipeline.job.lonlat import LONLAT, cut_all
 from earthgptx.pipeline.objects.finals import (
     PENDING,
     Outcome,
@@ -25,7 +25,7 @@ from earthgptx.pipeline.objects.finals import (
     finals_table,
 )
 from earthgptx.pipeline.objects.measure import GroundedObject, ground, outlines
-from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve
+from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve, window_of
 from earthgptx.pipeline.objects.zones import is_apart
 from earthgptx.pipeline.planning.blocks import PlacedPrompt
 from earthgptx.pipeline.planning.plan import Plan
@@ -143,7 +143,7 @@ def _places(
         if isinstance(prompt.place, Mask) and prompt.id not in placed
     ]
     drawn = outlines([mask for _, mask in masks], grid)
-    found = {at: cut(shape) for (at, _), shape in zip(masks, drawn, strict=True)}
+    found = {at: shape for (at, _), shape in zip(masks, cut_all(drawn), strict=True)}
     points = [
         grid.affine
         @ (prompt.place.centre.x + tile.window.x0, prompt.place.centre.y + tile.window.y0)
@@ -168,7 +168,7 @@ def _seen_on(scene: Scene, items: Sequence[str], part: Part) -> Part:
         part: part of an object.
     """
     mask = part.mask
-    box = Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width) & scene.window
+    box = window_of(mask) & scene.window
     if box.empty:
         return part
     shown = scene.source[box.within(scene.window)][mask.window(box.y0, box.x0, box.y1, box.x1)]

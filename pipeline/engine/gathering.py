@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.job.grid import BlockKey
-from earthgptx.pipeline.objects.finals import ANSWER, FINAL, MASK, UNANSWERED, finals_table
+from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_table
 from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
 from earthgptx.pipeline.objects.stitch import OpenParts, PiecesByBlock, by_block, stitch
 from earthgptx.pipeline.planning.plan import Plan
@@ -28,7 +28,7 @@ from earthgptx.pipeline.results.completing import (
     completed,
     completed_answers,
 )
-from earthgptx.pipeline.results.object_table import ROW_GROUP
+from earthgptx.pipeline.results.object_table import ROW_GROUP, regrouped
 
 
 class Gathering:
@@ -45,7 +45,7 @@ class Gathering:
         Raises:
             ScratchLost: what some blocks have found is missing or damaged; names all of them.
         """
-        self._plan, self._scratch = plan, scratch
+        self._scratch = scratch
         self._origin = Origin.of(plan, at)
         self._lost: list[BlockKey] = []
         self._labels: dict[str, int] = {}
@@ -133,20 +133,18 @@ class Gathering:
         Raises:
             ScratchLost: what a block has found is missing or damaged.
         """
-        waiting, nearest = self._nothing, np.empty(0)
+        for table in regrouped(self._by_block(), ROW_GROUP):
+            yield completed(table, self._origin)
+            trim_allocator()
+
+    def _by_block(self) -> Iterator[pa.Table]:
+        """Yields the objects of each block, with their distance to the nearest other one."""
         for key in self._curve(key for key in self._found if len(self._nearest[key])):
+            tables = [self._stitched[key]] if key in self._stitched else []
             if len(self._found[key]):
-                finals = self._scratch.get_finals(key).drop_columns(MASK)
-                waiting = pa.concat_tables([waiting, finals])
-            if key in self._stitched:
-                waiting = pa.concat_tables([waiting, self._stitched[key]])
-            nearest = np.concatenate([nearest, self._nearest[key]])
-            while len(waiting) >= ROW_GROUP:
-                yield completed(waiting.slice(0, ROW_GROUP), nearest[:ROW_GROUP], self._origin)
-                waiting, nearest = waiting.slice(ROW_GROUP), nearest[ROW_GROUP:]
-                trim_allocator()
-        if len(waiting):
-            yield completed(waiting, nearest, self._origin)
+                tables.insert(0, self._scratch.get_finals(key).drop_columns(MASK))
+            nearest = pa.array(self._nearest[key])
+            yield pa.concat_tables(tables).append_column("nearest_m", nearest)
 
     def asked(self) -> Iterator[pa.Table]:
         """Yields the rows of all answers, a block's after the other's along a Hilbert curve.
@@ -154,14 +152,9 @@ class Gathering:
         Raises:
             ScratchLost: what a block has found is missing or damaged.
         """
-        waiting = ANSWER.empty_table()
-        for key in self._curve(key for key, count in self._asked.items() if count):
-            waiting = pa.concat_tables([waiting, self._scratch.get_answers(key)])
-            while len(waiting) >= ROW_GROUP:
-                yield completed_answers(waiting.slice(0, ROW_GROUP), self._prompted, self._origin)
-                waiting = waiting.slice(ROW_GROUP)
-        if len(waiting):
-            yield completed_answers(waiting, self._prompted, self._origin)
+        blocks = self._curve(key for key, count in self._asked.items() if count)
+        for table in regrouped(map(self._scratch.get_answers, blocks), ROW_GROUP):
+            yield completed_answers(table, self._prompted, self._origin)
 
     def _curve(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
         """Returns blocks by grid, and along a Hilbert curve over its rows and columns."""

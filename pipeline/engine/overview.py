@@ -9,12 +9,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.engine.painting import BlockMasks, masks_in, paint
 from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
+from earthgptx.pipeline.objects.stitch import Piece
 from earthgptx.pipeline.results.store import (
     Status,
     array_for,
@@ -37,7 +37,7 @@ def overview_shard(
     run: RunContext,
     key: BlockKey,
     factor: int,
-    stitched: Mapping[BlockKey, Sequence[tuple[float, int, Mask]]] | None = None,
+    stitched: Mapping[BlockKey, Sequence[Piece]] | None = None,
 ) -> None:
     """Writes one shard of an overview; each pixel is the best of four of the next finer level.
 

@@ -11,15 +11,15 @@ from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.engine.context import RunContext
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.finals import masks_of
+from earthgptx.pipeline.objects.parts import window_of
+from earthgptx.pipeline.objects.stitch import Piece
 from earthgptx.pipeline.results.store import Status
 
 BlockMasks = tuple[Window, Sequence[tuple[int, Mask]]]
 """Window of a block, with ids and masks of its objects, in pixels of the grid."""
 
 
-def masks_in(
-    run: RunContext, key: BlockKey, stitched: Sequence[tuple[float, int, Mask]]
-) -> BlockMasks:
+def masks_in(run: RunContext, key: BlockKey, stitched: Sequence[Piece]) -> BlockMasks:
     """Returns the objects of a block, the highest-scoring last.
 
     Args:
@@ -49,8 +49,7 @@ def paint(
     layer = np.zeros(window.shape, np.uint64)
     for block, masks in blocks:
         for object_id, mask in masks:
-            box = Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
-            shared = window & block & box
+            shared = window & block & window_of(mask)
             if shared.empty:
                 continue
             at = shared.within(window)

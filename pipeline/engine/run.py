@@ -92,16 +92,12 @@ def _ending(error: BaseException, steps: Steps) -> BaseException:
             f"interrupted; {steps.committed} of {steps.blocks} blocks are finished and "
             "kept. Run the same command again to go on"
         )
-    if isinstance(error, _ray_error()):
+    from ray.exceptions import RayError
+
+    if isinstance(error, RayError):
         reason = " ".join(str(error).split())[:300]
         return Outage(
             f"Ray failed: {type(error).__name__}: {reason}. Finished blocks are kept; run the same "
             "command again"
         )
     return error
-
-
-def _ray_error() -> type[Exception]:
-    from ray.exceptions import RayError
-
-    return RayError

@@ -63,7 +63,7 @@ ANSWER = pa.schema(
         ("bbox", BBOX),
     ]
 )
-"""Columns of an answer. `outcome` is one of `OUTCOMES`; `geometry` is that of the prompt."""
+"""Columns of an answer. `outcome` is a value of `Outcome`; `geometry` is that of the prompt."""
 PENDING = -1
 """Id of an object whose block could not decide it alone."""
 
@@ -90,8 +90,7 @@ class PromptAnswer:
 
     prompt_id: str
     prompt_kind: str
-    outcome: str
-    """A value of `Outcome`."""
+    outcome: Outcome
     object_id: int = 0
     """Id of the object; 0 for none, `PENDING` if it is not decided yet."""
     label: str = ""

@@ -73,13 +73,13 @@ def to_part(
     """
     scope = view.window.grown(-context_px * view.factor)
     mask = grounding.mask.enlarged(view.factor).moved(dx=view.window.x0, dy=view.window.y0)
-    box = _window_of(mask)
+    box = window_of(mask)
     if (box & scope) != box:
         clipped = mask.window(scope.y0, scope.x0, scope.y1, scope.x1)
         if not clipped.any():
             return None
         mask = Mask.from_array(clipped, y0=scope.y0, x0=scope.x0)
-        box = _window_of(mask)
+        box = window_of(mask)
     centre = mask.centre
     return Part(
         label=grounding.label,
@@ -182,10 +182,11 @@ def is_settled(group: Sequence[Part], own: Window, traits: AnalystTraits, halo_p
         halo_px: width of the halo in pixels.
     """
     inner = own.grown(-(halo_px - traits.context_px))
-    return all((box := _window_of(part.mask)) & inner == box for part in group)
+    return all((box := window_of(part.mask)) & inner == box for part in group)
 
 
-def _window_of(mask: Mask) -> Window:
+def window_of(mask: Mask) -> Window:
+    """Returns the bounding window of a mask."""
     return Window(mask.y0, mask.x0, mask.y0 + mask.height, mask.x0 + mask.width)
 
 

@@ -60,8 +60,9 @@ def _resolved(plan: Plan, groups: Iterable[list[Part]]) -> list[Part]:
     return [part for part in merged if part is not None]
 
 
-PiecesByBlock = dict[BlockKey, list[tuple[float, int, Mask]]]
-"""Score, id and mask of objects, or of their pieces, by block."""
+Piece = tuple[float, int, Mask]
+"""Score, id and mask of an object, or of the piece of it that a block shows."""
+PiecesByBlock = dict[BlockKey, list[Piece]]
 
 
 def by_block(plan: Plan, objects: Iterable[GroundedObject]) -> PiecesByBlock:

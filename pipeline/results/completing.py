@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from earthgptx.pipeline.objects.finals import ANSWER, FINAL, PENDING, Outcome
+from earthgptx.pipeline.objects.finals import PENDING, Outcome
 from earthgptx.pipeline.objects.measure import measured_caption
 from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, MOMENT, SCHEMA
 
@@ -26,19 +26,19 @@ class Origin:
     start: datetime
     """Start of the slice."""
     times: Mapping[str, datetime]
-    """Time of each Item, by collection and id."""
+    """Time of each of its Items, by collection and id."""
     model: str
     digest: str
     """Name and digest of the model."""
 
     @classmethod
     def of(cls, plan: Plan, time: int) -> Origin:
-        """Returns that of a slice of a plan."""
+        """Returns the origin of the rows of a slice."""
         from earthgptx.catalogs.moments import start_of
 
-        named = zip(plan.sources, plan.items, strict=True)
-        times = {source.name: start_of(item) for source, item in named}
-        return cls(plan.slices[time].start, times, plan.traits.name, plan.traits.digest)
+        piece = plan.slices[time]
+        times = {plan.sources[at].name: start_of(plan.items[at]) for at in piece.items}
+        return cls(piece.start, times, plan.traits.name, plan.traits.digest)
 
     def columns(self, items: pa.ChunkedArray) -> dict[str, pa.Array]:
         """Returns the columns that follow from the Item of each row.
@@ -60,26 +60,19 @@ class Origin:
         }
 
 
-def completed(finals: pa.Table, nearest_m: NDArray[np.float64], origin: Origin) -> pa.Table:
+def completed(finals: pa.Table, origin: Origin) -> pa.Table:
     """Returns the rows of `SCHEMA` of objects, along a Hilbert curve, then by id.
 
     Args:
-        finals: N rows of `finals.FINAL`.
-        nearest_m: (N,) distance of each to the nearest other one of its label; NaN for none.
+        finals: N rows of `finals.FINAL`, and `nearest_m`, the distance to the nearest other object
+            of the same label; NaN for none.
         origin: what is the same of all.
     """
-    measures = ("label", "length_m", "width_m", "orientation_deg", "caption")
-    captions = [
-        caption or measured_caption(label, length, width, orientation, nearest)
-        for label, length, width, orientation, caption, nearest in zip(
-            *(finals[name].to_pylist() for name in measures), nearest_m.tolist(), strict=True
-        )
-    ]
+    measures = ("label", "length_m", "width_m", "orientation_deg", "nearest_m")
+    values = (finals[name].to_pylist() for name in ("caption", *measures))
+    captions = [caption or measured_caption(*each) for caption, *each in zip(*values, strict=True)]
     given = origin.columns(finals["item"]) | {"caption": pa.array(captions, pa.string())}
-    columns = [
-        given.get(name, finals[name] if name in FINAL.names else None) for name in SCHEMA.names
-    ]
-    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    table = _with(given, finals, SCHEMA)
     along = along_curve(finals["lon"].to_numpy(), finals["lat"].to_numpy())
     return table.take(pa.array(np.lexsort([table["object_id"].to_numpy(), along])))
 
@@ -102,8 +95,13 @@ def completed_answers(answers: pa.Table, objects: Mapping[str, int], origin: Ori
         "object_id": pa.array(ids, pa.int64()),
         "outcome": pa.array(outcomes, pa.string()),
     }
-    columns = [given.get(n, answers[n] if n in ANSWER.names else None) for n in ANSWER_SCHEMA.names]
-    return pa.Table.from_arrays(columns, schema=ANSWER_SCHEMA)
+    return _with(given, answers, ANSWER_SCHEMA)
+
+
+def _with(given: Mapping[str, pa.Array], table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns the columns of a schema: those that are given, the others of a table."""
+    columns = [given[name] if name in given else table[name] for name in schema.names]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def along_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -160,6 +160,16 @@ def count(files: Sequence[ObjectFiles], conditions: Conditions, by: Sequence[str
     return ordered.rename_columns([*by, "objects"])
 
 
+def check_limit(limit: int | None) -> None:
+    """Lets a largest number of objects pass; None for all.
+
+    Raises:
+        JobError: it is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise JobError(f"limit {limit} is no number of objects; give 1 or more")
+
+
 def _check(conditions: Conditions, limit: int | None) -> None:
     """Lets conditions pass that have a meaning.
 
@@ -176,8 +186,7 @@ def _check(conditions: Conditions, limit: int | None) -> None:
         least, most = conditions.length_m
         if not (0 <= least <= most and least < np.inf):
             raise JobError(f"length {least:g} {most:g} is no least and largest length in metres")
-    if limit is not None and limit < 1:
-        raise JobError(f"limit {limit} is no number of objects; give 1 or more")
+    check_limit(limit)
     for name, given in (("text", conditions.text), ("label", conditions.label or "")):
         if not " ".join(given.split()).isprintable():
             raise JobError(f"{name} holds characters that cannot be printed; give words")

@@ -82,19 +82,19 @@ object that it marks (0 for none), and the geometry of the prompt, lon/lat."""
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A kind of rows that a result has: where they lie, and which columns of `slices` say so."""
+    """A kind of rows that a result has: where they lie, and their columns of `slices`."""
 
     name: str
     """Name of the Zarr group, and ending of the folder of GeoParquet files."""
     schema: pa.Schema
     count: str
-    """Column of `slices` with the number of a slice's rows."""
+    """Column with the number of a slice's rows."""
     first: str
-    """That with the row of the first of them in the Zarr group; -1 if they are not there yet."""
+    """Column with the place of a slice's first row in the Zarr group; -1 before it is there."""
     files: str
-    """That with the number of its files."""
+    """Column with the number of a slice's GeoParquet files."""
     size: str
-    """That with the size of its files."""
+    """Column with the bytes of these files."""
     geometry_types: tuple[str, ...]
 
 
@@ -110,6 +110,29 @@ ANSWERS = Rows(
     "answers", ANSWER_SCHEMA, "answers", "first_answer", "answer_files", "answer_bytes", ()
 )
 KINDS = (OBJECTS, ANSWERS)
+
+
+def regrouped(
+    tables: Iterable[pa.Table], size: int, first: int | None = None
+) -> Iterator[pa.Table]:
+    """Yields the rows of tables of one schema in tables of `size` rows; the last may have fewer.
+
+    Args:
+        tables: tables of any number of rows.
+        size: rows of a table.
+        first: rows of the first table; None for `size`.
+    """
+    waiting: list[pa.Table] = []
+    count, wanted = 0, size if first is None else first
+    for table in tables:
+        waiting.append(table)
+        count += len(table)
+        while count >= wanted:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, wanted)
+            waiting, count, wanted = [whole.slice(wanted)], count - wanted, size
+    if count:
+        yield pa.concat_tables(waiting)
 
 
 def files_of(tables: Iterable[pa.Table], rows: Rows) -> Iterator[bytes]:

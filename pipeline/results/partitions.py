@@ -10,11 +10,6 @@ _NAME = re.compile(r"slice=[0-9A-Za-z-]+/\d+\.parquet")
 _LEFTOVER = re.compile(_NAME.pattern + r"\.[0-9a-f]{32}" + re.escape(PARTIAL))
 
 
-def objects_beside(output: str) -> str:
-    """Returns the URL of the folder of a result's objects, GeoParquet files by time slice."""
-    return rows_beside(output, "objects")
-
-
 def rows_beside(output: str, name: str) -> str:
     """Returns the URL of the folder of a result's `objects` or `answers`."""
     return f"{output.removesuffix('.zarr')}.{name}"

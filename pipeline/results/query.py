@@ -28,7 +28,7 @@ from earthgptx.pipeline.results.object_table import (
     files_in,
     to_frame,
 )
-from earthgptx.pipeline.results.partitions import objects_beside, rows_beside
+from earthgptx.pipeline.results.partitions import rows_beside
 from earthgptx.pipeline.results.slices_group import COLUMNS, SliceRow, read_slices
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
@@ -237,7 +237,7 @@ class Result:
 
     def files(self, conditions: Conditions) -> ObjectFiles:
         """Returns the files of the objects of those slices that may satisfy the conditions."""
-        folder, start, end = objects_beside(self.url), conditions.start, conditions.end
+        folder, start, end = rows_beside(self.url, OBJECTS.name), conditions.start, conditions.end
         files = [
             f"{folder}/{name}"
             for row in self.time_slices
@@ -350,7 +350,7 @@ def find_objects(
 
 def objects_of_slice(result: Result, row: SliceRow, **asked: Any) -> gpd.GeoDataFrame:
     """Returns the objects of one slice that satisfy the conditions; see `find_objects`."""
-    folder = objects_beside(result.url)
+    folder = rows_beside(result.url, OBJECTS.name)
     files = ObjectFiles(result.url, tuple(f"{folder}/{name}" for name in files_in(row, OBJECTS)))
     return to_frame(find([files], _conditions(**asked), order="", limit=None))
 

@@ -6,7 +6,7 @@ slices behind it are written anew. Nothing is held as a whole: a slice may have 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.objects.finals import EDGES
-from earthgptx.pipeline.results.object_table import ROW_GROUP, Rows, files_in, files_of
+from earthgptx.pipeline.results.object_table import ROW_GROUP, Rows, files_in, files_of, regrouped
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import TIMES, SliceTable
 from earthgptx.pipeline.results.store import CODECS
@@ -47,6 +47,28 @@ def sync_rows(root: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Ro
         _write_from(group, folder, table, rows, at, first)
     except (ValueError, RuntimeError):  # of the checksum or the codec
         _write_from(group, folder, table, rows, 0, 0)
+
+
+def put_files(
+    folder: FencedBlobs, slice_name: str, tables: Iterable[pa.Table], rows: Rows
+) -> dict[str, int]:
+    """Writes the files of a slice's rows.
+
+    Args:
+        folder: folder of the files of these rows.
+        slice_name: name of the slice.
+        tables: the rows, in tables of `ROW_GROUP` rows.
+        rows: kind of the rows.
+
+    Returns:
+        Columns of `slices` with the number and the size of the files.
+    """
+    sizes: list[int] = []
+    for data in files_of(tables, rows):
+        folder.put(partition(slice_name, len(sizes)), data)
+        sizes.append(len(data))
+        trim_allocator()
+    return {rows.files: len(sizes), rows.size: sum(sizes)}
 
 
 def _write_from(
@@ -128,16 +150,11 @@ def _create(group: zarr.Group, name: str, kind: pa.DataType, rows: Rows) -> None
 
 def _write(group: zarr.Group, first: int, batches: Iterator[pa.RecordBatch], rows: Rows) -> None:
     """Writes rows by whole chunks: a chunk that is written in two parts is read between them."""
-    room = CHUNK - first % CHUNK
-    waiting = pa.Table.from_batches([], rows.schema)
-    for batch in batches:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch.cast(rows.schema)])])
-        while len(waiting) >= room:
-            _write_table(group, first, waiting.slice(0, room))
-            first, waiting, room = first + room, waiting.slice(room), CHUNK
-            trim_allocator()  # texts of all sizes leave holes
-    if len(waiting):
-        _write_table(group, first, waiting)
+    tables = (pa.Table.from_batches([batch.cast(rows.schema)]) for batch in batches)
+    for table in regrouped(tables, CHUNK, CHUNK - first % CHUNK):
+        _write_table(group, first, table)
+        first += len(table)
+        trim_allocator()  # texts of all sizes leave holes
 
 
 def _write_table(group: zarr.Group, first: int, table: pa.Table) -> None:
@@ -208,16 +225,11 @@ def mend_partitions(
         if first < 0:  # its rows are not there yet
             lost.append(at)
             continue
-        written: list[int] = []
         starts = range(first, first + count, ROW_GROUP)
         pieces = (rows_of(root, rows, at, min(ROW_GROUP, first + count - at)) for at in starts)
         try:
-            for data in files_of(pieces, rows):
-                folder.put(partition(row.name, len(written)), data)
-                written.append(len(data))
+            table.change(at, **put_files(folder, row.name, pieces, rows))
         except (ValueError, RuntimeError, KeyError, pa.ArrowException):
             lost.append(at)
-        else:
-            table.change(at, **{rows.files: len(written), rows.size: sum(written)})
     table.save()
     return lost

@@ -15,7 +15,7 @@ SIBILANTS = ("s", "x", "z", "ch", "sh")
 
 def words_of(text: str) -> list[str]:
     """Returns the words of a question, normalised, each once."""
-    return list(dict.fromkeys(unicodedata.normalize("NFC", text).lower().split()))
+    return list(dict.fromkeys(_normal(text).split()))
 
 
 def forms(word: str) -> set[str]:
@@ -83,4 +83,8 @@ def ranked(table: pa.Table, text: str) -> pa.Table:
 
 def _tokens(text: str) -> list[str]:
     """Returns the runs of letters and digits of a text, as `pattern` tells words apart."""
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).lower())
+    return re.findall(r"[^\W_]+", _normal(text))
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text).lower()

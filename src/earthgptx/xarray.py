@@ -1,10 +1,12 @@
 """Objects, reasons and labels from a Dataset that plain xarray has opened: `ds.earthgptx`.
 
-import earthgptx.xarray
-import xarray as xr
+Importing this module registers the accessor.
 
-ds = xr.open_zarr("results/harbour.zarr", group="raster")
-ds.sel(x=slice(500_000, 505_000)).earthgptx.query(text="ship")
+    import earthgptx.xarray
+    import xarray as xr
+
+    ds = xr.open_zarr("results/harbour.zarr", group="raster")
+    ds.sel(x=slice(500_000, 505_000)).earthgptx.query(text="ship")
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import shapely
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
-from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.lonlat import cut
+from earthgptx.pipeline.results.find import check_limit
 from earthgptx.pipeline.results.query import Result, Why, open_result
 
 if TYPE_CHECKING:
@@ -75,15 +78,14 @@ class EarthgptxAccessor:
 
     def query(self, *, order: str = "", limit: int | None = None, **asked: Any) -> gpd.GeoDataFrame:
         """Returns the objects on the Dataset's ground, of its time slices; see `Result.query`."""
-        if limit is not None and limit < 1:
-            raise JobError(f"limit {limit} is no number of objects; give 1 or more")
+        check_limit(limit)
         within = asked.pop("within", None)
         area = self.ground if within is None else self.ground.intersection(cut(within))
         found = self.result.query(order=order, within=area, **asked)
         if "time" in self._dataset.coords:
             times = np.atleast_1d(self._dataset["time"].values)
             found = found[found["slice"].dt.tz_localize(None).isin(times)]
-        return found.head(limit).reset_index(drop=True) if limit else found.reset_index(drop=True)
+        return found.iloc[:limit].reset_index(drop=True)
 
     def why(self, lon: float, lat: float) -> list[Why]:
         """Returns the values at a place and their reason; see `Result.why`."""

@@ -75,7 +75,7 @@ def arm() -> None:
     """Arms the moments of this process."""
     _before(layout, "_create_tables", "create")
     _before(finishing, "Gathering", "stitch")
-    _before(finishing, "files_of", "objects")
+    _before(finishing, "put_files", "objects")
     _before(steps, "published_item", "publish")
     _before(store, "set_finished", "finish")
     _before(replica, "keep_answers", "infer", 2)

@@ -26,7 +26,7 @@ Bytes = dict[str, bytes]
 FUNCTIONS = {
     "create": (layout, "_create_tables"),
     "stitch": (finishing, "Gathering"),
-    "objects": (finishing, "files_of"),
+    "objects": (finishing, "put_files"),
     "publish": (steps, "published_item"),
     "finish": (store, "set_finished"),
 }

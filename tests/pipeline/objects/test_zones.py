@@ -66,18 +66,11 @@ def rectangle(lon: float, *, length: float, width: float = 40, angle: float = 0)
     return translate(scale(flat, wide, METRE, origin=(0, 0)), lon, LAT)
 
 
-def seen(where: Grid, shape: BaseGeometry, **more: Any) -> GroundedObject:
-    """What a grid shows of a shape."""
-    shown = project(shape, int(where.name[4:])).intersection(where.search_area)
-    west, south, east, north = shown.bounds
-    left, top = (int(np.floor(at)) - 2 for at in ~where.affine @ (west, north))
-    right, bottom = (int(np.ceil(at)) + 2 for at in ~where.affine @ (east, south))
-    here = where.affine @ Affine.translation(left, top)
-    mask = rasterio.features.rasterize([shown], (bottom - top, right - left), transform=here)
-    part = Part(
+def part(mask: Mask) -> Part:
+    return Part(
         label="ship",
         score=0.9,
-        mask=Mask.from_array(mask.astype(bool), y0=top, x0=left),
+        mask=mask,
         caption="",
         prompt_ids=(),
         prompted=False,
@@ -86,7 +79,18 @@ def seen(where: Grid, shape: BaseGeometry, **more: Any) -> GroundedObject:
         cut=False,
         at_home=True,
     )
-    [found] = ground([replace(part, **more)], where, 0, "2026-01-01")
+
+
+def seen(where: Grid, shape: BaseGeometry, **more: Any) -> GroundedObject:
+    """What a grid shows of a shape."""
+    shown = project(shape, int(where.name[4:])).intersection(where.search_area)
+    west, south, east, north = shown.bounds
+    left, top = (int(np.floor(at)) - 2 for at in ~where.affine @ (west, north))
+    right, bottom = (int(np.ceil(at)) + 2 for at in ~where.affine @ (east, south))
+    here = where.affine @ Affine.translation(left, top)
+    mask = rasterio.features.rasterize([shown], (bottom - top, right - left), transform=here)
+    whole = part(Mask.from_array(mask.astype(bool), y0=top, x0=left))
+    [found] = ground([replace(whole, **more)], where, 0, "2026-01-01")
     return found
 
 
@@ -223,23 +227,8 @@ def test_an_object_is_apart_where_no_other_grid_can_show_it(
     at = project(shapely.Point(lon, LAT), 32631)
     col, row = ~mine.affine @ (at.x, at.y)
     mask = Mask.from_array(np.ones((3, 3), bool), y0=int(row), x0=int(col))
-    [found] = ground([one_part(mask)], mine, 0, "t")
+    [found] = ground([part(mask)], mine, 0, "t")
     plan: Any = SimpleNamespace(
         lattices=dict.fromkeys(crses), zones_only=zones_only, grids={mine.name: mine}, reach_px=64
     )
     assert is_apart(found, plan) == apart
-
-
-def one_part(mask: Mask) -> Part:
-    return Part(
-        label="ship",
-        score=0.9,
-        mask=mask,
-        caption="",
-        prompt_ids=(),
-        prompted=False,
-        tile=(0, 0),
-        scope=Window(0, 0, 4000, 4000),
-        cut=False,
-        at_home=True,
-    )
