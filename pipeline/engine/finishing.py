@@ -97,13 +97,13 @@ class Finishing:
 
     def _write_rows(
         self, at: int, found: Gathering, folders: Mapping[str, FencedBlobs]
-    ) -> dict[str, int]:
+    ) -> dict[str, int | str]:
         """Writes the files of a slice's objects and answers.
 
         Returns:
             Columns of `slices` that say how many they are, and of which size.
         """
-        told: dict[str, int] = {}
+        told: dict[str, int | str] = {}
         written = [
             (OBJECTS, found.objects, found.tables()),
             (ANSWERS, found.answers, found.asked()),

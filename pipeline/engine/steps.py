@@ -26,12 +26,13 @@ from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch
 from earthgptx.pipeline.engine.staff import Limits
 from earthgptx.pipeline.engine.survey import place, state_of_slice
+from earthgptx.pipeline.engine.tracking import Tracking, stale
 from earthgptx.pipeline.errors import Outage, OutputError, PipelineError, RunFailed
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import extend, told
-from earthgptx.pipeline.results.object_table import KINDS, files_in
+from earthgptx.pipeline.results.object_table import KINDS, OBJECTS, files_in
 from earthgptx.pipeline.results.partitions import is_leftover, is_partition, rows_beside
 from earthgptx.pipeline.results.rows_group import mend_partitions, sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
@@ -77,6 +78,7 @@ class Steps:
         self._folders = {
             rows.name: fenced(rows_beside(plan.spec.output, rows.name), fence) for rows in KINDS
         }
+        self._tracking = Tracking(root, self._folders[OBJECTS.name], self.table)
         self._registered = len(rows)
         self.work = [at for at in range(len(self.plan.slices)) if self._is_open(at)]
         """Slices to do, by position."""
@@ -162,7 +164,7 @@ class Steps:
                     )
                 self.work.append(at)
         self.work.sort()
-        if self.work or self.gone or not self._was_finished:
+        if self.work or self.gone or stale(self.table.rows) or not self._was_finished:
             return False
         self._sync_rows()
         return True
@@ -193,6 +195,8 @@ class Steps:
             self._do_slices(pool)
         for at in self.gone:
             self.table.change(at, state=SliceState.GONE)
+        # What has come late or is gone changes the tracks of the slices behind it.
+        self._tracking.track()
         self._sync_rows()
         self._finish()
         self._tell(Progress("done", 1, 1, self._answering.tiles))
@@ -255,6 +259,7 @@ class Steps:
             for at in batch:
                 fresh = at >= self._registered
                 finishing.slice(pool, at, self.table, self._folders, fresh=fresh)
+            self._tracking.track(set(batch))
             self._publish(batch)
 
     def _batches(self) -> Iterator[list[int]]:

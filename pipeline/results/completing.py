@@ -71,7 +71,10 @@ def completed(finals: pa.Table, origin: Origin) -> pa.Table:
     measures = ("label", "length_m", "width_m", "orientation_deg", "nearest_m")
     values = (finals[name].to_pylist() for name in ("caption", *measures))
     captions = [caption or measured_caption(*each) for caption, *each in zip(*values, strict=True)]
-    given = origin.columns(finals["item"]) | {"caption": pa.array(captions, pa.string())}
+    given = origin.columns(finals["item"]) | {
+        "caption": pa.array(captions, pa.string()),
+        "track_id": finals["object_id"],  # until it is known which were there before
+    }
     table = _with(given, finals, SCHEMA)
     along = along_curve(finals["lon"].to_numpy(), finals["lat"].to_numpy())
     return table.take(pa.array(np.lexsort([table["object_id"].to_numpy(), along])))

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
@@ -19,16 +18,15 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import LONLAT, box_centre
+from earthgptx.pipeline.objects.overlap import SAME_IOU, Pairs, Shapes, each_once, overlapping
 from earthgptx.pipeline.results.query import Result, objects_of_slice
+from earthgptx.pipeline.results.seen import answered
 from earthgptx.pipeline.results.slices_group import SliceRow
-from earthgptx.pipeline.results.store import Status
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-SAME_IOU = 0.2
-"""Overlap (intersection over union) from which two outlines of one label are the same object."""
 SAME_SIZE = 1.5
 """Largest ratio of the areas of an object that has moved."""
 EARTH_M = 6371008.8
@@ -116,10 +114,6 @@ def find_slice(result: Result, text: str) -> SliceRow:
     raise JobError(f"no time slice lies at '{text}'; there are {names or 'none'}")
 
 
-Shapes = tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.int64]]
-"""Outlines (lon/lat), labels and ids of objects."""
-
-
 def match(
     old: Shapes, new: Shapes, moved_m: float
 ) -> tuple[list[tuple[int, int, float, float]], list[int], list[int]]:
@@ -137,48 +131,32 @@ def match(
         Pairs as position in `old`, position in `new`, metres between the centres, and overlap; then
         the positions of those in `old`, and of those in `new`, that have no partner.
     """
-    centres_old, centres_new = _centres(old[0]), _centres(new[0])
-
-    def metres(a: int, b: int) -> float:
-        return float(np.linalg.norm(centres_old[a] - centres_new[b]))
-
-    taken_old: set[int] = set()
-    taken_new: set[int] = set()
-    pairs: list[tuple[int, int, float, float]] = []
-
-    def take(candidates: Iterable[tuple[tuple[float, int, int], int, int, float]]) -> None:
-        for _, a, b, overlap in sorted(candidates):
-            if a not in taken_old and b not in taken_new:
-                taken_old.add(a)
-                taken_new.add(b)
-                pairs.append((a, b, metres(a, b), overlap))
-
-    take(
-        ((-overlap, int(old[2][a]), int(new[2][b])), a, b, overlap)
-        for a, b, overlap in _overlapping(old, new)
-    )
-    take(
-        ((metres(a, b), int(old[2][a]), int(new[2][b])), a, b, 0.0)
-        for a, b in _near(old, new, centres_old, centres_new, moved_m)
-        if a not in taken_old and b not in taken_new
-    )
-    lone_old = [at for at in range(len(old[0])) if at not in taken_old]
-    lone_new = [at for at in range(len(new[0])) if at not in taken_new]
-    return pairs, lone_old, lone_new
+    centres_old, centres_new = _centres(old.outlines), _centres(new.outlines)
+    found = overlapping(old, new)
+    stayed = _kept(found, old, new, -found.overlap)
+    lone_old, lone_new = _others(old, stayed.old), _others(new, stayed.new)
+    near = _near(old, new, centres_old, centres_new, moved_m)
+    near = near.take(np.isin(near.old, lone_old) & np.isin(near.new, lone_new))
+    metres = np.linalg.norm(centres_old[near.old] - centres_new[near.new], axis=1)
+    moved = _kept(near, old, new, metres)
+    pairs = []
+    for found in (stayed, moved):
+        metres = np.linalg.norm(centres_old[found.old] - centres_new[found.new], axis=1)
+        columns = (found.old, found.new, metres, found.overlap)
+        pairs += list(zip(*(column.tolist() for column in columns), strict=True))
+    lone_old, lone_new = np.setdiff1d(lone_old, moved.old), np.setdiff1d(lone_new, moved.new)
+    return pairs, lone_old.tolist(), lone_new.tolist()
 
 
-def _overlapping(old: Shapes, new: Shapes) -> list[tuple[int, int, float]]:
-    if not len(old[0]) or not len(new[0]):
-        return []
-    first, second = shapely.STRtree(new[0]).query(old[0], predicate="intersects")
-    same = old[1][first] == new[1][second]
-    first, second = first[same], second[same]
-    shared = shapely.area(shapely.intersection(old[0][first], new[0][second]))
-    union = shapely.area(old[0][first]) + shapely.area(new[0][second]) - shared
-    overlap = np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
-    keep = overlap >= SAME_IOU
-    columns = (first[keep], second[keep], overlap[keep])
-    return list(zip(*(each.tolist() for each in columns), strict=True))
+def _kept(pairs: Pairs, old: Shapes, new: Shapes, rank: NDArray[np.float64]) -> Pairs:
+    """Returns the pairs that are kept if each object may be in one; the lowest rank first."""
+    order = np.lexsort([new.ids[pairs.new], old.ids[pairs.old], rank])
+    return pairs.take(each_once(pairs.old, pairs.new, order))
+
+
+def _others(shapes: Shapes, taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the positions of the objects that are not taken."""
+    return np.setdiff1d(np.arange(len(shapes.ids)), taken)
 
 
 def _near(
@@ -187,19 +165,20 @@ def _near(
     centres_old: NDArray[np.float64],
     centres_new: NDArray[np.float64],
     moved_m: float,
-) -> list[tuple[int, int]]:
+) -> Pairs:
+    """Returns the pairs of one label and about one size that lie near one another."""
     from scipy.spatial import cKDTree
 
-    if not len(old[0]) or not len(new[0]) or moved_m <= 0:
-        return []
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    if not len(old.ids) or not len(new.ids) or moved_m <= 0:
+        return nothing
     near = cKDTree(centres_old).query_ball_tree(cKDTree(centres_new), moved_m)
-    areas_old, areas_new = shapely.area(old[0]), shapely.area(new[0])
-
-    def alike(a: int, b: int) -> bool:
-        small, large = sorted((areas_old[a], areas_new[b]))
-        return bool(old[1][a] == new[1][b] and large <= SAME_SIZE * small)
-
-    return [(a, b) for a, found in enumerate(near) for b in found if alike(a, b)]
+    first = np.repeat(np.arange(len(near)), [len(found) for found in near])
+    second = np.array([b for found in near for b in found], np.int64)
+    areas_old, areas_new = shapely.area(old.outlines)[first], shapely.area(new.outlines)[second]
+    small, large = np.minimum(areas_old, areas_new), np.maximum(areas_old, areas_new)
+    alike = (old.labels[first] == new.labels[second]) & (large <= SAME_SIZE * small)
+    return Pairs(first, second, np.zeros(len(first))).take(alike)
 
 
 def _centres(outlines: NDArray[np.object_]) -> NDArray[np.float64]:
@@ -213,7 +192,7 @@ def _centres(outlines: NDArray[np.object_]) -> NDArray[np.float64]:
 
 
 def _shapes(objects: gpd.GeoDataFrame) -> Shapes:
-    return (
+    return Shapes(
         np.array(objects.geometry.to_list(), object),
         objects["label"].to_numpy(object),
         objects["object_id"].to_numpy(np.int64),
@@ -228,25 +207,7 @@ def _row(change: str, shown: pd.Series, before_id: int, after_id: int) -> dict[s
 
 
 def _seen(result: Result, row: SliceRow, outlines: Iterable[BaseGeometry]) -> list[bool]:
-    """Returns for each outline whether a slice has an answer at its centre."""
-    middles = [box_centre(each) for each in outlines]
-    found = np.zeros(len(middles), bool)
+    """Returns for each outline whether a slice has an answer where it lies."""
+    places = shapely.get_coordinates(shapely.point_on_surface(np.array(list(outlines), object)))
     position = [each.name for each in result.rows].index(row.name)
-    lon, lat = [each.x for each in middles], [each.y for each in middles]
-    for grid in result.grids if middles else ():
-        group = result.group("raster", grid)
-        to_grid = pyproj.Transformer.from_crs(
-            LONLAT, group["spatial_ref"].attrs["crs_wkt"], always_xy=True
-        )
-        x, y = (np.asarray(each) for each in to_grid.transform(lon, lat))
-        a, _, c, _, e, f = group.attrs["spatial:transform"][:6]
-        rows, cols = np.floor((y - f) / e), np.floor((x - c) / a)
-        status = group["status"]
-        if status.sizes["time"] <= position:  # a zone that a run has just begun
-            continue
-        inside = (rows >= 0) & (rows < status.sizes["y"])
-        inside &= (cols >= 0) & (cols < status.sizes["x"])
-        places = {"y": rows[inside].astype(int), "x": cols[inside].astype(int)}
-        values = status.isel(time=position).isel({n: ("at", v) for n, v in places.items()}).values
-        found[inside] |= values == Status.DONE
-    return [bool(each) for each in found]
+    return answered(result.root, position, *places.reshape(-1, 2).T).tolist()

@@ -36,6 +36,7 @@ MOMENT = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
     [
         ("object_id", pa.int64()),
+        ("track_id", pa.int64()),
         ("slice", MOMENT),
         ("time", MOMENT),
         ("label", pa.string()),
@@ -54,9 +55,10 @@ SCHEMA = pa.schema(
         ("bbox", BBOX),
     ]
 )
-"""Columns of the objects. `slice` is the start of the time slice, `time` that of the Item that the
-object was seen on (in a median, the start of the slice); `prompt_ids` are separated by spaces, ids
-with spaces quoted as in a shell (`shlex.split`); outlines are lon/lat."""
+"""Columns of the objects. `track_id` is the id of the first of those that are the same object in
+slice after slice, see `engine.tracking`; `slice` is the start of the time slice, `time` that of the
+Item that the object was seen on (in a median, the start of the slice); `prompt_ids` are separated
+by spaces, ids with spaces quoted as in a shell (`shlex.split`); outlines are lon/lat."""
 COLUMNS = tuple(name for name in SCHEMA.names if name not in ("geometry", "bbox"))
 ANSWER_SCHEMA = pa.schema(
     [
@@ -96,6 +98,8 @@ class Rows:
     size: str
     """Column with the bytes of these files."""
     geometry_types: tuple[str, ...]
+    digest: str = ""
+    """Column with a hash of these files; empty for none."""
 
 
 def files_in(row: SliceRow, rows: Rows) -> list[str]:
@@ -104,7 +108,14 @@ def files_in(row: SliceRow, rows: Rows) -> list[str]:
 
 
 OBJECTS = Rows(
-    "objects", SCHEMA, "objects", "first_object", "files", "bytes", ("Polygon", "MultiPolygon")
+    "objects",
+    SCHEMA,
+    "objects",
+    "first_object",
+    "files",
+    "bytes",
+    ("Polygon", "MultiPolygon"),
+    "object_digest",
 )
 ANSWERS = Rows(
     "answers", ANSWER_SCHEMA, "answers", "first_answer", "answer_files", "answer_bytes", ()

@@ -6,6 +6,7 @@ slices behind it are written anew. Nothing is held as a whole: a slice may have 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -51,7 +52,7 @@ def sync_rows(root: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Ro
 
 def put_files(
     folder: FencedBlobs, slice_name: str, tables: Iterable[pa.Table], rows: Rows
-) -> dict[str, int]:
+) -> dict[str, int | str]:
     """Writes the files of a slice's rows.
 
     Args:
@@ -61,14 +62,17 @@ def put_files(
         rows: kind of the rows.
 
     Returns:
-        Columns of `slices` with the number and the size of the files.
+        Columns of `slices` with the number, the size and the hash of the files.
     """
     sizes: list[int] = []
+    hashed = hashlib.blake2b(digest_size=8)
     for data in files_of(tables, rows):
         folder.put(partition(slice_name, len(sizes)), data)
         sizes.append(len(data))
+        hashed.update(data)
         trim_allocator()
-    return {rows.files: len(sizes), rows.size: sum(sizes)}
+    digest = {rows.digest: hashed.hexdigest()} if rows.digest else {}
+    return {rows.files: len(sizes), rows.size: sum(sizes), **digest}
 
 
 def _write_from(

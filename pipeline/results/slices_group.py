@@ -64,6 +64,10 @@ class SliceRow:
     """Number of its files of objects."""
     bytes: int = 0
     """Size of its files of objects."""
+    object_digest: str = ""
+    """Hash of its files of objects."""
+    track_key: str = ""
+    """Content key of the slices that its track ids follow from."""
     answers: int = 0
     """Visual prompts that its blocks were given."""
     unanswered: int = 0
@@ -83,9 +87,18 @@ class SliceRow:
 
 
 COLUMNS = tuple(field.name for field in fields(SliceRow))
-PLACES = ("first_object", "files", "bytes", "first_answer", "answer_files", "answer_bytes")
+PLACES = (
+    "first_object",
+    "files",
+    "bytes",
+    "object_digest",
+    "track_key",
+    "first_answer",
+    "answer_files",
+    "answer_bytes",
+)
 """Columns that say where the objects and answers lie, and nothing of the slice."""
-_TEXTS = ("name", "key", "state")
+_TEXTS = ("name", "key", "object_digest", "track_key", "state")
 _MOMENTS = ("start", "end")
 
 

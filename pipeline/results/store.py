@@ -32,7 +32,7 @@ MARK = "earthgptx"
 """Root attribute that marks a store as a result; only marked stores are ever overwritten."""
 CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
 """A chunk carries a checksum: a reader gets its values or an error."""
-LAYOUT = 5
+LAYOUT = 6
 """Version of the layout of a result's groups and arrays; others are not read."""
 OVERVIEW_PX = 256
 """Overviews are added until the longer side has at most this many pixels, rounded down."""

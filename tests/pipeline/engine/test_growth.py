@@ -102,7 +102,7 @@ def content(url: str) -> Content:
         at = slice(row.first_object, row.first_object + row.objects)
         group: Any = result.root["objects"]
         rows[row.name] = np.concatenate(
-            [group["object_id"][at], group["caption"][at]], dtype=object
+            [group["object_id"][at], group["track_id"][at], group["caption"][at]], dtype=object
         )
         at = slice(row.first_answer, row.first_answer + row.answers)
         group = result.root["answers"]

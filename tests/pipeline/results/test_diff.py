@@ -8,7 +8,8 @@ import shapely
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.results.diff import Shapes, match
+from earthgptx.pipeline.objects.overlap import Shapes
+from earthgptx.pipeline.results.diff import match
 from tests.archive import Archive
 
 DEGREE_M = 111_195.0
@@ -24,7 +25,7 @@ def shapes(*objects: tuple[float, float, str]) -> Shapes:
         for x, y, _ in objects
     ]
     labels = np.array([label for *_, label in objects], object)
-    return np.array(outlines, object), labels, np.arange(1, len(objects) + 1)
+    return Shapes(np.array(outlines, object), labels, np.arange(1, len(objects) + 1))
 
 
 @pytest.mark.parametrize(
