@@ -20,7 +20,8 @@ from earthgptx.model.interface.errors import ModelError
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
 from earthgptx.pipeline.errors import PipelineError
 from earthgptx.pipeline.storage.cloud import cloud_error
-from earthgptx.workflows.commands import jobs, models, results
+from earthgptx.pipeline.storage.versions import version_error
+from earthgptx.workflows.commands import jobs, models, queries, results
 from earthgptx.workflows.terminal import ErrStream, err, out
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (jobs, results, models):
+for commands in (jobs, results, queries, models):
     app.add_typer(commands.app)
 
 
@@ -67,6 +68,11 @@ def main() -> None:
         _end(error, error.exit_code)
     except (CatalogError, ModelError) as error:
         _end(error, 3 if isinstance(error, CatalogDown) else 2)
+    except Exception as error:
+        raised = version_error("the object store", error)
+        if raised is None:
+            raise
+        _end(raised, raised.exit_code)
 
 
 def _end(error: Exception, code: int) -> None:

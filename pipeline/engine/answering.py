@@ -10,6 +10,7 @@ import zarr
 
 from earthgptx.pipeline.engine.commit import erase_blocks
 from earthgptx.pipeline.engine.drive import drive
+from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.growth import Left, SliceWork, around, work_of
 from earthgptx.pipeline.engine.holes import Holes
 from earthgptx.pipeline.engine.ledger import Entry, Ledger
@@ -36,6 +37,7 @@ class Answering:
         scratch: Scratch,
         scheduler: Scheduler,
         holes: Holes,
+        forks: Forks,
         on_progress: Callable[[Progress], None],
         total: int,
     ) -> None:
@@ -47,6 +49,7 @@ class Answering:
             scratch: scratch of the run.
             scheduler: scheduler of the run.
             holes: quarantined tiles of the run.
+            forks: what tasks write into, if the result is versioned.
             on_progress: callback that receives the progress.
             total: number of blocks of all slices that the run works on.
         """
@@ -56,6 +59,7 @@ class Answering:
         self.before = self.tiles = self.empty = 0
         """Blocks that earlier runs committed; tiles inferred; tiles without questions."""
         self._root, self._scratch, self._scheduler, self._holes = root, scratch, scheduler, holes
+        self._forks = forks
         self._tell, self._total = on_progress, total
         self._doubted: dict[BlockKey, FailedTiles] = {}
         self._counts: dict[BlockKey, tuple[int, int]] = {}
@@ -109,11 +113,11 @@ class Answering:
         # Opened before anything is written, so that a run that ends leaves none as it was.
         self.ledger.reopen(sorted(work.reopen))
         self.ledger.open(sorted(work.open))
-        self.ledger.flush()
+        self.flush()
         if work.erase:
             erase_blocks(self._root, plan, at, work.erase)
             self.ledger.clear(sorted(work.erase))
-            self.ledger.flush()
+            self.flush()
         self.done |= kept - work.commit
         self.before += len(kept - work.commit)
         for key in keys:
@@ -195,6 +199,7 @@ class Answering:
     def flush(self) -> None:
         """Writes the ledger, then drops the scores of what is committed."""
         self.ledger.flush()
+        self._forks.save()
         self._scratch.drop_scores(self._unwritten)
         self._unwritten = []
 

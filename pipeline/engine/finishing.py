@@ -19,7 +19,7 @@ from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS
-from earthgptx.pipeline.results.rows_group import put_files
+from earthgptx.pipeline.results.rows_group import new_version, put_files
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
 from earthgptx.pipeline.storage.fence import FencedBlobs
@@ -110,7 +110,8 @@ class Finishing:
         ]
         for rows, count, tables in written:
             try:
-                files = put_files(folders[rows.name], self.plan.slices[at].name, tables, rows)
+                name, version = self.plan.slices[at].name, new_version(self._root)
+                files = put_files(folders[rows.name], name, tables, rows, version)
             except ScratchLost:  # since it was read a moment ago
                 raise self._keeps_losing() from None
             told |= {rows.count: count, rows.first: -1, **files}

@@ -29,7 +29,7 @@ from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.object_table import KINDS
 from earthgptx.pipeline.results.partitions import is_leftover, is_partition, rows_beside
 from earthgptx.pipeline.results.slices_group import SliceRow
-from earthgptx.pipeline.storage.blobs import open_blobs, split
+from earthgptx.pipeline.storage.blobs import is_versioned, open_blobs, split
 
 BESIDE = (".items.parquet", ".item.json")
 """Endings of the files beside a store, which replace `.zarr`."""
@@ -66,7 +66,7 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
     elif overwrite:
         _clear(output, scratch, lease)
     else:
-        there = store.mark_of(store.open_group(output))
+        there = store.mark_of(store.open_group(output, unfinished=True))
         if there["series"] != plan.series:
             raise OutputError(
                 f"{output} holds the result of another series ({_difference(there, plan)}); "
@@ -83,7 +83,7 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
 def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
     """Removes a result and its scratch; the lease's record says that what is left is ours."""
     lease.own(lease.owned_series or "replaced")
-    if store.is_result(output):
+    if store.is_result(output) and not is_versioned(output):
         # What is left of it after a kill is no finished result.
         root = store.open_group(output, lease.fence, any_layout=True)
         store.set_state(root, "created", 0)

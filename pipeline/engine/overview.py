@@ -19,7 +19,6 @@ from earthgptx.pipeline.results.store import (
     Status,
     array_for,
     block_of,
-    group_at,
     group_path,
     overview_factors,
     write,
@@ -59,7 +58,7 @@ def overview_shard(
     target = block_of(grid, key, factor)
     base = group_path(run.plan, "raster", key.grid)
     levels = group_path(run.plan, "overview", key.grid)
-    source = group_at(run.root, base if factor == 2 else f"{levels}/{factor // 2}")
+    source = run.group_at(base if factor == 2 else f"{levels}/{factor // 2}")
     masks = [masks_in(run, below, pieces) for below, pieces in (stitched or {}).items()]
     try:
         layers = _reduced(source, key.time, target, masks if factor == 2 else None)
@@ -74,7 +73,7 @@ def overview_shard(
             layers = best_of_four(layers)
         target = block_of(grid, key, level)
         for name, values in layers.items():
-            write(group_at(run.root, f"{levels}/{level}"), name, key.time, target, values)
+            write(run.group_at(f"{levels}/{level}"), name, key.time, target, values)
 
 
 def is_whole(grid: Grid, factor: int) -> bool:

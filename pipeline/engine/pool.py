@@ -25,6 +25,7 @@ from ray.exceptions import (
 from earthgptx.pipeline.engine.asking import ModelSick
 from earthgptx.pipeline.engine.cluster import connect, disconnect, replica_memory
 from earthgptx.pipeline.engine.commit import ShardLost
+from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
 from earthgptx.pipeline.engine.scratch import ScratchLost
@@ -87,6 +88,7 @@ class ReplicaPool:
         self._engine = engine
         self._owns_ray = False
         self._args: tuple[Plan, str]
+        self._forks: Forks
         self._hands: dict[int, _Hand] = {}
         self._spare: list[_Hand] = []
         """Replicas of an earlier run."""
@@ -103,14 +105,15 @@ class ReplicaPool:
         if self._owns_ray:
             disconnect()
 
-    def begin(self, plan: Plan, token: str) -> int:
+    def begin(self, plan: Plan, token: str, forks: Forks) -> int:
         """Begins a run; returns the number of replicas that earlier runs have left.
 
         Args:
             plan: plan of the run.
             token: token of the run's lease.
+            forks: what tasks write into, if the result is versioned.
         """
-        self._args = (plan.for_replicas(), token)
+        self._args, self._forks = (plan.for_replicas(), token), forks
         self._spare += self._hands.values()
         self._hands = {}
         # Ray's own restarts and retries are off: they cannot tell a tile that kills from bad luck.
@@ -162,7 +165,8 @@ class ReplicaPool:
         elif task.kind == Kind.INFER:
             ref = hand.actor.infer.remote(task, last=order.last, skip=order.skip)
         else:
-            ref = hand.actor.do.remote(task, payload)
+            border = task.kind == Kind.COMMIT and bool(payload)
+            ref = hand.actor.do.remote(task, payload, self._forks.give(task, border=border))
         hand.waiting[ref] = ("task", order)
 
     def poll(self, timeout_s: float) -> list[tuple[Event, object]]:
@@ -224,7 +228,9 @@ class ReplicaPool:
         if isinstance(value, BlockReport):
             answered = value.done
             return [(Done(number, order.task, None, answered, value.suspects), value)]
-        return [(Done(number, order.task), value)]
+        entry, fork = value
+        self._forks.take(order.task, fork)
+        return [(Done(number, order.task), entry)]
 
     def _gone(self, number: int, failure: Failure) -> tuple[Event, object]:
         _kill(self._hands.pop(number).actor)

@@ -7,6 +7,7 @@ while one block is being inferred.
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from earthgptx.pipeline.engine.overview import overview_shard
 from earthgptx.pipeline.engine.tasks import Guilty, Kind, Step, Task
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.storage.errors import storage_errors
+from earthgptx.pipeline.storage.versions import forked
 
 
 class Replica:
@@ -123,7 +125,7 @@ class Replica:
                     return 0, answer.reason
         return min(len(questions), 1), ""
 
-    def do(self, task: Task, payload: Any) -> Entry | None:
+    def do(self, task: Task, payload: Any, fork: bytes = b"") -> tuple[Entry | None, bytes]:
         """Does a task that needs no model: commit, paint or overview.
 
         Args:
@@ -131,9 +133,11 @@ class Replica:
             payload: of a commit, whether only the block's border changes; of a paint, the pieces
                 of stitched objects in the block; of the first overview, those in each block
                 below that shows objects.
+            fork: fork of the result to write into; empty if that is written directly.
 
         Returns:
-            Of a commit, what the ledger is to say of the block; None if that stays.
+            Of a commit, what the ledger is to say of the block; None if that stays. And the fork
+            with what was written.
 
         Raises:
             ScratchLost: what the task reads of scratch is missing or damaged.
@@ -142,17 +146,24 @@ class Replica:
         trim_allocator()
         run = self._ready()
         with self._step("write"):
-            match task.kind:
-                case Kind.COMMIT:
-                    return commit_block(run, task.key, border=bool(payload))
-                case Kind.PAINT:
-                    with self._painting:
-                        trim_allocator()
-                        paint_block(run, task.key, payload)
-                case _:
-                    with self._painting:
-                        trim_allocator()
-                        overview_shard(run, task.key, task.factor, payload)
+            if not fork:
+                return self._do(run, task, payload), b""
+            session = forked(fork)
+            entry = self._do(run.in_fork(session), task, payload)
+            return entry, pickle.dumps(session)
+
+    def _do(self, run: RunContext, task: Task, payload: Any) -> Entry | None:
+        match task.kind:
+            case Kind.COMMIT:
+                return commit_block(run, task.key, border=bool(payload))
+            case Kind.PAINT:
+                with self._painting:
+                    trim_allocator()
+                    paint_block(run, task.key, payload)
+            case _:
+                with self._painting:
+                    trim_allocator()
+                    overview_shard(run, task.key, task.factor, payload)
         return None
 
     def _ready(self) -> RunContext:

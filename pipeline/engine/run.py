@@ -87,6 +87,7 @@ def _ending(error: BaseException, steps: Steps) -> BaseException:
     if not isinstance(error, RunLost | WaitedFor) and not steps.finished:
         with suppress(PipelineError, OSError):  # the storage may be what has failed
             store.set_state(steps.root, "canceled" if interrupted else "error", steps.failed.failed)
+            store.save(steps.root, "interrupted" if interrupted else "ended by an error")
     if interrupted and not steps.finished:
         return RunFailed(
             f"interrupted; {steps.committed} of {steps.blocks} blocks are finished and "

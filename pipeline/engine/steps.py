@@ -19,6 +19,7 @@ from earthgptx.catalogs.geoparquet import frozen_with
 from earthgptx.catalogs.moments import start_of
 from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.finishing import Finishing
+from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.holes import Holes
 from earthgptx.pipeline.engine.output import published_before, published_item
 from earthgptx.pipeline.engine.report import Progress, RunReport
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+RASTERS = ["tiles", "raster", "overview"]
+"""Groups whose shapes let readers see a slice."""
 BLOCKS_A_REPLICA = 32
 """Blocks that a replica has to do, about, before slices are finished and published."""
 
@@ -78,6 +81,8 @@ class Steps:
         self._folders = {
             rows.name: fenced(rows_beside(plan.spec.output, rows.name), fence) for rows in KINDS
         }
+        self._hidden = store.branch_of(root) is not None
+        """Whether readers see nothing of what is written before it is published."""
         self._tracking = Tracking(root, self._folders[OBJECTS.name], self.table)
         self._registered = len(rows)
         self.work = [at for at in range(len(self.plan.slices)) if self._is_open(at)]
@@ -104,12 +109,14 @@ class Steps:
         self._holes = Holes(
             engine.max_failed_fraction, sum(self.plan.tiles_of(at) for at in self.work), {}
         )
+        self._forks = Forks(root)
         self._answering = Answering(
             self.plan,
             root,
             self._scratch,
             self._scheduler,
             self._holes,
+            self._forks,
             on_progress,
             sum(len(self.plan.blocks_of(at)) for at in self.work),
         )
@@ -167,6 +174,7 @@ class Steps:
         if self.work or self.gone or stale(self.table.rows) or not self._was_finished:
             return False
         self._sync_rows()
+        store.end(self.root)
         return True
 
     def _sync_rows(self) -> None:
@@ -190,7 +198,7 @@ class Steps:
         self._freeze(withdrawn=False)
         self._register()
         if pool is not None:
-            for _ in range(pool.begin(self.plan, token)):
+            for _ in range(pool.begin(self.plan, token, self._forks)):
                 pool.adopt(self._scheduler.staff.adopt(time.monotonic()))
             self._do_slices(pool)
         for at in self.gone:
@@ -234,7 +242,11 @@ class Steps:
             else:
                 self.table.rows.append(row)
         self.table.save()
-        extend(self.root, self.plan, len(self.table.rows), ["blocks"])
+        kinds = ["blocks"]
+        if self._hidden:  # a fork takes no data behind the shapes, and no reader sees them yet
+            kinds += RASTERS
+        extend(self.root, self.plan, len(self.table.rows), kinds)
+        self._forks.save()
 
     def _row(self, at: int) -> SliceRow:
         piece = self.plan.slices[at]
@@ -279,10 +291,13 @@ class Steps:
         for at in batch:
             self.table.change(at, state=SliceState.FINISHED)
         rows = self.table.rows
-        count = 1 + max(at for at, row in enumerate(rows) if row.state != SliceState.RUNNING)
-        extend(self.root, self.plan, count, ["tiles", "raster", "overview"])
+        if self._hidden:
+            self._sync_rows()  # a state holds the rows of its objects too
+        else:
+            count = 1 + max(at for at, row in enumerate(rows) if row.state != SliceState.RUNNING)
+            extend(self.root, self.plan, count, RASTERS)
         self.table.save()
-        store.consolidate(self.root)
+        store.publish(self.root, [rows[at].name for at in batch])
 
     def _finish(self) -> None:
         """Writes what comes after the pixels; the mark is the last write of the result."""
@@ -298,13 +313,15 @@ class Steps:
             folder = self._folders[kind.name]
             kept = {name for row in rows for name in files_in(row, kind)}
             there = [n for n in folder.names() if is_partition(n) or is_leftover(n)]
-            folder.delete([name for name in there if name not in kept])
+            if not self._hidden:  # earlier states have files of their own
+                folder.delete([name for name in there if name not in kept])
         self._freeze(withdrawn=True)
         if not self._was_finished or self._scheduler.lost:
             files = fenced(output, self._fence)
             files.delete(files.leftovers())
         self.table.save()
-        store.consolidate(self.root)
+        if not self._hidden:
+            store.consolidate(self.root)
         software = store.mark_of(self.root)["software"]
         url = f"{output.removesuffix('.zarr')}.item.json"
         finished = [row for row in rows if row.finished]

@@ -116,7 +116,7 @@ def _open(plan: Plan) -> tuple[zarr.Group | None, str]:
     try:
         if not exists(output):
             return None, ""
-        root = open_group(output)
+        root = open_group(output, unfinished=True)
     except OutputError as error:
         return None, str(error)
     if mark_of(root)["series"] != plan.series:

@@ -26,7 +26,7 @@ from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.objects.finals import EDGES
 from earthgptx.pipeline.objects.overlap import Pairs, Shapes, each_once, overlapping
 from earthgptx.pipeline.results.object_table import OBJECTS, files_in, outlines_of
-from earthgptx.pipeline.results.rows_group import put_files
+from earthgptx.pipeline.results.rows_group import new_version, put_files
 from earthgptx.pipeline.results.seen import answered
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceTable
 from earthgptx.pipeline.storage.fence import FencedBlobs
@@ -107,7 +107,8 @@ class Tracking:
         if (tracks == before).all():
             return
         tables = self._with(row, tracks)
-        self._table.change(at, **put_files(self._folder, row.name, tables, OBJECTS))
+        version = new_version(self._root)
+        self._table.change(at, **put_files(self._folder, row.name, tables, OBJECTS, version))
         first = row.first_object
         if first >= 0:
             array: Any = self._root["objects/track_id"]

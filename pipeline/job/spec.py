@@ -29,6 +29,7 @@ from earthgptx.catalogs.search import parse_filter
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import is_bbox
+from earthgptx.pipeline.storage.blobs import plain
 
 Slicing = Literal["item", "day", "month", "all"]
 Compose = Literal["first", "latest", "least_cloud", "median"]
@@ -390,7 +391,7 @@ class JobSpec(_Section):
 
 def items_beside(output: str) -> str:
     """Returns the URL of the frozen Items of a result, a stac-geoparquet file."""
-    return output.removesuffix(".zarr") + ".items.parquet"
+    return plain(output).removesuffix(".zarr") + ".items.parquet"
 
 
 def _place(path: str, folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 
 import pystac
@@ -15,7 +14,7 @@ from earthgptx.catalogs.publish import MARK
 from earthgptx.pipeline.job.spec import Slicing, items_beside
 from earthgptx.pipeline.planning.grids import Known, Lattice
 from earthgptx.pipeline.planning.slices import slice_name
-from earthgptx.pipeline.storage.blobs import open_blobs
+from earthgptx.pipeline.storage.versions import document
 
 
 def known_grids(output: str, series: str) -> Known:
@@ -26,8 +25,7 @@ def known_grids(output: str, series: str) -> Known:
         series: the series.
     """
     try:
-        document = json.loads(open_blobs(output).get("zarr.json").data)
-        mark = document["attributes"][MARK]
+        mark = document(output, "zarr.json")["attributes"][MARK]
         if mark["series"] != series:
             return Known()
         lattices = {crs: Lattice(*steps) for crs, steps in mark["lattices"].items()}
@@ -87,7 +85,7 @@ def with_known(
 def _has_slices(output: str) -> bool:
     """Whether a run has noted the time slices of an output."""
     try:
-        open_blobs(output).get("slices/name/zarr.json")
+        document(output, "slices/name/zarr.json")
     except FileNotFoundError:
         return False
     return True

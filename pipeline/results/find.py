@@ -65,6 +65,8 @@ class Conditions:
     """Lowest score, 0..1."""
     length_m: tuple[float, float] | None = None
     """Least and largest length in metres."""
+    track: int | None = None
+    """Id of a track."""
     near: tuple[float, float, float] | None = None
     """Longitude, latitude, and the largest distance of the outline from there in metres."""
 
@@ -229,6 +231,8 @@ def _where(conditions: Conditions, *, any_word: bool = False) -> str:
     terms = ["true"]
     if conditions.label is not None:
         terms.append(f"label = {_quoted(conditions.label)}")
+    if conditions.track is not None:
+        terms.append(f"track_id = {int(conditions.track)}")
     if conditions.min_score > 0:
         terms.append(f"score >= {float(conditions.min_score)!r}")
     if conditions.start is not None:

@@ -28,6 +28,7 @@ from earthgptx.pipeline.results.store import (
     group_at,
     group_path,
     overview_factors,
+    publish,
     zarr_store,
 )
 from earthgptx.pipeline.storage.fence import Fence
@@ -72,6 +73,7 @@ def create(plan: Plan, url: str, fence: Fence) -> zarr.Group:
         sync(store.delete("zarr.json"))  # it may be damaged
         # One write, so that a store never exists without the mark.
         root = zarr.create_group(store, attributes={MARK: _provenance(plan)})
+        publish(root, [])
     for grid in plan.grids.values():
         for kind, levels in (("raster", [1]), ("overview", overview_factors(grid))):
             for factor in levels:

@@ -97,6 +97,8 @@ class Rows:
     """Column with the number of a slice's GeoParquet files."""
     size: str
     """Column with the bytes of these files."""
+    version: str
+    """Column with the version in the names of these files; empty where only the last is kept."""
     geometry_types: tuple[str, ...]
     digest: str = ""
     """Column with a hash of these files; empty for none."""
@@ -104,7 +106,8 @@ class Rows:
 
 def files_in(row: SliceRow, rows: Rows) -> list[str]:
     """Returns the names of a slice's files of such rows, in their folder."""
-    return [partition(row.name, number) for number in range(getattr(row, rows.files))]
+    version = getattr(row, rows.version)
+    return [partition(row.name, number, version) for number in range(getattr(row, rows.files))]
 
 
 OBJECTS = Rows(
@@ -114,11 +117,19 @@ OBJECTS = Rows(
     "first_object",
     "files",
     "bytes",
+    "object_version",
     ("Polygon", "MultiPolygon"),
     "object_digest",
 )
 ANSWERS = Rows(
-    "answers", ANSWER_SCHEMA, "answers", "first_answer", "answer_files", "answer_bytes", ()
+    "answers",
+    ANSWER_SCHEMA,
+    "answers",
+    "first_answer",
+    "answer_files",
+    "answer_bytes",
+    "answer_version",
+    (),
 )
 KINDS = (OBJECTS, ANSWERS)
 

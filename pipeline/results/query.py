@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,9 @@ from earthgptx.pipeline.results.store import (
     Status,
     mark_of,
     open_group,
-    zarr_store,
 )
+from earthgptx.pipeline.storage.blobs import is_versioned
+from earthgptx.pipeline.storage.versions import LAST, Version, history
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -65,17 +67,18 @@ class Why:
 class Result:
     """A result, opened for reading."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, version: Version = LAST) -> None:
         """Opens a result.
 
         Args:
             url: fsspec URL or local path of the store.
+            version: state of a result that keeps its states.
 
         Raises:
-            OutputError: there is no result at `url`.
+            OutputError: there is no result at `url`, or no such state of it.
         """
         self.url = url.rstrip("/")
-        self.root = open_group(self.url)
+        self.root = open_group(self.url, version=version)
         self.attrs: dict[str, Any] = mark_of(self.root)
 
     @property
@@ -114,7 +117,7 @@ class Result:
         import xarray as xr
 
         path = f"{grid}/{kind}" if grid else kind
-        return xr.open_zarr(zarr_store(self.url), group=path, consolidated=False)
+        return xr.open_zarr(self.root.store, group=path, consolidated=False)
 
     @cached_property
     def raster(self) -> xr.Dataset | dict[str, xr.Dataset]:
@@ -162,6 +165,24 @@ class Result:
     def rows(self) -> list[SliceRow]:
         """The time slices in the order of arrival."""
         return read_slices(self.root)
+
+    @cached_property
+    def versions(self) -> pd.DataFrame:
+        """The states that readers have seen, the last one first, if the result keeps them.
+
+        Each as its `snapshot`, `time`, `message` and `tags`.
+
+        Raises:
+            OutputError: the result keeps its last state only.
+        """
+        import pandas as pd
+
+        if not is_versioned(self.url):
+            raise OutputError(
+                f"{self.url} keeps its last state only; an output that begins with icechunk+ keeps "
+                "them all"
+            )
+        return pd.DataFrame(history(self.url))
 
     @cached_property
     def time_slices(self) -> list[SliceRow]:
@@ -331,7 +352,7 @@ def find_objects(
         order: see `Result.query`.
         limit: largest number of objects of all results; None for all.
         rank: see `Result.query`.
-        asked: label, text, within, min_score, length_m and near as in `find.Conditions`, and
+        asked: label, text, within, min_score, length_m, track and near as in `find.Conditions`, and
             time, a closed interval as in a job file.
 
     Raises:
@@ -398,12 +419,40 @@ def _refuse_impossible(results: Sequence[Result], conditions: Conditions) -> Non
         raise JobError(
             f"nothing was seen then: there is imagery from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
         )
-    known = labels([result.files(Conditions()) for result in results])
+    everything = [result.files(Conditions()) for result in results]
+    track = conditions.track
+    if track is not None and not sum(
+        count(everything, Conditions(track=track))["objects"].to_pylist()
+    ):
+        raise JobError(f"no object has the track {track}; the column track_id says which there are")
+    known = labels(everything)
     if conditions.label is not None and conditions.label not in known:
         there = f"there are {', '.join(known)}" if known else "there are no objects"
         raise JobError(f"no object has the label '{conditions.label}'; {there}")
 
 
-def open_result(url: str) -> Result:
-    """Opens a result; see `Result`."""
-    return Result(url)
+def open_result(
+    url: str, *, snapshot: str = "", tag: str = "", as_of: datetime | str | None = None
+) -> Result:
+    """Opens a result, or an earlier state of one that keeps its states.
+
+    Args:
+        url: fsspec URL or local path of the store.
+        snapshot: id of a snapshot; see `Result.versions`.
+        tag: name of a tag: that of a time slice, for the state in which it was finished.
+        as_of: moment, also as ISO 8601, UTC if it names no zone: the state that readers saw then.
+
+    Raises:
+        JobError: more than one state is named, or the moment cannot be read.
+        OutputError: there is no result at `url`, or no such state of it.
+    """
+    if sum(map(bool, (snapshot, tag, as_of))) > 1:
+        raise JobError("snapshot, tag and as_of exclude one another; give one")
+    if isinstance(as_of, str):
+        try:
+            as_of = datetime.fromisoformat(as_of)
+        except ValueError as error:
+            raise JobError(f"'{as_of}' is no moment; give one as 2026-01-31T12:00:00Z") from error
+    if as_of is not None and as_of.tzinfo is None:
+        as_of = as_of.replace(tzinfo=UTC)
+    return Result(url, Version(snapshot, tag, as_of or None))

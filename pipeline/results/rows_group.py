@@ -7,6 +7,7 @@ slices behind it are written anew. Nothing is held as a whole: a slice may have 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from earthgptx.pipeline.objects.finals import EDGES
 from earthgptx.pipeline.results.object_table import ROW_GROUP, Rows, files_in, files_of, regrouped
 from earthgptx.pipeline.results.partitions import partition
 from earthgptx.pipeline.results.slices_group import TIMES, SliceTable
-from earthgptx.pipeline.results.store import CODECS
+from earthgptx.pipeline.results.store import CODECS, branch_of
 from earthgptx.pipeline.storage.fence import FencedBlobs
 
 CHUNK = 16_384
@@ -51,7 +52,7 @@ def sync_rows(root: zarr.Group, folder: FencedBlobs, table: SliceTable, rows: Ro
 
 
 def put_files(
-    folder: FencedBlobs, slice_name: str, tables: Iterable[pa.Table], rows: Rows
+    folder: FencedBlobs, slice_name: str, tables: Iterable[pa.Table], rows: Rows, version: str = ""
 ) -> dict[str, int | str]:
     """Writes the files of a slice's rows.
 
@@ -60,19 +61,26 @@ def put_files(
         slice_name: name of the slice.
         tables: the rows, in tables of `ROW_GROUP` rows.
         rows: kind of the rows.
+        version: what tells their names from those of files that are kept; see `new_version`.
 
     Returns:
-        Columns of `slices` with the number, the size and the hash of the files.
+        Columns of `slices` with the number, the size and the hash of the files, and the version.
     """
     sizes: list[int] = []
     hashed = hashlib.blake2b(digest_size=8)
     for data in files_of(tables, rows):
-        folder.put(partition(slice_name, len(sizes)), data)
+        folder.put(partition(slice_name, len(sizes), version), data)
         sizes.append(len(data))
         hashed.update(data)
         trim_allocator()
     digest = {rows.digest: hashed.hexdigest()} if rows.digest else {}
-    return {rows.files: len(sizes), rows.size: sum(sizes), **digest}
+    files: dict[str, int | str] = {rows.files: len(sizes), rows.size: sum(sizes)}
+    return files | {rows.version: version} | digest
+
+
+def new_version(root: zarr.Group) -> str:
+    """Returns the version of files that are written now; empty where only the last is kept."""
+    return uuid.uuid4().hex[:8] if branch_of(root) else ""
 
 
 def _write_from(
@@ -232,7 +240,7 @@ def mend_partitions(
         starts = range(first, first + count, ROW_GROUP)
         pieces = (rows_of(root, rows, at, min(ROW_GROUP, first + count - at)) for at in starts)
         try:
-            table.change(at, **put_files(folder, row.name, pieces, rows))
+            table.change(at, **put_files(folder, row.name, pieces, rows, new_version(root)))
         except (ValueError, RuntimeError, KeyError, pa.ArrowException):
             lost.append(at)
     table.save()

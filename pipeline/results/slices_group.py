@@ -64,6 +64,8 @@ class SliceRow:
     """Number of its files of objects."""
     bytes: int = 0
     """Size of its files of objects."""
+    object_version: str = ""
+    """Version in the names of these files."""
     object_digest: str = ""
     """Hash of its files of objects."""
     track_key: str = ""
@@ -78,6 +80,8 @@ class SliceRow:
     """Number of its files of answers."""
     answer_bytes: int = 0
     """Size of its files of answers."""
+    answer_version: str = ""
+    """Version in the names of these files."""
     state: str = SliceState.RUNNING
 
     @property
@@ -91,14 +95,24 @@ PLACES = (
     "first_object",
     "files",
     "bytes",
+    "object_version",
     "object_digest",
     "track_key",
     "first_answer",
     "answer_files",
     "answer_bytes",
+    "answer_version",
 )
 """Columns that say where the objects and answers lie, and nothing of the slice."""
-_TEXTS = ("name", "key", "object_digest", "track_key", "state")
+_TEXTS = (
+    "name",
+    "key",
+    "object_version",
+    "object_digest",
+    "track_key",
+    "answer_version",
+    "state",
+)
 _MOMENTS = ("start", "end")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -20,10 +21,11 @@ from zarr.core.sync import sync
 
 from earthgptx.pipeline.errors import OutputError, PipelineError
 from earthgptx.pipeline.job.grid import BlockKey, Grid, Window
-from earthgptx.pipeline.storage.blobs import CLOUD, open_blobs
+from earthgptx.pipeline.storage.blobs import CLOUD, ICECHUNK, is_versioned, open_blobs, plain
 from earthgptx.pipeline.storage.errors import storage_errors
 from earthgptx.pipeline.storage.fence import Fence, fenced
 from earthgptx.pipeline.storage.local import PARTIAL
+from earthgptx.pipeline.storage.versions import LAST, BranchStore, Version, read_store, write_store
 
 if TYPE_CHECKING:
     from earthgptx.pipeline.planning.plan import Plan
@@ -84,12 +86,21 @@ class Cause(StrEnum):
         return self not in (Cause.DAMAGED, Cause.MODEL)
 
 
-def open_group(url: str, fence: Fence | None = None, *, any_layout: bool = False) -> zarr.Group:
+def open_group(
+    url: str,
+    fence: Fence | None = None,
+    *,
+    version: Version = LAST,
+    unfinished: bool = False,
+    any_layout: bool = False,
+) -> zarr.Group:
     """Opens the root group of a result.
 
     Args:
         url: local path or URL.
         fence: checks the lease before each write; None to open for reading only.
+        version: state of a result that keeps its states, for reading.
+        unfinished: whether to see what a run has done that has not ended.
         any_layout: whether to open a result of another version.
 
     Raises:
@@ -99,13 +110,12 @@ def open_group(url: str, fence: Fence | None = None, *, any_layout: bool = False
     mode: Literal["r", "r+"] = "r" if fence is None else "r+"
     try:
         with storage_errors(url):
-            root = zarr.open_group(zarr_store(url, fence), mode=mode, use_consolidated=False)
+            found = zarr_store(url, fence, version=version, unfinished=unfinished)
+            root = zarr.open_group(found, mode=mode, use_consolidated=False)
     except PipelineError:
         raise
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise OutputError(
-            f"{url} holds no Zarr store ({type(error).__name__}); is the path right?"
-        ) from error
+        raise OutputError(_no_store(url, error)) from error
     if MARK not in root.attrs:
         raise OutputError(
             f"{url} is a Zarr store, but no result of earthgptx; choose another output"
@@ -118,6 +128,17 @@ def open_group(url: str, fence: Fence | None = None, *, any_layout: bool = False
     return root
 
 
+def _no_store(url: str, error: Exception) -> str:
+    """Returns why a result cannot be opened where files of one were not found."""
+    other = plain(url) if is_versioned(url) else f"{ICECHUNK}{url}"
+    try:
+        open_blobs(other).get(_root_file(other))
+    except (FileNotFoundError, PipelineError):
+        return f"{url} holds no Zarr store ({type(error).__name__}); is the path right?"
+    kind = "a plain Zarr store" if is_versioned(url) else "an Icechunk repository"
+    return f"{url} is {kind}; its address is {other}"
+
+
 def exists(url: str) -> bool:
     """Whether files exist below a URL or path, apart from ones that a dead process left unfinished.
 
@@ -126,7 +147,7 @@ def exists(url: str) -> bool:
     """
     blobs = open_blobs(url)
     try:
-        blobs.get("zarr.json")
+        blobs.get(_root_file(url))
     except FileNotFoundError:
         return any(not name.endswith(PARTIAL) for name in blobs.names())
     return True
@@ -136,7 +157,8 @@ def is_result(url: str) -> bool:
     """Whether the root of a Zarr store carries our mark."""
     try:
         with storage_errors(url):
-            root = zarr.open_group(zarr_store(url), mode="r", use_consolidated=False)
+            found = zarr_store(url, unfinished=True)
+            root = zarr.open_group(found, mode="r", use_consolidated=False)
     except (FileNotFoundError, KeyError, ValueError):
         return False
     return MARK in root.attrs
@@ -146,9 +168,15 @@ def remove(url: str, fence: Fence) -> None:
     """Deletes all files of a result; its root, which carries the mark, goes last."""
     blobs = fenced(url, fence)
     names = blobs.names()
-    blobs.delete(name for name in names if name != "zarr.json")
-    blobs.delete(["zarr.json"])
+    last = _root_file(url)
+    blobs.delete(name for name in names if name != last)
+    blobs.delete([last])
     blobs.tidy()
+
+
+def _root_file(url: str) -> str:
+    """Returns the name of the file without which nothing is there."""
+    return "refs/branch.main/ref.json" if is_versioned(url) else "zarr.json"
 
 
 def group_path(plan: Plan, kind: str, grid: str) -> str:
@@ -274,6 +302,45 @@ def set_state(root: zarr.Group, state: str, failed: int) -> None:
     root.attrs.update({MARK: mark_of(root) | {"state": state, "failed_tiles": failed}})
 
 
+def branch_of(root: zarr.Group) -> BranchStore | None:
+    """Returns the branch that a run writes to; None of a plain store."""
+    return root.store if isinstance(root.store, BranchStore) else None
+
+
+def save(root: zarr.Group, message: str) -> None:
+    """Keeps what was written, where that needs a commit.
+
+    Args:
+        root: root group of a result.
+        message: what was done, for the history.
+    """
+    branch = branch_of(root)
+    if branch is not None:
+        branch.save(message)
+
+
+def publish(root: zarr.Group, slices: Sequence[str]) -> None:
+    """Lets readers see what was written of slices.
+
+    Args:
+        root: root group of a result.
+        slices: names of the slices.
+    """
+    branch = branch_of(root)
+    if branch is not None:
+        branch.publish(f"finished {', '.join(slices)}" if slices else "begun", slices)
+    else:
+        consolidate(root)
+
+
+def end(root: zarr.Group) -> None:
+    """Lets readers see what else was written, and ends the branch of a run, if it has one."""
+    branch = branch_of(root)
+    if branch is not None:
+        branch.publish("finished")
+        branch.end()
+
+
 def consolidate(root: zarr.Group) -> None:
     """Writes the metadata of all arrays into the root's document."""
     with warnings.catch_warnings():
@@ -284,6 +351,11 @@ def consolidate(root: zarr.Group) -> None:
 
 def set_finished(root: zarr.Group, failed: int) -> None:
     """Marks a result as finished, by one write of the root's document; see `consolidate`."""
+    branch = branch_of(root)
+    if branch is not None:
+        set_state(root, "finished", failed)
+        end(root)
+        return
 
     async def write_state() -> None:
         prototype = default_buffer_prototype()
@@ -297,13 +369,24 @@ def set_finished(root: zarr.Group, failed: int) -> None:
     sync(write_state())
 
 
-def zarr_store(url: str, fence: Fence | None = None) -> Any:
+def zarr_store(
+    url: str, fence: Fence | None = None, *, version: Version = LAST, unfinished: bool = False
+) -> Any:
     """Returns the zarr store at a local path or URL.
 
     Args:
         url: local path or URL; one that cannot be written may be of any kind that fsspec reads.
         fence: checks the lease before each write; None for a store that is only read.
+        version: state of a result that keeps its states, for reading.
+        unfinished: whether to see what a run has done that has not ended.
     """
+    if is_versioned(url):
+        return write_store(url, fence) if fence else read_store(url, version, unfinished=unfinished)
+    if version.words:
+        raise OutputError(
+            f"{url} keeps its last state only, and has no {version.words}; an output that begins "
+            "with icechunk+ keeps them all"
+        )
     scheme, separator, _ = url.partition("://")
     if separator and fence is None and scheme not in (*CLOUD, "file"):
         return zarr.storage.FsspecStore.from_url(url, read_only=True)

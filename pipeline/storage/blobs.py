@@ -14,6 +14,8 @@ from earthgptx.pipeline.errors import OutputError
 
 CLOUD = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 """Schemes of the object stores that a result can be written to."""
+ICECHUNK = "icechunk+"
+"""Beginning of the address of a result in an Icechunk repository; the rest is its place."""
 
 
 class Conflict(Exception):
@@ -109,6 +111,16 @@ class Blobs(Protocol):
         ...
 
 
+def is_versioned(url: str) -> bool:
+    """Whether a result lies in an Icechunk repository."""
+    return url.startswith(ICECHUNK)
+
+
+def plain(url: str) -> str:
+    """Returns the place of a result, or of a file beside it, whatever its Zarr store is in."""
+    return url.removeprefix(ICECHUNK)
+
+
 def open_blobs(url: str) -> Blobs:
     """Returns the folder at a local path, or at a URL of S3, GCS or Azure.
 
@@ -118,6 +130,7 @@ def open_blobs(url: str) -> Blobs:
     from earthgptx.pipeline.storage.cloud import CloudBlobs
     from earthgptx.pipeline.storage.local import LocalBlobs
 
+    url = plain(url)
     scheme, separator, rest = url.partition("://")
     if not separator:
         return LocalBlobs(url)

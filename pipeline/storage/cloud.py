@@ -302,16 +302,19 @@ def _options(url: str, retry_s: float) -> dict[str, Any]:
 
 def _settings(url: str) -> dict[str, str]:
     """Returns what obstore does not read from the environment by itself."""
-    if not url.startswith("s3"):
-        return {}
+    return s3_settings() if url.startswith("s3") else {}
+
+
+def s3_settings() -> dict[str, str]:
+    """Returns the endpoint and region of S3 that the environment or botocore name."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     found = {"endpoint": endpoint} if endpoint else {}
-    if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region:
         from botocore.session import get_session
 
         region = get_session().get_config_variable("region")
-        found |= {"region": region} if region else {}
-    return found
+    return found | ({"region": region} if region else {})
 
 
 def _credentials(url: str) -> Any:

@@ -10,6 +10,7 @@ from obstore.exceptions import BaseError
 from earthgptx.pipeline.errors import Outage, PipelineError
 from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.pipeline.storage.local import disk_error
+from earthgptx.pipeline.storage.versions import version_error
 
 
 @contextmanager
@@ -34,3 +35,8 @@ def storage_errors(url: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise disk_error(url, error) from error
+    except Exception as error:
+        raised = version_error(url, error)
+        if raised is None:
+            raise
+        raise raised from error

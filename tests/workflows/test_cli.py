@@ -37,6 +37,7 @@ COMMANDS = (
     "run",
     "status",
     "why",
+    "versions",
     "diff",
     "query",
     "show",

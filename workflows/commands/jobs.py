@@ -346,6 +346,9 @@ def submit(
 
 def _make_parent(url: str) -> None:
     """Creates the parent folder of an output that is a local path."""
+    from earthgptx.pipeline.storage.blobs import plain
+
+    url = plain(url)
     if "://" not in url:
         try:
             Path(url).parent.mkdir(parents=True, exist_ok=True)

@@ -4,122 +4,43 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import geopandas as gpd
-import geopandas.testing
-import numpy as np
 import pytest
-import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from earthgptx import JobSpec, open_result, plan, run
+from earthgptx import open_result, plan, run
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.engine.report import Progress, RunReport
+from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.errors import OutputError, RunFailed
-from earthgptx.pipeline.storage.fence import Fence
-from tests.archive import Archive, targets
-
-DAYS = ("2026-01-01", "2026-01-02", "2026-01-05")
-COLS = (0, 350)
-SHAPE = (500, 500)
-GRID = {"tile_px": 256, "halo_px": 64, "block_px": 256}
-ASKED = {
-    "tasks": {"find": ["target"], "refer": True},
-    "prompts": {"from": "grid", "spacing_px": 100},
-}
-NAMES = [f"{day}-{col}" for day in DAYS for col in COLS]
-
-
-class Killed(Exception):
-    """Stands for the death of the driver."""
-
-
-@contextmanager
-def dying(writes: int) -> Iterator[None]:
-    """The driver dies before its write of this number; it never writes again."""
-    check, count = Fence.check, [0]
-
-    def counted(fence: Fence) -> None:
-        count[0] += 1
-        if count[0] >= writes:
-            raise Killed
-        check(fence)
-
-    with patch.object(Fence, "check", counted):
-        yield
+from tests.archive import Archive
+from tests.growing import (
+    ASKED,
+    DAYS,
+    GRID,
+    NAMES,
+    Killed,
+    content,
+    dying,
+    growing_archive,
+    grown,
+    same,
+)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Two scenes a day that overlap, each in two versions."""
-    made = Archive(tmp_path_factory.mktemp("growing"))
-    for number, name in enumerate(NAMES):
-        for version in ("", "@2"):
-            pixels = targets(2 * number + len(version), SHAPE)
-            hour = 10 + number % 2
-            made.add(
-                name + version,
-                np.minimum(pixels, 200),
-                col=int(name.rpartition("-")[2]),
-                when=f"{name[:10]}T{hour}:00:00Z",
-                nodata=None,
-                properties={"updated": f"2026-02-0{1 + len(version)}T00:00:00Z"},
-            )
-    return made
+    return growing_archive(tmp_path_factory.mktemp("growing"))
 
 
 @pytest.fixture(scope="module")
 def pool(archive: Archive, ray_two: None) -> Iterator[ReplicaPool]:
     with ReplicaPool(archive.job("x.zarr", grid=GRID).engine) as made:
         yield made
-
-
-def grown(job: JobSpec, pool: ReplicaPool, **more: Any) -> RunReport:
-    return run(plan(job), pool=pool, **more)
-
-
-Content = tuple[dict[str, xr.Dataset], gpd.GeoDataFrame, gpd.GeoDataFrame, dict[str, np.ndarray]]
-
-
-def content(url: str) -> Content:
-    result = open_result(url)
-    factors = sorted(name for name, _ in result.root["overview"].groups())  # type: ignore[union-attr]
-    layers = {
-        kind: result.layer(kind)[["label", "score", "object_id", "status"]].load()
-        for kind in ("raster", *(f"overview/{factor}" for factor in factors))
-    }
-    layers["tiles"] = result.layer("tiles").drop_vars("seconds").load()
-    objects = result.objects.sort_values(["slice", "object_id"]).reset_index(drop=True)
-    answers = result.answers.sort_values(["slice", "prompt_id"]).reset_index(drop=True)
-    rows = {}
-    for row in result.time_slices:
-        at = slice(row.first_object, row.first_object + row.objects)
-        group: Any = result.root["objects"]
-        rows[row.name] = np.concatenate(
-            [group["object_id"][at], group["track_id"][at], group["caption"][at]], dtype=object
-        )
-        at = slice(row.first_answer, row.first_answer + row.answers)
-        group = result.root["answers"]
-        rows[f"{row.name} answers"] = np.concatenate(
-            [group["prompt_id"][at], group["object_id"][at]], dtype=object
-        )
-    return layers, objects, answers, rows
-
-
-def same(one: Content, other: Content) -> None:
-    for kind, layer in one[0].items():
-        xr.testing.assert_identical(layer.drop_attrs(), other[0][kind].drop_attrs())
-    geopandas.testing.assert_geodataframe_equal(one[1], other[1])
-    geopandas.testing.assert_geodataframe_equal(one[2], other[2])
-    assert one[3].keys() == other[3].keys()
-    for name, rows in one[3].items():
-        assert list(rows) == list(other[3][name]), name
 
 
 @st.composite
@@ -137,13 +58,15 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
         "deaths": deaths[: len(states) - 1],
         "batch": draw(st.integers(1, 5)),
         "order": draw(st.sampled_from(["oldest", "newest"])),
+        "kind": draw(st.sampled_from(["", "icechunk+"])),
     }
 
 
 def check(archive: Archive, pool: ReplicaPool, history: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = {"tiles_per_batch": history["batch"], "order": history["order"]}
-        job = archive.job(f"{folder}/grown.zarr", grid=GRID, engine=engine, **ASKED)
+        output = f"{history.get('kind', '')}{folder}/grown.zarr"
+        job = archive.job(output, grid=GRID, engine=engine, **ASKED)
         for state, death in zip(history["states"], [*history["deaths"], None], strict=True):
             archive.publish(state)
             with suppress(Killed), dying(death) if death else nullcontext():

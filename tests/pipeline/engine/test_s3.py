@@ -1,5 +1,6 @@
 """Catalog, imagery and result on a real S3 server: the same bytes as on file."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import geopandas.testing
 import pystac
 import pytest
 import xarray as xr
 import yaml
 from moto.server import ThreadedMotoServer
 
-from earthgptx import plan, run
+from earthgptx import open_result, plan, run
 from tests import PATH, REPO
 from tests.archive import Archive, targets
 from tests.results import contents
@@ -103,6 +105,54 @@ def test_everything_on_s3_gives_the_same_bytes_as_on_file(
         check=True,
     )
     assert "ship, about" in again.stdout
+
+
+def test_a_versioned_result_on_s3_equals_one_on_file_and_keeps_its_states(
+    s3: str, archive: Archive, tmp_path: Path, ray_two: None
+) -> None:
+    archive.add("a", targets(5), nodata=None)
+    archive.add("b", targets(6), nodata=None, when="2026-01-02T10:00:00Z")
+    output = "icechunk+s3://archive/results/kept.zarr"
+    for names in (["a"], ["a", "b"]):
+        archive.publish(names)
+        document = archive.job(output).model_dump(mode="json", by_alias=True, exclude_none=True)
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump(document))
+        told = earthgptx("run", tmp_path / "job.yaml")
+        assert "done:" in told.stdout + told.stderr, told.stderr
+    plain = archive.job(tmp_path / "file.zarr")
+    run(plan(plain))
+    ours, theirs = open_result(output), open_result(plain.output)
+    xr.testing.assert_identical(
+        ours.layer("raster").drop_attrs(), theirs.layer("raster").drop_attrs()
+    )
+    geopandas.testing.assert_geodataframe_equal(ours.objects, theirs.objects)
+
+    states = json.loads(earthgptx("versions", output, "--json").stdout)
+    assert [state["tags"] for state in states] == [[], ["2026-01-02"], [], ["2026-01-01"], []]
+    counted = earthgptx("query", output, "--tag", "2026-01-01", "--count-by", "slice", "--json")
+    assert [row["slice"][:10] for row in json.loads(counted.stdout)] == ["2026-01-01"]
+    first = earthgptx("status", output, "--as-of", states[2]["time"])
+    assert "time slices: 1 finished" in first.stdout
+    for wrong in ("--snapshot", "--tag"):
+        refused = earthgptx("query", output, wrong, "nope", code=2)
+        assert f"has no {wrong[2:]} nope; there are" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert "keeps its last state only" in earthgptx("versions", plain.output, code=2).stderr
+
+
+def earthgptx(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which has this process's environment."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "earthgptx", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": PATH, "COLUMNS": "200"},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended
 
 
 class Uploading(pystac.stac_io.DefaultStacIO):

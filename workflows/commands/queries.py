@@ -1,0 +1,320 @@
+"""Commands that ask results: query, diff."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earthgptx.workflows.commands.results import AsOf, Output, Snapshot, Tag, opened
+from earthgptx.workflows.terminal import AsJson, print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pyarrow as pa
+    from shapely.geometry.base import BaseGeometry
+
+app = typer.Typer()
+ROWS = 50
+"""Largest number of objects that a table shows."""
+
+
+class Format(StrEnum):
+    """Output formats of `query` and `diff`."""
+
+    TABLE = "table"
+    GEOJSON = "geojson"
+    PARQUET = "parquet"
+
+
+@app.command(
+    epilog="Example: earthgptx query results/harbour.zarr "
+    '--label ship --text "north-south" --order=-length_m --limit 10'
+)
+def query(
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OUTPUT...", help="Results, or a STAC catalog (.json) of their Items."
+        ),
+    ],
+    label: Annotated[str | None, typer.Option(help="Label, exactly.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words in the label or caption, singular or plural.")
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="Lon/lat bounds."),
+    ] = None,
+    within: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Vector file of an area.")
+    ] = None,
+    near: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="LON LAT METRES", help="Objects no farther than this from a place."),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="A/B", help="When the objects were seen.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score.")] = 0.0,
+    length: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="A B", help="Length in metres.")
+    ] = None,
+    track: Annotated[
+        int | None, typer.Option(metavar="ID", help="Objects of a track, from slice to slice.")
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort by score, time, area_m2, length_m, width_m or distance_m."
+            " With - before it, the largest come first.",
+        ),
+    ] = "",
+    rank: Annotated[
+        bool,
+        typer.Option(
+            "--rank", help="Any of the words of --text will do; the best match comes first."
+        ),
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of objects.")] = None,
+    count_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Count instead, by label, slice, day, month, year, item or result."
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file.")
+    ] = None,
+    snapshot: Snapshot = "",
+    tag: Tag = "",
+    as_of: AsOf = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find or count objects by label, words, place, time, score and size."""
+    from earthgptx.pipeline.errors import JobError
+    from earthgptx.pipeline.results.object_table import to_frame
+    from earthgptx.pipeline.results.query import count_objects, find_objects
+
+    asked_format = _asked(format, out_file, as_json=as_json)
+    results = [
+        opened(url, snapshot, tag, as_of) for output in outputs for url in _results_of(output)
+    ]
+    asked = {
+        "label": label,
+        "text": text,
+        "within": _area(bbox, within),
+        "near": near,
+        "time": time,
+        "min_score": min_score,
+        "length_m": length,
+        "track": track,
+    }
+    if count_by is not None:
+        if order or rank or limit or out_file or format is not Format.TABLE:
+            raise JobError(
+                "--count-by prints counts; leave out --order, --rank, --limit, --format, --out"
+            )
+        names = [name.strip() for name in count_by.split(",") if name.strip()]
+        _print_counts(count_objects(results, *names, **asked), as_json=as_json)
+        return
+    _refuse_unwritable(asked_format, out_file)
+    found = find_objects(results, order=order, limit=limit, rank=rank, **asked)
+    if asked_format is Format.TABLE:
+        more = f", the first {ROWS}" if len(found) > ROWS else ""
+        print_table(f"{len(found)} objects{more}", _rows(found))
+    elif asked_format is Format.PARQUET:
+        _write_parquet(to_frame(found), out_file)
+    else:
+        _print_or_write(_geojson(found), out_file)
+
+
+@app.command(
+    epilog="Example: earthgptx diff results/harbour.zarr --from 2026-01-01 --to 2026-01-05"
+)
+def diff(
+    output: Output,
+    before: Annotated[
+        str, typer.Option("--from", metavar="SLICE", help="A time slice: its name, or a time.")
+    ],
+    after: Annotated[str, typer.Option("--to", metavar="SLICE", help="The other time slice.")],
+    label: Annotated[str | None, typer.Option(help="Label, exactly.")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="Lon/lat bounds."),
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score.")] = 0.0,
+    moved_m: Annotated[
+        float, typer.Option(min=0.0, help="Metres that an object may have moved.")
+    ] = 200.0,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file.")
+    ] = None,
+    snapshot: Snapshot = "",
+    tag: Tag = "",
+    as_of: AsOf = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which objects appeared, vanished, moved or stayed between two time slices."""
+    format = _asked(format, out_file, as_json=as_json)
+    _refuse_unwritable(format, out_file)
+    asked = {"label": label, "within": _area(bbox, None), "min_score": min_score}
+    found = opened(output, snapshot, tag, as_of).diff(before, after, moved_m=moved_m, **asked)
+    if format is Format.TABLE:
+        counts = ", ".join(f"{n} {change}" for change, n in found["change"].value_counts().items())
+        shown = found[found["change"] != "stayed"].drop(columns="geometry").head(ROWS)
+        print_table(counts or "no objects", [_changed(row) for _, row in shown.iterrows()])
+    elif format is Format.PARQUET:
+        _write_parquet(found, out_file)
+    else:
+        _print_or_write(found.astype({"before_id": str, "after_id": str}).to_json(), out_file)
+
+
+def _changed(row: Any) -> dict[str, str]:
+    return {
+        "change": row["change"],
+        "id": f"{row['after_id'] or row['before_id']:x}"[:8],
+        "label": row["label"],
+        "score": f"{row['score']:.2f}",
+        "moved": f"{row['moved_m']:,.0f} m" if row["moved_m"] else "",
+        "caption": row["caption"],
+    }
+
+
+def _asked(format: Format, out_file: Path | None, *, as_json: bool) -> Format:
+    """Returns the format that is asked for: `--json` without another one means GeoJSON.
+
+    Raises:
+        JobError: a file is named for a table.
+    """
+    from earthgptx.pipeline.errors import JobError
+
+    if format is not Format.TABLE or as_json:
+        return Format.GEOJSON if format is Format.TABLE else format
+    if out_file:
+        raise JobError("--out goes with --format geojson or parquet")
+    return format
+
+
+def _refuse_unwritable(format: Format, out_file: Path | None) -> None:
+    """Refuses Parquet without a file.
+
+    Raises:
+        JobError: no file is named.
+    """
+    from earthgptx.pipeline.errors import JobError
+
+    if format is Format.PARQUET and out_file is None:
+        raise JobError("--format parquet needs --out FILE")
+
+
+def _write_parquet(found: gpd.GeoDataFrame, out_file: Path | None) -> None:
+    found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
+
+
+def _print_or_write(text: str, out_file: Path | None) -> None:
+    if out_file:
+        out_file.write_text(text)
+    else:
+        print_text(text)
+
+
+def _results_of(output: str) -> list[str]:
+    """Returns the URLs of the results that an argument names: itself, or those of a catalog."""
+    if not output.endswith(".json"):
+        return [output]
+    from earthgptx.catalogs.publish import published_results
+
+    return published_results(output)
+
+
+def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
+    rows = counted.to_pylist()
+    if as_json:
+        print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+        return
+    total = sum(row["objects"] for row in rows)
+    print_table(
+        f"{total:,} objects",
+        [{name: str(value) for name, value in row.items()} for row in rows],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+
+
+def _area(
+    bbox: tuple[float, float, float, float] | None, within: Path | None
+) -> BaseGeometry | None:
+    """Returns the area that a query is limited to; None for the whole result."""
+    from earthgptx.pipeline.errors import JobError
+    from earthgptx.pipeline.job.lonlat import bbox_area, is_bbox
+
+    if bbox and within:
+        raise JobError("--bbox and --within exclude one another; give one")
+    if bbox and not is_bbox(*bbox):
+        edges = " ".join(f"{edge:g}" for edge in bbox)
+        raise JobError(f"--bbox {edges} is not west south east north in degrees")
+    if bbox:
+        return bbox_area(*bbox)
+    if within is None:
+        return None
+    from earthgptx.pipeline.job.vectors import read_aoi
+
+    return read_aoi(str(within))
+
+
+def _geojson(found: pa.Table) -> str:
+    import json
+
+    import shapely
+
+    from earthgptx.pipeline.results.object_table import outlines_of
+
+    outlines = outlines_of(found)
+    features = []
+    for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
+        # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
+        properties = {name: _plain(value) for name, value in row.items()}
+        properties |= {name: str(row[name]) for name in ("object_id", "track_id")}
+        outline = shapely.geometry.mapping(shape)
+        features.append({"type": "Feature", "properties": properties, "geometry": outline})
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def _rows(found: pa.Table) -> list[dict[str, str]]:
+    import pyarrow as pa
+
+    extra = [name for name in ("distance_m", "rank", "result") if name in found.column_names]
+    names = ["object_id", "time", "label", "score", "caption", *extra]
+    shown = found.select(names).slice(0, ROWS)
+    # As texts: for times pyarrow loads pandas, which takes longer than most questions.
+    shown = shown.set_column(1, "time", shown["time"].cast(pa.string()))
+    return [
+        {
+            "id": f"{row['object_id']:x}"[:8],
+            "time": row["time"][:10],
+            "label": row["label"],
+            "score": f"{row['score']:.2f}",
+            "caption": row["caption"],
+            **{name: _short(row[name]) for name in extra},
+        }
+        for row in shown.to_pylist()
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value).rsplit("/", 1)[-1]
