@@ -205,7 +205,8 @@ def read_store(url: str, version: Version, *, unfinished: bool = False) -> Any:
             if not version.words or not _is_unknown(error):
                 raise
         known = "; ".join(
-            f"{each.id} of {each.written_at:%Y-%m-%dT%H:%M:%S.%fZ} ({each.message})" for each in seen
+            f"{each.id} of {each.written_at:%Y-%m-%dT%H:%M:%S.%fZ} ({each.message})"
+            for each in seen
         )
         raise OutputError(f"{url} has no {version.words}; there are {known or 'none'}")
 
