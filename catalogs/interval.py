@@ -10,7 +10,7 @@ from dateutil.relativedelta import relativedelta
 from earthgptx.catalogs.errors import CatalogError
 
 _DURATION = re.compile(
-    r"-P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
     r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
 )
 Interval = tuple[datetime | None, datetime | None]
@@ -45,12 +45,24 @@ def parse_interval(text: str, now: datetime | None = None) -> Interval:
     return start, end
 
 
-def _ago(text: str, now: datetime) -> datetime | None:
-    """Returns the time before `now` by a duration; None if the text is none."""
+def duration(text: str) -> relativedelta:
+    """Parses an ISO 8601 duration such as P3D or PT6H.
+
+    Raises:
+        CatalogError: the text is none.
+    """
     found = _DURATION.fullmatch(text)
     if found is None or not any(found.groups()):
+        raise CatalogError(f"'{text}' is no duration; write P3D for three days, PT6H for six hours")
+    return relativedelta(**{name: int(n) for name, n in found.groupdict("0").items()})
+
+
+def _ago(text: str, now: datetime) -> datetime | None:
+    """Returns the time before `now` by a duration; None if the text is none."""
+    found = _DURATION.fullmatch(text.removeprefix("-"))
+    if not text.startswith("-") or found is None or not any(found.groups()):
         return None
-    return now - relativedelta(**{name: int(n) for name, n in found.groupdict("0").items()})
+    return now - duration(text.removeprefix("-"))
 
 
 def _moment(text: str) -> datetime:

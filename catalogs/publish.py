@@ -22,6 +22,9 @@ from earthgptx.catalogs.access import Access, Opening
 from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.stac_io import read_json, read_static
 
+PLAIN_TYPE = "application/vnd.zarr; version=3"
+VERSIONED_TYPE = "application/vnd.zarr+icechunk"
+"""Media types of a result's Zarr store: as it lies, and in an Icechunk repository."""
 MARK = "earthgptx"
 """Key in the metadata of a Parquet file, and framework in an Item, that say who wrote it."""
 EXTENSIONS = [
@@ -128,8 +131,10 @@ def marked_parquet(file: io.BytesIO, mark: str = "1") -> bytes:
     return buffer.getvalue()
 
 
-def published_results(catalog: str) -> list[str]:
+def published_results(catalog: str) -> list[tuple[str, bool]]:
     """Returns the addresses of the results whose Items a STAC document holds.
+
+    Each with whether it lies in an Icechunk repository.
 
     Args:
         catalog: path or URL of a catalog, a collection or an Item; links are followed where they
@@ -151,7 +156,10 @@ def published_results(catalog: str) -> list[str]:
     ]
     if not ours:
         raise CatalogError(f"{catalog} holds no Item of a result; name results themselves")
-    return [item.assets["raster"].get_absolute_href() or "" for item in ours]
+    rasters = [item.assets["raster"] for item in ours]
+    return [
+        (asset.get_absolute_href() or "", asset.media_type == VERSIONED_TYPE) for asset in rasters
+    ]
 
 
 def is_ours(name: str, file: Any) -> bool | None:

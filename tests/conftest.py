@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.job.spec import Engine
+from earthgptx.pipeline.job.sections import Engine
 from earthgptx.workflows.sample import make_sample
 from tests import PATH, REPO
 from tests.archive import Archive

@@ -10,7 +10,7 @@ import earthgptx.xarray
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import OutputError
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from tests.archive import Archive, targets
 
 

@@ -15,13 +15,13 @@ from typing import get_args
 import yaml
 
 from earthgptx.model.interface.tile import Modality
+from earthgptx.pipeline.engine.plan import plan
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.run import run
 from earthgptx.pipeline.job.spec import JobSpec
-from earthgptx.pipeline.planning.plan import plan
 from earthgptx.pipeline.results.picture import draw
-from earthgptx.pipeline.results.query import open_result
+from earthgptx.pipeline.results.result import open_result
 from earthgptx.workflows.sample import make_sample
 
 AOI = [5.9, 42.96, 6.05, 43.02]

@@ -55,7 +55,7 @@ def tile_questions(
         SourceError: imagery of a wider view cannot be read.
     """
     grid, at = plan.grids[key.grid], tile.window.within(scene.window)
-    placed = plan.prompts.get((key.grid, key.row, key.col), ())
+    placed = plan.prompts_of(key)
     phrases = tuple(plan.spec.tasks.find)
     own = TileInput(
         pixels=scene.pixels[(slice(None), *at)],

@@ -85,7 +85,7 @@ def _answers(
 ) -> pa.Table:
     """Returns what came of each prompt of a block, by id."""
     grid = plan.grids[key.grid]
-    placed = {each.id: each for each in plan.prompts.get((key.grid, key.row, key.col), ())}
+    placed = {each.id: each for each in plan.prompts_of(key)}
     asked = {each.id: (each, one.tile) for one in questions for each in one.input.prompts}
     said = {name: part for part in seen if part.prompted for name in part.prompt_ids}
     ids = {name: each.object_id for each in finals for name in each.part.prompt_ids}

@@ -16,7 +16,14 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.geoparquet import thaw_series
 from earthgptx.catalogs.moments import start_of
-from earthgptx.catalogs.publish import Published, is_ours, item_bytes, result_item
+from earthgptx.catalogs.publish import (
+    PLAIN_TYPE,
+    VERSIONED_TYPE,
+    Published,
+    is_ours,
+    item_bytes,
+    result_item,
+)
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.engine.lease import Lease
 from earthgptx.pipeline.engine.scratch import Scratch
@@ -29,7 +36,8 @@ from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.object_table import KINDS
 from earthgptx.pipeline.results.partitions import is_leftover, is_partition, rows_beside
 from earthgptx.pipeline.results.slices_group import SliceRow
-from earthgptx.pipeline.storage.blobs import is_versioned, open_blobs, split
+from earthgptx.pipeline.storage.blobs import is_versioned, open_blobs, plain, split
+from earthgptx.pipeline.storage.fence import fenced
 
 BESIDE = (".items.parquet", ".item.json")
 """Endings of the files beside a store, which replace `.zarr`."""
@@ -50,8 +58,9 @@ def prepare_output(plan: Plan, scratch: Scratch, lease: Lease, *, overwrite: boo
     """
     output = plan.spec.output
     ours = bool(lease.owned_series) or store.is_result(output)
+    store.refuse_other_kind(output)
     for ending in BESIDE:
-        refuse_foreign(output.removesuffix(".zarr") + ending, damaged_is_ours=ours)
+        refuse_foreign(beside(output, ending), damaged_is_ours=ours)
     for rows in KINDS:
         _refuse_foreign_rows(rows_beside(output, rows.name), damaged_is_ours=ours)
     if not store.exists(output):
@@ -88,8 +97,16 @@ def _clear(output: str, scratch: Scratch, lease: Lease) -> None:
         root = store.open_group(output, lease.fence, any_layout=True)
         store.set_state(root, "created", 0)
     store.remove(output, lease.fence)
+    for rows in KINDS if is_versioned(output) else ():  # those of all its states
+        folder = fenced(rows_beside(output, rows.name), lease.fence)
+        folder.delete([name for name in folder.names() if is_partition(name)])
     scratch.clear()
     scratch.clear_memory()
+
+
+def beside(output: str, ending: str) -> str:
+    """Returns the address of a file beside a result."""
+    return plain(output).removesuffix(".zarr") + ending
 
 
 def _refuse_foreign_rows(url: str, *, damaged_is_ours: bool) -> None:
@@ -157,7 +174,8 @@ def published_item(
         rows: finished slices of the result.
         before: the Item that an earlier run has published; empty for none.
     """
-    name = plan.spec.output.removesuffix(".zarr").rsplit("/", 1)[-1]
+    name = beside(plan.spec.output, "").rsplit("/", 1)[-1]
+    kind = VERSIONED_TYPE if is_versioned(plan.spec.output) else PLAIN_TYPE
     tasks = plan.spec.tasks
     mine = {piece.name for piece in plan.slices if piece.items}
     others = [row for row in rows if row.name not in mine]
@@ -197,7 +215,7 @@ def published_item(
     item = result_item(
         published,
         {
-            "raster": (f"./{name}.zarr", "application/vnd.zarr; version=3"),
+            "raster": (f"./{name}.zarr", kind),
             "objects": (f"./{name}.objects/", "application/vnd.apache.parquet"),
             **(
                 {"answers": (f"./{name}.answers/", "application/vnd.apache.parquet")}

@@ -53,7 +53,7 @@ from earthgptx.pipeline.errors import (
     RunLost,
     SourceError,
 )
-from earthgptx.pipeline.job.spec import Engine
+from earthgptx.pipeline.job.sections import Engine
 from earthgptx.pipeline.planning.plan import Plan
 
 PULSE_S = 1.0

@@ -8,7 +8,7 @@ follows from the slices and the ledger alone: running, resuming and growing are 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from earthgptx.pipeline.engine.answering import Answering
 from earthgptx.pipeline.engine.finishing import Finishing
 from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.holes import Holes
-from earthgptx.pipeline.engine.output import published_before, published_item
+from earthgptx.pipeline.engine.output import beside, published_before, published_item
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch
@@ -174,7 +174,9 @@ class Steps:
         if self.work or self.gone or stale(self.table.rows) or not self._was_finished:
             return False
         self._sync_rows()
-        store.end(self.root)
+        if self._hidden:
+            store.publish(self.root, [])
+            store.end(self.root)
         return True
 
     def _sync_rows(self) -> None:
@@ -193,10 +195,13 @@ class Steps:
         """
         mark = store.mark_of(self.root)
         state = {"state": "running", "failed_tiles": self._failed_tiles, **told(self.plan)}
+        if self._hidden:  # else readers would lose slices that they see
+            self._refuse_unfinished(self._unfinished - set(self.work))
         self.root.attrs.update({store.MARK: mark | state})
         # Freeze first, so that an interrupted run can resume even if the catalog has changed.
         self._freeze(withdrawn=False)
-        self._register()
+        if not self._hidden:
+            self._register(self.work)
         if pool is not None:
             for _ in range(pool.begin(self.plan, token, self._forks)):
                 pool.adopt(self._scheduler.staff.adopt(time.monotonic()))
@@ -223,9 +228,14 @@ class Steps:
         data = frozen_with(url, self.plan.items, self.plan.series, searched)
         put_fenced(url, data, self._fence)
 
-    def _register(self) -> None:
-        """Gives new slices their positions, and opens those that are to be done."""
-        for at in self.work:
+    def _register(self, slices: Sequence[int]) -> None:
+        """Gives new slices their positions, and opens those that are to be done.
+
+        Args:
+            slices: positions of the slices; what readers see of a versioned result holds no others
+                that are open.
+        """
+        for at in slices:
             row = self._row(at)
             if at < len(self.table.rows):
                 old = self.table.rows[at]
@@ -267,6 +277,8 @@ class Steps:
             plan, self.root, self._scratch, self._scheduler, self._answering, self._tell
         )
         for batch in self._batches():
+            if self._hidden:
+                self._register(batch)
             self._answering.slices(pool, batch, self._unfinished, retry=self._retry)
             for at in batch:
                 fresh = at >= self._registered
@@ -277,9 +289,13 @@ class Steps:
     def _batches(self) -> Iterator[list[int]]:
         batch: list[int] = []
         blocks = 0
-        for at in self.work:
+        # Those that are open already first: the first batch is published with no other open one.
+        order = sorted(self.work, key=lambda at: at not in self._unfinished)
+        for number, at in enumerate(order, start=1):
             batch.append(at)
             blocks += len(self.plan.blocks_of(at))
+            if self._hidden and self._unfinished & set(order[number : number + 1]):
+                continue
             if blocks >= BLOCKS_A_REPLICA * self.plan.spec.engine.most:
                 yield batch
                 batch, blocks = [], 0
@@ -307,14 +323,19 @@ class Steps:
                 f"{self._failed_tiles} tiles are quarantined, {self._failed_before} were before "
                 "they were tried again; run it again with --retry-failed when the imagery is back"
             )
-        self._refuse_unfinished()
+        self._refuse_unfinished(
+            {at for at, row in enumerate(self.table.rows) if row.state == SliceState.RUNNING}
+        )
+        if not self.table.rows:
+            raise RunFailed("there is nothing to publish: no item was found, now or before")
         output, rows = self.plan.spec.output, self.table.rows
         for kind in KINDS:
             folder = self._folders[kind.name]
             kept = {name for row in rows for name in files_in(row, kind)}
-            there = [n for n in folder.names() if is_partition(n) or is_leftover(n)]
+            there = folder.names()
+            folder.delete([name for name in there if is_leftover(name)])
             if not self._hidden:  # earlier states have files of their own
-                folder.delete([name for name in there if name not in kept])
+                folder.delete([n for n in there if is_partition(n) and n not in kept])
         self._freeze(withdrawn=True)
         if not self._was_finished or self._scheduler.lost:
             files = fenced(output, self._fence)
@@ -323,24 +344,28 @@ class Steps:
         if not self._hidden:
             store.consolidate(self.root)
         software = store.mark_of(self.root)["software"]
-        url = f"{output.removesuffix('.zarr')}.item.json"
+        url = beside(output, ".item.json")
         finished = [row for row in rows if row.finished]
         item = published_item(self.plan, software, finished, published_before(url))
         put_fenced(url, item, self._fence)
         store.set_finished(self.root, self._failed_tiles)
         self.finished = True
         try:
+            store.end(self.root)
             self._scratch.clear()
         except (PipelineError, OSError) as error:
             log.warning("scratch could not be cleared", why=str(error))
 
-    def _refuse_unfinished(self) -> None:
+    def _refuse_unfinished(self, slices: Set[int]) -> None:
         """Refuses to mark a result as finished of which an earlier run has left slices unfinished.
 
+        Args:
+            slices: positions of such slices, outside the time of this run.
+
         Raises:
-            RunFailed: there are such slices, outside the time of this run.
+            RunFailed: there are some.
         """
-        left = [row for row in self.table.rows if row.state == SliceState.RUNNING]
+        left = [self.table.rows[at] for at in slices]
         if left:
             first, last = min(row.start for row in left), max(row.end for row in left)
             raise RunFailed(
@@ -348,8 +373,6 @@ class Steps:
                 f"over their time too: --time {first:%Y-%m-%d}/{last:%Y-%m-%d}. What this run has "
                 "done is kept"
             )
-        if not self.table.rows:
-            raise RunFailed("there is nothing to publish: no item was found, now or before")
 
     def report(self, started: float) -> RunReport:
         """Returns the report of the run.

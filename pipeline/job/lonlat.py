@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 LONLAT = "OGC:CRS84"
+METRES_PER_DEGREE = 110_574.0
+"""Shortest length of a degree of latitude."""
 
 
 def unwrapped(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -127,6 +129,16 @@ def box_centre(geometry: BaseGeometry) -> shapely.Point:
     """
     west, south, east, north = unwrapped(np.array([geometry], object))[0].bounds
     return shapely.Point(((west + east) / 2 + 180) % 360 - 180, (south + north) / 2)
+
+
+def grown(shape: BaseGeometry, metres: float) -> BaseGeometry:
+    """Returns the box around a lon/lat geometry, wider by a distance; the geometry itself for 0."""
+    if not metres:
+        return shape
+    west, south, east, north = unwrapped(np.array([shape], object))[0].bounds
+    high = metres / METRES_PER_DEGREE
+    wide = high / max(np.cos(np.deg2rad(min(max(abs(south), abs(north)), 89.0))), 1e-3)
+    return cut(shapely.box(west - wide, south - high, east + wide, north + high))
 
 
 def is_bbox(west: float, south: float, east: float, north: float) -> bool:

@@ -2,268 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import os
-from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from earthgptx.catalogs.access import Access, Opening
-from earthgptx.catalogs.errors import CatalogError
-from earthgptx.catalogs.interval import parse_interval
-from earthgptx.catalogs.profiles import CollectionProfile
+from earthgptx.catalogs.access import Opening
 from earthgptx.catalogs.redaction import redact_all, redacted
-from earthgptx.catalogs.search import parse_filter
 from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.job.lonlat import is_bbox
-from earthgptx.pipeline.storage.blobs import plain
+from earthgptx.pipeline.job.sections import (
+    Compose,
+    Engine,
+    GridSpec,
+    Prompts,
+    Section,
+    Slicing,
+    Source,
+    Tasks,
+)
+from earthgptx.pipeline.storage.blobs import ICECHUNK, is_versioned, plain
 
-Slicing = Literal["item", "day", "month", "all"]
-Compose = Literal["first", "latest", "least_cloud", "median"]
 WHERE_EXPLAINED = "see the README for a job file explained line by line"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BboxAoi(_Section):
-    """An AOI as lon/lat bounds."""
-
-    bbox: tuple[float, float, float, float]
-    """West, south, east, north in degrees; west exceeds east across the antimeridian."""
-
-    @field_validator("bbox")
-    @classmethod
-    def _ordered(cls, bbox: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        if not is_bbox(*bbox):
-            raise ValueError(
-                f"{list(bbox)} is not [west, south, east, north] in degrees with west < east, "
-                "south < north (west > east crosses the antimeridian: less than 180 degrees)"
-            )
-        return bbox
-
-
-class WktAoi(_Section):
-    """An AOI as WKT in lon/lat."""
-
-    wkt: str
-
-
-def _aoi_tag(value: Any) -> str:
-    return (
-        "File"
-        if isinstance(value, str)
-        else "Wkt"
-        if isinstance(value, WktAoi | dict) and "wkt" in dict(value)
-        else "Bbox"
-    )
-
-
-# A tag selects one type per value, so that a mistake gives one sentence, not one per type.
-Aoi = Annotated[
-    Annotated[str, Tag("File")] | Annotated[BboxAoi, Tag("Bbox")] | Annotated[WktAoi, Tag("Wkt")],
-    Discriminator(_aoi_tag),
-]
-Profile = Annotated[
-    Annotated[CollectionProfile, Tag("Described")] | Annotated[str, Tag("Named")],
-    Discriminator(lambda value: "Named" if isinstance(value, str) else "Described"),
-]
-Side = Annotated[
-    Annotated[Literal["native", "finest", "coarsest"], Tag("Native")]
-    | Annotated[float, Field(gt=0), Tag("Number")],
-    Discriminator(lambda value: "Native" if isinstance(value, str) else "Number"),
-]
-
-
-class Source(_Section):
-    """The imagery of a job."""
-
-    catalog: str
-    """Address of a static catalog, a STAC API, or a stac-geoparquet file."""
-    collections: Annotated[list[str], Field(min_length=1)]
-    aoi: Aoi
-    """Vector file (such as GeoJSON or GeoParquet), bounds or WKT."""
-    time: str = "../.."
-    filter: str | None = None
-    """CQL2 text; None for no filter."""
-    profiles: dict[str, Profile] = {}
-    """By collection: its profile, or the name of a known profile to read it with."""
-    access: Access = Access()
-    max_failed_items: int = Field(10, ge=0)
-    """Items that may be left out because they cannot be used, before the job stops."""
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _yaml_date(cls, value: object) -> object:
-        """YAML reads 2018-07-16 without quotes as a date, and 2018 as a number."""
-        if isinstance(value, datetime):
-            return value.isoformat()
-        return str(value) if isinstance(value, date | int) else value
-
-    @field_validator("time")
-    @classmethod
-    def _time(cls, text: str) -> str:
-        return _refuse(parse_interval, text)
-
-    @field_validator("filter")
-    @classmethod
-    def _filter(cls, text: str | None) -> str | None:
-        return text if text is None else _refuse(parse_filter, text)
-
-
-class GridSpec(_Section):
-    """The pixels of the result."""
-
-    crs: str = "auto"
-    """A CRS, or `auto`: a grid per native CRS of the Items (UTM for geographic or rotated ones)."""
-    resolution: Side = "native"
-    """Side of a pixel in units of the CRS; or that of the first Item (`native`), of the finest, or
-    of the coarsest Item."""
-    tile_px: int = Field(512, ge=32, le=4096)
-    halo_px: int = Field(64, ge=1)
-    block_px: int = Field(3072, ge=32, le=16384)
-
-    @property
-    def core_px(self) -> int:
-        """Side of a tile's core in pixels."""
-        return self.tile_px - 2 * self.halo_px
-
-    @property
-    def chunk_px(self) -> int:
-        """Side of a chunk in pixels: the largest divisor of `block_px` up to 512."""
-        return max(
-            side for side in range(1, min(512, self.block_px) + 1) if self.block_px % side == 0
-        )
-
-    @model_validator(mode="after")
-    def _fits(self) -> GridSpec:
-        if self.core_px < self.halo_px:
-            raise ValueError(
-                f"tile_px {self.tile_px} with halo_px {self.halo_px} leaves a core of "
-                f"{self.core_px} px, less than the halo; the smallest tile for this halo is "
-                f"{3 * self.halo_px}"
-            )
-        if self.block_px % self.core_px:
-            near = max(1, round(self.block_px / self.core_px)) * self.core_px
-            raise ValueError(
-                f"block_px {self.block_px} is not whole cores of {self.core_px} px "
-                f"(tile_px - 2 halo_px); the nearest that is: {near}"
-            )
-        if self.chunk_px < min(128, self.block_px):
-            step = math.lcm(self.core_px, 128)
-            near = max(1, round(self.block_px / step)) * step
-            raise ValueError(
-                f"block_px {self.block_px} has no chunk size between 128 and 512 px that divides "
-                f"it; the nearest that is whole cores and whole chunks: {near}"
-            )
-        return self
-
-
-class Prompts(_Section):
-    """The visual prompts of a job."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-    origin: str = Field("none", alias="from")
-    """none | grid | superpixels | cfar | a vector file of points, boxes, polygons or lines."""
-    spacing_px: int = Field(128, ge=8)
-    """Distance between grid points, and side of superpixels, in pixels."""
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the prompts come from a vector file."""
-        return self.origin not in ("none", "grid", "superpixels", "cfar")
-
-
-class Tasks(_Section):
-    """The tasks of the model."""
-
-    find: list[str] = []
-    """Phrases to search; every matching object is reported."""
-    refer: bool = False
-    """Whether visual prompts are answered."""
-    describe: bool = False
-    """Whether each tile gets a caption."""
-    keep_scores: bool = False
-    """Whether the scores of all phrases are kept, not only the highest score per pixel."""
-
-    @field_validator("find")
-    @classmethod
-    def _phrases(cls, phrases: list[str]) -> list[str]:
-        clean = [phrase.strip() for phrase in phrases]
-        if "" in clean or len(set(clean)) != len(clean) or len(clean) > 254:
-            raise ValueError("phrases must be words, each only once, at most 254")
-        return clean
-
-    @model_validator(mode="after")
-    def _something(self) -> Tasks:
-        if not (self.find or self.refer or self.describe):
-            raise ValueError("nothing is asked for; set find, refer or describe")
-        return self
-
-
-class Replicas(_Section):
-    """How many replicas a run works with."""
-
-    min: int = Field(1, ge=1)
-    """Fewer for longer than `start_timeout_s` end the run."""
-    max: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Replicas:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is more than max {self.max}")
-        return self
-
-
-ReplicaCount = Annotated[
-    Annotated[int, Field(ge=1), Tag("Number")] | Annotated[Replicas, Tag("Range")],
-    Discriminator(lambda value: "Range" if isinstance(value, Replicas | dict) else "Number"),
-]
-
-
-class Engine(_Section):
-    """How the job runs; nothing here changes the result."""
-
-    replicas: ReplicaCount = 1
-    """A number is the largest; work starts with the first replica that is ready."""
-    start_timeout_s: float = Field(600, gt=0)
-    """Time that a replica may take to load the model."""
-    tile_timeout_s: float | None = Field(None, gt=0)
-    """Time that the model may take for a tile; None to derive it from the times measured."""
-    tiles_per_batch: int | None = Field(None, ge=1)
-    """Tiles that the model is asked about at once; None for the model's own number."""
-    gpus_per_replica: float = Field(0, ge=0)
-    order: Literal["oldest", "newest"] = "oldest"
-    """Which new time slices come first."""
-    max_failed_fraction: float = Field(0.01, ge=0, le=1)
-    """Fraction of tiles that may fail before the job stops, 0..1."""
-
-    @property
-    def least(self) -> int:
-        """Smallest number of replicas to work with."""
-        return self.replicas.min if isinstance(self.replicas, Replicas) else 1
-
-    @property
-    def most(self) -> int:
-        """Largest number of replicas to start."""
-        return self.replicas.max if isinstance(self.replicas, Replicas) else self.replicas
-
-
-class JobSpec(_Section):
+class JobSpec(Section):
     """A job, as described by a job file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -297,7 +62,7 @@ class JobSpec(_Section):
         if self.tasks.refer and self.prompts.origin == "none":
             raise ValueError(
                 "tasks.refer needs prompts; "
-                "set prompts.from to grid, superpixels, cfar or a vector file"
+                "set prompts.from to grid, superpixels, cfar, a vector file or a result"
             )
         return self
 
@@ -326,7 +91,7 @@ class JobSpec(_Section):
         if not isinstance(document, dict):
             raise JobError(f"{path} holds no job; it should start with 'name: ...'")
         if output is not None:
-            document["output"] = output if "://" in output else str(Path(output).absolute())
+            document["output"] = _place(output, Path.cwd())
         if time is not None and isinstance(document.get("source"), dict):
             document["source"]["time"] = time
         return cls.from_dict(document, where=str(path), folder=Path(path).absolute().parent)
@@ -382,7 +147,7 @@ class JobSpec(_Section):
             }
         )
         prompts = self.prompts
-        if prompts.is_file:
+        if prompts.is_file or prompts.is_result:
             prompts = prompts.model_copy(update={"origin": _place(prompts.origin, folder)})
         return self.model_copy(
             update={"source": source, "prompts": prompts, "output": _place(self.output, folder)}
@@ -395,12 +160,7 @@ def items_beside(output: str) -> str:
 
 
 def _place(path: str, folder: Path) -> str:
+    """Returns a path that does not depend on the working directory; a URL as it is."""
+    if is_versioned(path):
+        return f"{ICECHUNK}{_place(plain(path), folder)}"
     return path if "://" in path or os.path.isabs(path) else os.path.normpath(folder / path)
-
-
-def _refuse(parse: Any, text: str) -> str:
-    try:
-        parse(text)
-    except CatalogError as error:
-        raise ValueError(str(error)) from error
-    return text

@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import LONLAT, bbox_area
-from earthgptx.pipeline.job.spec import BboxAoi, WktAoi
+from earthgptx.pipeline.job.sections import BboxAoi, WktAoi
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Set
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import shapely
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.job.grid import BlockKey, Grid
-from earthgptx.pipeline.job.lonlat import LONLAT, box_centre
+from earthgptx.pipeline.job.lonlat import LONLAT, box_centre, grown
 from earthgptx.pipeline.planning.grids import Footprints
 from earthgptx.pipeline.planning.projection import parse_crs, project
 from earthgptx.pipeline.planning.slices import TimeSlice
@@ -20,17 +21,44 @@ from earthgptx.pipeline.planning.slices import TimeSlice
 MOST_COARSE = 16
 """Largest side of a view pixel in grid pixels, for prompts that are larger than a tile."""
 
+NOWHERE = "no imagery there"
+"""Reason of a prompt that no block can answer."""
 BlockPlace = tuple[str, int, int]
 """Name of the grid, block row and block column."""
 
 
 @dataclass(frozen=True, slots=True)
+class AskedObject:
+    """An object of another result, as a visual prompt."""
+
+    id: str
+    shape: BaseGeometry
+    """Lon/lat."""
+    time: datetime
+    """When it was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedObjects:
+    """Objects of another result, as visual prompts."""
+
+    series: str
+    """Series of that result."""
+    objects: tuple[AskedObject, ...]
+
+
+NO_OBJECTS = AskedObjects("", ())
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedPrompt:
-    """A visual prompt from a vector file."""
+    """A visual prompt from a vector file, or an object of another result."""
 
     id: str
     shape: BaseGeometry
     """Geometry in the grid's CRS."""
+    slices: frozenset[str] | None = None
+    """Names of the time slices that are asked about it; None for all."""
 
 
 def blocks_of_slice(
@@ -126,10 +154,51 @@ def place_prompts(
     return {place: tuple(prompts) for place, prompts in placed.items()}, refused
 
 
+def place_objects(
+    asked: AskedObjects,
+    windows: dict[str, tuple[datetime, datetime]],
+    grids: dict[str, Grid],
+    context_px: int,
+    grow_m: float,
+) -> tuple[dict[BlockPlace, tuple[PlacedPrompt, ...]], dict[str, str]]:
+    """Returns objects as prompts, by the block that holds their centre; see `place_prompts`.
+
+    Args:
+        asked: the objects.
+        windows: time in which objects concern each slice, by its name.
+        grids: grids of the plan by name.
+        context_px: pixels at a tile's border that the model does not answer for.
+        grow_m: metres by which the box around an object is widened; 0 for its outline.
+    """
+    placed: dict[BlockPlace, list[PlacedPrompt]] = defaultdict(list)
+    refused: dict[str, str] = {}
+    for each in asked.objects:
+        slices = frozenset(n for n, (start, end) in windows.items() if start <= each.time <= end)
+        if not slices:
+            continue
+        found = _place(grown(each.shape, grow_m), grids, context_px, None)
+        if found == NOWHERE:  # the other result may be larger
+            continue
+        if isinstance(found, str):
+            refused[each.id] = found
+        else:
+            place, moved = found
+            shape = moved.envelope if grow_m else moved
+            placed[place].append(PlacedPrompt(each.id, shape, slices))
+    return {place: tuple(prompts) for place, prompts in placed.items()}, refused
+
+
 def _place(
-    shape: BaseGeometry, grids: dict[str, Grid], context_px: int, shown: Set[BlockPlace]
+    shape: BaseGeometry, grids: dict[str, Grid], context_px: int, shown: Set[BlockPlace] | None
 ) -> tuple[BlockPlace, BaseGeometry] | str:
-    """Returns the prompt's block and the prompt in its grid's CRS, or the reason if it has none."""
+    """Returns the prompt's block and the prompt in its grid's CRS, or the reason if it has none.
+
+    Args:
+        shape: lon/lat geometry of the prompt.
+        grids: grids of the plan by name.
+        context_px: pixels at a tile's border that the model does not answer for.
+        shown: blocks that Items show; None for any block of a grid.
+    """
     middle = box_centre(shape)
     for grid in grids.values():
         if not grid.owns(middle.x, middle.y):
@@ -142,6 +211,7 @@ def _place(
         centre = moved.envelope.centroid
         col, row = ~grid.affine @ (centre.x, centre.y)
         place = (grid.name, int(row // grid.block_px), int(col // grid.block_px))
-        if 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1] and place in shown:
+        inside = 0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]
+        if inside and (shown is None or place in shown):
             return place, moved
-    return "no imagery there"
+    return NOWHERE

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.moments import start_of
 from earthgptx.catalogs.redaction import redacted
+from earthgptx.pipeline.planning.blocks import PlacedPrompt
 from earthgptx.pipeline.reading.sources import Source
 
 
@@ -47,6 +48,11 @@ def item_key(item: pystac.Item, source: Source, footprint: BaseGeometry) -> str:
             _version(item),
         ]
     )
+
+
+def prompt_key(prompt: PlacedPrompt) -> str:
+    """Returns the content key of an object that is a visual prompt."""
+    return digest([prompt.id, shapely.to_wkb(prompt.shape, hex=True)])
 
 
 def digest(parts: object) -> str:

@@ -25,7 +25,7 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid
 from earthgptx.pipeline.job.lonlat import LONLAT, boxes, middle
-from earthgptx.pipeline.job.spec import GridSpec
+from earthgptx.pipeline.job.sections import GridSpec
 from earthgptx.pipeline.planning.projection import parse_crs, project
 from earthgptx.pipeline.reading.native import NativeGrid, utm_epsg
 

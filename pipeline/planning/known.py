@@ -11,7 +11,9 @@ from earthgptx.catalogs.geoparquet import thaw_series
 from earthgptx.catalogs.interval import Interval
 from earthgptx.catalogs.moments import by_time, meets
 from earthgptx.catalogs.publish import MARK
-from earthgptx.pipeline.job.spec import Slicing, items_beside
+from earthgptx.pipeline.errors import PipelineError
+from earthgptx.pipeline.job.sections import Slicing
+from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.planning.grids import Known, Lattice
 from earthgptx.pipeline.planning.slices import slice_name
 from earthgptx.pipeline.storage.versions import document
@@ -30,6 +32,8 @@ def known_grids(output: str, series: str) -> Known:
             return Known()
         lattices = {crs: Lattice(*steps) for crs, steps in mark["lattices"].items()}
         return Known(lattices, frozenset(mark["grids"]))
+    except PipelineError:
+        raise
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return Known()  # a run says why the output cannot be used
 

@@ -9,7 +9,8 @@ import numpy as np
 from earthgptx.pipeline.errors import JobError, SourceError
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.job.spec import JobSpec
-from earthgptx.pipeline.planning.plan import Plan, plan
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.planning.resolve import resolve
 from earthgptx.pipeline.reading.scene import Scene, read_scene
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def open_scene(job: JobSpec | Plan, slice: int = 0, *, grid: str | None = None) 
     import xarray as xr
     from dask.delayed import delayed
 
-    made = job if isinstance(job, Plan) else plan(job)
+    made = job if isinstance(job, Plan) else resolve(job)
     name = _grid_name(made, grid)
     if not 0 <= slice < len(made.slices):
         raise JobError(f"there is no time slice {slice}; the plan has 0 to {len(made.slices) - 1}")

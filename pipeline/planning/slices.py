@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pystac
 
 from earthgptx.catalogs.moments import start_of
-from earthgptx.pipeline.job.spec import Compose, Slicing
+from earthgptx.pipeline.job.sections import Compose, Slicing
 
 
 @dataclass(frozen=True, slots=True)

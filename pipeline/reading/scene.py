@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import SourceError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.job.spec import Compose
+from earthgptx.pipeline.job.sections import Compose
 from earthgptx.pipeline.reading.composite import median
 from earthgptx.pipeline.reading.item import ItemPixels, SceneItem, pixel_bounds, read_item
 

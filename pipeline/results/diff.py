@@ -19,7 +19,8 @@ from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import LONLAT, box_centre
 from earthgptx.pipeline.objects.overlap import SAME_IOU, Pairs, Shapes, each_once, overlapping
-from earthgptx.pipeline.results.query import Result, objects_of_slice
+from earthgptx.pipeline.results.query import objects_of_slice
+from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.seen import answered
 from earthgptx.pipeline.results.slices_group import SliceRow
 
@@ -210,4 +211,5 @@ def _seen(result: Result, row: SliceRow, outlines: Iterable[BaseGeometry]) -> li
     """Returns for each outline whether a slice has an answer where it lies."""
     places = shapely.get_coordinates(shapely.point_on_surface(np.array(list(outlines), object)))
     position = [each.name for each in result.rows].index(row.name)
-    return answered(result.root, position, *places.reshape(-1, 2).T).tolist()
+    seen, _ = answered(result.root, position, *places.reshape(-1, 2).T)
+    return [bool(each) for each in seen]

@@ -8,7 +8,7 @@ import numpy as np
 import rioxarray  # noqa: F401  gives xarray its .rio
 
 from earthgptx.pipeline.errors import OutputError
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 
 LAYERS = ("label", "score", "status")
 """Layers that are exported as they are; 0 is nodata in all of them."""

@@ -22,8 +22,15 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
-from earthgptx.pipeline.job.lonlat import LONLAT, boxes
-from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, COLUMNS, SCHEMA, outlines_of
+from earthgptx.pipeline.job.lonlat import LONLAT, METRES_PER_DEGREE, boxes
+from earthgptx.pipeline.results.condition import quoted, sql_of
+from earthgptx.pipeline.results.object_table import (
+    ANSWER_SCHEMA,
+    COLUMNS,
+    MOMENT,
+    SCHEMA,
+    outlines_of,
+)
 from earthgptx.pipeline.results.words import pattern, ranked, words_of
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
@@ -43,8 +50,6 @@ GROUPS = {
 """What objects are counted by, as SQL."""
 ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
 """Columns that objects are sorted by; the largest first with `-` before it."""
-METRES_PER_DEGREE = 110_574.0
-"""Shortest length of a degree of latitude."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ class Conditions:
     """Least and largest length in metres."""
     track: int | None = None
     """Id of a track."""
+    where: str = ""
+    """More of them as CQL2 text over the columns; see `condition.sql_of`."""
     near: tuple[float, float, float] | None = None
     """Longitude, latitude, and the largest distance of the outline from there in metres."""
 
@@ -189,9 +196,37 @@ def _check(conditions: Conditions, limit: int | None) -> None:
         if not (0 <= least <= most and least < np.inf):
             raise JobError(f"length {least:g} {most:g} is no least and largest length in metres")
     check_limit(limit)
+    if conditions.where:
+        _check_types(conditions.where)
     for name, given in (("text", conditions.text), ("label", conditions.label or "")):
         if not " ".join(given.split()).isprintable():
             raise JobError(f"{name} holds characters that cannot be printed; give words")
+
+
+def _check_types(where: str) -> None:
+    """Lets a condition pass whose values can be compared with its columns.
+
+    Raises:
+        JobError: it is no condition, names no column, or compares what cannot be.
+    """
+    import duckdb
+
+    sql = sql_of(where, COLUMNS)
+    with _local().cursor() as connection:
+        connection.register("objects", _one_row())
+        try:
+            connection.execute(f"SELECT 1 FROM objects WHERE {sql}").fetchall()  # noqa: S608
+        except duckdb.Error as error:
+            raise JobError(f"'{where}' cannot be asked of objects ({_reason(error)})") from error
+
+
+def _one_row() -> pa.Table:
+    """Returns a row with some value in each column: constants are converted where there is one."""
+    blank = {pa.string(): "", pa.binary(): b"", MOMENT: 0}
+    columns = [
+        pa.array([blank.get(field.type, 0)], field.type) for field in SCHEMA if field.name != "bbox"
+    ]
+    return pa.Table.from_arrays(columns, names=[name for name in SCHEMA.names if name != "bbox"])
 
 
 def every_row(files: ObjectFiles, schema: pa.Schema) -> pa.Table:
@@ -230,7 +265,9 @@ def _where(conditions: Conditions, *, any_word: bool = False) -> str:
     """Returns the conditions as SQL, as far as it can decide them."""
     terms = ["true"]
     if conditions.label is not None:
-        terms.append(f"label = {_quoted(conditions.label)}")
+        terms.append(f"label = {quoted(conditions.label)}")
+    if conditions.where:
+        terms.append(sql_of(conditions.where, COLUMNS))
     if conditions.track is not None:
         terms.append(f"track_id = {int(conditions.track)}")
     if conditions.min_score > 0:
@@ -248,7 +285,7 @@ def _where(conditions: Conditions, *, any_word: bool = False) -> str:
             terms.append(f"({' OR '.join(_meets(*edges) for edges in _boxes_of(area)) or 'false'})")
     said = "lower(nfc_normalize(label || ' ' || caption))"
     matches = [
-        f"regexp_matches({said}, {_quoted(pattern(word))})" for word in words_of(conditions.text)
+        f"regexp_matches({said}, {quoted(pattern(word))})" for word in words_of(conditions.text)
     ]
     if matches:
         terms.append(f"({(' OR ' if any_word else ' AND ').join(matches)})")
@@ -260,14 +297,6 @@ def _meets(west: float, south: float, east: float, north: float) -> str:
         f"bbox.xmin <= {east!r} AND bbox.xmax >= {west!r}"
         f" AND bbox.ymin <= {north!r} AND bbox.ymax >= {south!r}"
     )
-
-
-def _quoted(text: str) -> str:
-    """Returns a printable text as an SQL literal, where only the quote means something.
-
-    Not a parameter: for those DuckDB loads pandas, which takes longer than most questions.
-    """
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _boxes_of(area: BaseGeometry) -> list[tuple[float, float, float, float]]:
@@ -336,7 +365,7 @@ def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> 
     there = [each for each in files if each.files]
     kind = "answers" if schema is ANSWER_SCHEMA else "objects"
     sources = [
-        f"SELECT *, {_quoted(each.result)} AS result"  # noqa: S608
+        f"SELECT *, {quoted(each.result)} AS result"  # noqa: S608
         f" FROM read_parquet([{', '.join(map(_file, each.files))}], hive_partitioning = false)"
         for each in there
     ]
@@ -366,7 +395,7 @@ def _reason(error: Exception) -> str:
 
 def _file(address: str) -> str:
     """Returns an address as an SQL literal of which DuckDB takes no character for a pattern."""
-    return _quoted(re.sub(r"[*?\[]", r"[\g<0>]", address))
+    return quoted(re.sub(r"[*?\[]", r"[\g<0>]", address))
 
 
 def _connection(files: Sequence[str]) -> duckdb.DuckDBPyConnection:

@@ -25,9 +25,10 @@ from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.lonlat import LONLAT
 from earthgptx.pipeline.job.spec import JobSpec, items_beside
-from earthgptx.pipeline.planning.plan import Plan, plan
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.planning.resolve import resolve
 from earthgptx.pipeline.reading.scene import read_scene
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 
 SIDE_PX = 1800
 """Longest side in pixels that is drawn at full resolution; larger scenes are subsampled."""
@@ -54,7 +55,7 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     """
     objects = result.objects
     spec = JobSpec.model_validate(result.attrs["job"] | {"output": result.url})
-    job = plan(spec, items=thaw(items_beside(result.url)))
+    job = resolve(spec, items=thaw(items_beside(result.url)))
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[

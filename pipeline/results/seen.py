@@ -19,8 +19,10 @@ log = structlog.get_logger()
 
 def answered(
     root: zarr.Group, time: int, lon: NDArray[np.float64], lat: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], bool]:
     """Returns for N places whether a time slice has an answer there, (N,).
+
+    And whether all of it could be read: places on a damaged shard count as not seen.
 
     Args:
         root: root group of a result.
@@ -28,7 +30,7 @@ def answered(
         lon: (N,) longitudes in degrees.
         lat: (N,) latitudes in degrees.
     """
-    found = np.zeros(len(lon), bool)
+    found, whole = np.zeros(len(lon), bool), True
     for group in _rasters(root) if len(lon) else ():
         crs = array_at(group, "spatial_ref").attrs["crs_wkt"]
         x, y = pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True).transform(lon, lat)
@@ -38,9 +40,10 @@ def answered(
             row, col = np.floor((y - f) / e), np.floor((x - c) / a)
             inside = (row >= 0) & (row < status.shape[1]) & (col >= 0) & (col < status.shape[2])
         at = np.flatnonzero(inside)
-        values = _at(status, time, row[at].astype(np.int64), col[at].astype(np.int64))
+        values, read = _at(status, time, row[at].astype(np.int64), col[at].astype(np.int64))
         found[at] |= values == Status.DONE
-    return found
+        whole &= read
+    return found, whole
 
 
 def _rasters(root: zarr.Group) -> Iterator[zarr.Group]:
@@ -55,9 +58,9 @@ def _rasters(root: zarr.Group) -> Iterator[zarr.Group]:
 
 def _at(
     status: Any, time: int, row: NDArray[np.int64], col: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Returns values of a raster layer at N pixels, (N,); reads each shard once."""
-    values = np.zeros(len(row), np.uint8)
+) -> tuple[NDArray[np.uint8], bool]:
+    """Returns values of a raster layer at N pixels, (N,), and whether all could be read."""
+    values, whole = np.zeros(len(row), np.uint8), True
     side = status.shards[-1] if status.shards else status.chunks[-1]
     shards = np.column_stack([row // side, col // side])
     for place in np.unique(shards, axis=0):
@@ -68,6 +71,7 @@ def _at(
             shown = np.asarray(status[time, rows, cols])
         except (ValueError, RuntimeError):  # of the checksum or the codec
             log.warning("a shard is damaged, and counts as not seen", layer=status.path, time=time)
+            whole = False
             continue
         values[here] = shown[row[here] - top, col[here] - left]
-    return values
+    return values, whole

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.store import STATUS_WORDS, BlockState, Status
 
 

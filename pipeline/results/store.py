@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -115,7 +116,11 @@ def open_group(
     except PipelineError:
         raise
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise OutputError(_no_store(url, error)) from error
+        with suppress(NotADirectoryError):
+            refuse_other_kind(url)
+        raise OutputError(
+            f"{url} holds no Zarr store ({type(error).__name__}); is the path right?"
+        ) from error
     if MARK not in root.attrs:
         raise OutputError(
             f"{url} is a Zarr store, but no result of earthgptx; choose another output"
@@ -128,15 +133,19 @@ def open_group(
     return root
 
 
-def _no_store(url: str, error: Exception) -> str:
-    """Returns why a result cannot be opened where files of one were not found."""
+def refuse_other_kind(url: str) -> None:
+    """Refuses to write a result where one of the other kind lies: plain, or versioned.
+
+    Raises:
+        OutputError: there is one.
+    """
     other = plain(url) if is_versioned(url) else f"{ICECHUNK}{url}"
     try:
         open_blobs(other).get(_root_file(other))
-    except (FileNotFoundError, PipelineError):
-        return f"{url} holds no Zarr store ({type(error).__name__}); is the path right?"
+    except FileNotFoundError:
+        return
     kind = "a plain Zarr store" if is_versioned(url) else "an Icechunk repository"
-    return f"{url} is {kind}; its address is {other}"
+    raise OutputError(f"{url} is {kind}; its address is {other}")
 
 
 def exists(url: str) -> bool:
@@ -328,16 +337,16 @@ def publish(root: zarr.Group, slices: Sequence[str]) -> None:
     """
     branch = branch_of(root)
     if branch is not None:
-        branch.publish(f"finished {', '.join(slices)}" if slices else "begun", slices)
+        said = f"finished {', '.join(slices)}" if slices else "begun, or mended"
+        branch.publish(said, slices)
     else:
         consolidate(root)
 
 
 def end(root: zarr.Group) -> None:
-    """Lets readers see what else was written, and ends the branch of a run, if it has one."""
+    """Removes the branch of a run, if it has one."""
     branch = branch_of(root)
     if branch is not None:
-        branch.publish("finished")
         branch.end()
 
 
@@ -354,7 +363,7 @@ def set_finished(root: zarr.Group, failed: int) -> None:
     branch = branch_of(root)
     if branch is not None:
         set_state(root, "finished", failed)
-        end(root)
+        branch.publish("finished")
         return
 
     async def write_state() -> None:
@@ -382,7 +391,7 @@ def zarr_store(
     """
     if is_versioned(url):
         return write_store(url, fence) if fence else read_store(url, version, unfinished=unfinished)
-    if version.words:
+    if not version.is_last:
         raise OutputError(
             f"{url} keeps its last state only, and has no {version.words}; an output that begins "
             "with icechunk+ keeps them all"

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
@@ -29,6 +30,8 @@ from earthgptx.pipeline.storage.fence import Fence
 if TYPE_CHECKING:
     import icechunk
 
+log = structlog.get_logger()
+
 MAIN = "main"
 RUN = "run-"
 """Beginning of the name of a run's branch."""
@@ -40,7 +43,7 @@ SLICES_A_MANIFEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A state of a result; without any of these the last one. At most one is given."""
+    """A state of a result; without any of these the last one."""
 
     snapshot: str = ""
     """Id of a snapshot."""
@@ -48,6 +51,20 @@ class Version:
     """Name of a tag, such as that of a time slice when it was finished."""
     as_of: datetime | None = None
     """A moment: the state that readers saw then."""
+
+    def __post_init__(self) -> None:
+        """Refuses more than one.
+
+        Raises:
+            JobError: more than one is given.
+        """
+        if sum(map(bool, (self.snapshot, self.tag, self.as_of))) > 1:
+            raise JobError("snapshot, tag and as_of exclude one another; give one")
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the last state."""
+        return not (self.snapshot or self.tag or self.as_of)
 
     @property
     def words(self) -> str:
@@ -59,6 +76,10 @@ class Version:
 
 
 LAST = Version()
+KNOWN = 3
+"""States that a refusal names."""
+BROKEN = ("not found", "clean prefix", "incompatible", "invalid", "corrupt", "deserializ", "decod")
+"""What Icechunk says of what no other try will mend."""
 UNKNOWN = ("snapshot not found:", "invalid snapshot id:", "ref not found", "invalid ref name")
 """What Icechunk says of a snapshot or a tag that is not there."""
 
@@ -67,33 +88,79 @@ class BranchStore(WrapperStore[Any]):
     """The zarr store of a run's branch, for the driver. What is written is kept by `save`."""
 
     def __init__(self, url: str, repository: icechunk.Repository, fence: Fence) -> None:
-        """Begins the branch of a run, if it has none yet.
+        """Begins the branch of a run, if it has none yet, where a killed run has left its own.
 
         Raises:
             RunLost: another run holds the output.
         """
-        fence.check()
         self._url, self._repository, self._fence = url, repository, fence
         self._branch = f"{RUN}{fence.token[:12]}"
         self._merged: list[Any] = []
-        branches = repository.list_branches()
-        if self._branch not in branches:
-            before = sorted(name for name in branches if name.startswith(RUN))
-            start = repository.lookup_branch(before[-1] if before else MAIN)
-            repository.create_branch(self._branch, start)
-            for name in before:  # so that nobody commits to it any more
-                repository.delete_branch(name)
-        super().__init__(repository.writable_session(self._branch).store)
+        with self._guarded():
+            branches = repository.list_branches()
+            if self._branch not in branches:
+                before = sorted(name for name in branches if name.startswith(RUN))
+                start = repository.lookup_branch(before[-1] if before else MAIN)
+                repository.create_branch(self._branch, start)
+                for name in before:  # so that nobody commits to it any more
+                    repository.delete_branch(name)
+                self._complete_tags()
+            super().__init__(repository.writable_session(self._branch).store)
         self._session = self._store.session
         self._fork = b""
 
     def _with_store(self, store: Any) -> BranchStore:
         raise NotImplementedError("a branch has one store")
 
+    def _complete_tags(self) -> None:
+        """Makes the tags that a killed run has promised and not made."""
+        there, seen = self._repository.list_tags(), self._repository.lookup_branch(MAIN)
+        for each in self._repository.ancestry(branch=self._branch):
+            self._make_tags([n for n in each.metadata.get(TAGS, []) if n not in there], each.id)
+            if each.id == seen:
+                return
+
+    def _make_tags(self, names: Sequence[str], snapshot: str) -> None:
+        import icechunk
+
+        for name in names:
+            try:
+                self._repository.create_tag(name, snapshot)
+            except icechunk.IcechunkError as error:
+                if "tag already exists" not in str(error):  # one that was deleted counts as there
+                    raise
+                log.warning("a tag that was deleted cannot be made again", tag=name)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Checks the lease; says so if another run has taken the branch away.
+
+        Raises:
+            RunLost: another run holds the output.
+            Outage: the storage does not answer.
+        """
+        import icechunk
+
+        self._fence.check()
+        try:
+            yield
+        except icechunk.IcechunkError as error:
+            if f"ref not found `{self._branch}`" in str(error):
+                raise self._lost() from error
+            raise version_error(self._url, error) or error from error
+        except icechunk.ConflictError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> RunLost:
+        return RunLost(
+            f"{self._url}: another run holds the output now; this run writes nothing more"
+        )
+
     def fork(self) -> bytes:
         """Returns a fork of what was saved last, for `forked` in another process."""
         if not self._fork:
-            clean = self._repository.writable_session(self._branch)
+            with self._guarded():
+                clean = self._repository.writable_session(self._branch)
             self._fork = pickle.dumps(clean.fork())
         return self._fork
 
@@ -112,22 +179,14 @@ class BranchStore(WrapperStore[Any]):
             RunLost: another run holds the output.
             Outage: the storage does not answer.
         """
-        import icechunk
-
-        self._fence.check()
-        with version_errors(self._url):
+        with self._guarded():
             if self._merged:
                 self._session.merge(*self._merged)
                 self._merged = []
             if not self._session.has_uncommitted_changes:
                 return
-            try:
-                told = None if tags is None else {TAGS: list(tags)}
-                self._session.commit(message, metadata=told)
-            except icechunk.ConflictError as error:
-                raise RunLost(
-                    f"{self._url}: another run holds the output now; this run writes nothing more"
-                ) from error
+            told = None if tags is None else {TAGS: list(tags)}
+            self._session.commit(message, metadata=told)
             self._session = self._repository.writable_session(self._branch)
             self._store, self._fork = self._session.store, b""
 
@@ -142,23 +201,20 @@ class BranchStore(WrapperStore[Any]):
             RunLost: another run holds the output.
             Outage: the storage does not answer.
         """
-        with version_errors(self._url):
+        with self._guarded():
             there = self._repository.list_tags()
         names = [_unused(tag, there) for tag in tags]
         self.save(message, names)
-        with version_errors(self._url):
+        with self._guarded():
             before = self._repository.lookup_branch(MAIN)
             tip = self._repository.lookup_branch(self._branch)
-            if tip == before:
-                return
-            for name in names:
-                self._repository.create_tag(name, tip)
-            self._repository.reset_branch(MAIN, tip, from_snapshot_id=before)
+            if tip != before:
+                self._make_tags(names, tip)
+                self._repository.reset_branch(MAIN, tip, from_snapshot_id=before)
 
     def end(self) -> None:
         """Removes the branch; the store is of no use any more."""
-        self._fence.check()
-        with version_errors(self._url):
+        with self._guarded():
             self._repository.delete_branch(self._branch)
 
 
@@ -182,14 +238,13 @@ def read_store(url: str, version: Version, *, unfinished: bool = False) -> Any:
         OutputError: there is no such state.
         Outage: the storage does not answer.
     """
-    import icechunk
-
+    icechunk = _icechunk()
     repository = _open(url)
     with version_errors(url):
-        if unfinished and not version.words:
+        if unfinished and version.is_last:
             runs = sorted(name for name in repository.list_branches() if name.startswith(RUN))
             return repository.readonly_session(runs[-1] if runs else MAIN).store
-        seen = list(itertools.islice(_published(repository), 3))
+        known = list(itertools.islice(_published(repository), KNOWN))
         try:
             if version.snapshot:
                 return repository.readonly_session(snapshot_id=version.snapshot).store
@@ -200,15 +255,15 @@ def read_store(url: str, version: Version, *, unfinished: bool = False) -> Any:
             for each in _published(repository):
                 if each.written_at <= version.as_of:
                     return repository.readonly_session(snapshot_id=each.id).store
-            seen = list(_published(repository))[-3:]
+            known = list(_published(repository))[-KNOWN:]
         except icechunk.IcechunkError as error:
-            if not version.words or not _is_unknown(error):
+            if version.is_last or not _is_unknown(error):
                 raise
-        known = "; ".join(
+        told = "; ".join(
             f"{each.id} of {each.written_at:%Y-%m-%dT%H:%M:%S.%fZ} ({each.message})"
-            for each in seen
+            for each in known
         )
-        raise OutputError(f"{url} has no {version.words}; there are {known or 'none'}")
+        raise OutputError(f"{url} has no {version.words}; there are {told or 'none'}")
 
 
 def write_store(url: str, fence: Fence) -> BranchStore:
@@ -218,14 +273,14 @@ def write_store(url: str, fence: Fence) -> BranchStore:
         RunLost: another run holds the output.
         Outage: the storage does not answer.
     """
-    try:
-        repository = _open(url)
-    except FileNotFoundError:
-        fence.check()
-        with version_errors(url):
-            repository = _icechunk().Repository.create(_storage(url), _config())
-            repository.save_config()
+    storage = _storage(url)
+    found = _icechunk().Repository
     with version_errors(url):
+        if found.exists(storage):
+            return BranchStore(url, found.open(storage, _config()), fence)
+        fence.check()
+        repository = found.create(storage, _config())
+        repository.save_config()
         return BranchStore(url, repository, fence)
 
 
@@ -236,12 +291,13 @@ def history(url: str) -> list[dict[str, Any]]:
     """
     repository = _open(url)
     with version_errors(url):
+        tags = repository.list_tags()
         return [
             {
                 "snapshot": each.id,
                 "time": each.written_at,
                 "message": each.message,
-                "tags": list(each.metadata[TAGS]),
+                "tags": [name for name in each.metadata[TAGS] if name in tags],
             }
             for each in _published(repository)
         ]
@@ -289,8 +345,14 @@ def version_error(url: str, error: Exception) -> PipelineError | None:
     if not type(error).__module__.startswith("icechunk"):
         return None
     reason = _reason(error)
-    if any(word in reason.lower() for word in ("forbidden", "accessdenied", "invalidaccesskey")):
+    text = reason.lower()
+    if any(word in text for word in ("forbidden", "accessdenied", "invalidaccesskey")):
         return OutputError(f"{url} refuses the access ({reason}); check the credentials")
+    if any(word in text for word in BROKEN):
+        return OutputError(
+            f"{url} is damaged, or no repository that this version reads ({reason}); --overwrite "
+            "begins anew"
+        )
     return Outage(
         f"{url} does not answer: {reason}. Finished blocks are kept; run the same command again"
     )
@@ -365,14 +427,13 @@ def _config() -> icechunk.RepositoryConfig:
     return config
 
 
-def _storage(url: str) -> icechunk.Storage:
+def _storage(url: str) -> Any:
     """Returns where Icechunk keeps a repository.
 
     Raises:
         OutputError: Icechunk results are not kept there.
     """
-    import icechunk
-
+    icechunk = _icechunk()
     address = plain(url)
     scheme, separator, rest = address.partition("://")
     if not separator or scheme == "file":
@@ -382,8 +443,11 @@ def _storage(url: str) -> icechunk.Storage:
     if scheme not in ("s3", "s3a"):
         raise OutputError(f"{url} cannot be used: Icechunk results go to a path or to s3://")
     bucket, _, prefix = rest.partition("/")
+    from botocore.session import get_session
+
     settings = s3_settings()
     endpoint = settings.get("endpoint")
+    known = get_session().get_credentials() is not None
     return icechunk.s3_storage(
         bucket=bucket,
         prefix=prefix,
@@ -391,7 +455,8 @@ def _storage(url: str) -> icechunk.Storage:
         endpoint_url=endpoint,
         allow_http=bool(endpoint and endpoint.startswith("http://")),
         force_path_style=bool(endpoint),
-        get_credentials=_credentials,
+        anonymous=None if known else True,
+        get_credentials=_credentials if known else None,
     )
 
 
@@ -401,8 +466,7 @@ def _credentials() -> icechunk.S3StaticCredentials:
     from botocore.session import get_session
 
     found = get_session().get_credentials()
-    if found is None:
-        raise OutputError("there are no credentials of S3")
+    assert found is not None, "else the storage is anonymous"
     frozen = found.get_frozen_credentials()
     return icechunk.S3StaticCredentials(
         access_key_id=frozen.access_key,

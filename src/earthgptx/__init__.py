@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from earthgptx.pipeline.analyst import open_model
+    from earthgptx.pipeline.engine.plan import plan
     from earthgptx.pipeline.engine.run import run
     from earthgptx.pipeline.job.spec import JobSpec
-    from earthgptx.pipeline.planning.plan import plan
     from earthgptx.pipeline.planning.scenes import open_scene
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.result import open_result
 
     __version__: str
 
@@ -30,9 +30,9 @@ __all__ = ["JobSpec", "__version__", "open_model", "open_result", "open_scene", 
 
 _HOMES = {
     "JobSpec": "pipeline.job.spec",
-    "plan": "pipeline.planning.plan",
+    "plan": "pipeline.engine.plan",
     "run": "pipeline.engine.run",
-    "open_result": "pipeline.results.query",
+    "open_result": "pipeline.results.result",
     "open_scene": "pipeline.planning.scenes",
     "open_model": "pipeline.analyst",
 }

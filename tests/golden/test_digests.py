@@ -36,5 +36,5 @@ def test_two_jobs_leave_the_digests_that_were_written_down(tmp_path: Path) -> No
             if arrays.get(path) != found[name].get(path)
         )
         assert not changed, (
-            f"{name}: {changed} changed; if that is meant, raise planning.plan.ALGORITHM"
+            f"{name}: {changed} changed; if that is meant, raise planning.resolve.ALGORITHM"
         )

@@ -182,10 +182,10 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: earthgptx plan examples/harbour.yaml")
 def plan(job: JobFile, time: Time = None, as_json: AsJson = False) -> None:
     """Show what a job would do: counts, bytes, memory bound, time. Changes nothing."""
+    from earthgptx.pipeline.engine.plan import plan as make_plan
     from earthgptx.pipeline.engine.survey import survey
     from earthgptx.pipeline.job.spec import JobSpec
     from earthgptx.pipeline.planning.estimate import measure
-    from earthgptx.pipeline.planning.plan import plan as make_plan
 
     spec = JobSpec.from_yaml(job, time=time)
     with err.status("searching") as status:
@@ -303,9 +303,9 @@ def run(
     Ctrl-C ends cleanly and keeps finished blocks. Exit code 0: done, 1: the job failed, 2: a
     mistake, 3: an outage, try again.
     """
+    from earthgptx.pipeline.engine.plan import plan as make_plan
     from earthgptx.pipeline.engine.run import run as run_plan
     from earthgptx.pipeline.job.spec import JobSpec
-    from earthgptx.pipeline.planning.plan import plan as make_plan
 
     with interrupts_in_words():
         spec = JobSpec.from_yaml(job, output=output, time=time)

@@ -67,6 +67,12 @@ def query(
     track: Annotated[
         int | None, typer.Option(metavar="ID", help="Objects of a track, from slice to slice.")
     ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="CQL2", help='More conditions, such as "width_m > 20 OR score > 0.9".'
+        ),
+    ] = "",
     order: Annotated[
         str,
         typer.Option(
@@ -115,6 +121,7 @@ def query(
         "min_score": min_score,
         "length_m": length,
         "track": track,
+        "where": where,
     }
     if count_by is not None:
         if order or rank or limit or out_file or format is not Format.TABLE:
@@ -231,8 +238,12 @@ def _results_of(output: str) -> list[str]:
     if not output.endswith(".json"):
         return [output]
     from earthgptx.catalogs.publish import published_results
+    from earthgptx.pipeline.storage.blobs import ICECHUNK
 
-    return published_results(output)
+    return [
+        f"{ICECHUNK if versioned else ''}{address}"
+        for address, versioned in published_results(output)
+    ]
 
 
 def _print_counts(counted: pa.Table, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 from earthgptx.workflows.terminal import AsJson, out, print_json, print_table
 
 if TYPE_CHECKING:
-    from earthgptx.pipeline.results.query import Result
+    from earthgptx.pipeline.results.result import Result
 
 app = typer.Typer()
 Output = Annotated[
@@ -28,7 +28,7 @@ AsOf = Annotated[str, typer.Option(metavar="TIME", help="The state that readers 
 
 def opened(output: str, snapshot: str, tag: str, as_of: str) -> Result:
     """Opens a result, or an earlier state of it."""
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.result import open_result
 
     return open_result(output, snapshot=snapshot, tag=tag, as_of=as_of or None)
 
@@ -44,7 +44,10 @@ def status(
     """Print how much of a result is done."""
     from earthgptx.pipeline.results.status import state_of
 
-    facts = asdict(state_of(opened(output, snapshot, tag, as_of)))
+    result = opened(output, snapshot, tag, as_of)
+    if not (snapshot or tag or as_of):
+        result = result.as_runs_left_it()
+    facts = asdict(state_of(result))
     if as_json:
         print_json(facts)
         return
@@ -82,7 +85,7 @@ def why(
 @app.command(epilog="Example: earthgptx versions icechunk+s3://bucket/harbour.zarr")
 def versions(output: Output, as_json: AsJson = False) -> None:
     """Print the states of a result that keeps them, the last one first."""
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.result import open_result
 
     found = open_result(output).versions
     rows = [
@@ -112,9 +115,11 @@ def show(
 ) -> None:
     """Draw the scene with outlines, boxes and captions."""
     from earthgptx.pipeline.results.picture import draw
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.result import open_result
+    from earthgptx.pipeline.storage.blobs import plain
 
-    path = png or Path(output.rstrip("/").removesuffix(".zarr").rsplit("/", 1)[-1] + ".png")
+    name = plain(output.rstrip("/")).removesuffix(".zarr").rsplit("/", 1)[-1]
+    path = png or Path(f"{name}.png")
     draw(open_result(output), path)
     out.print(f"picture: {path}", soft_wrap=True)
 
@@ -126,7 +131,7 @@ def export(
 ) -> None:
     """Write the layers as COGs for GIS programs."""
     from earthgptx.pipeline.results.export import export_cogs
-    from earthgptx.pipeline.results.query import open_result
+    from earthgptx.pipeline.results.result import open_result
 
     for path in export_cogs(open_result(output), folder):
         out.print(str(path), soft_wrap=True)

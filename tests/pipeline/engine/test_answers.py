@@ -10,7 +10,7 @@ import shapely
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from tests.archive import Archive
 from tests.pipeline.engine.runs import lonlat_of
 

@@ -15,7 +15,7 @@ from earthgptx import open_result, plan, run
 from earthgptx.model.checkpoint.weights import save_pretrained, untrained
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from tests.archive import Archive, every_kind_of_prompt, targets
 from tests.pipeline.engine.test_cluster import TWO_GPUS, alone
 from tests.results import same

@@ -22,7 +22,7 @@ from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.results.picture import draw
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.store import Status
 from tests import REPO
 from tests.archive import ground_of

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import icechunk
+import pystac
 import pytest
 import xarray as xr
 import zarr
+from typer.testing import CliRunner
 
 from earthgptx import open_result, plan, run
+from earthgptx.pipeline.engine import steps
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.survey import survey
-from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.errors import JobError, OutputError, RunFailed
+from earthgptx.workflows.cli import app
 from tests.archive import Archive
 from tests.growing import (
     ASKED,
     DAYS,
     GRID,
     NAMES,
+    Content,
     Killed,
     content,
     dying,
@@ -47,10 +57,11 @@ def repository(url: str) -> icechunk.Repository:
 
 
 def test_a_versioned_result_that_grew_equals_a_plain_one_and_keeps_its_states(
-    archive: Archive, pool: ReplicaPool, tmp_path: Path
+    archive: Archive, pool: ReplicaPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = archive.job(f"icechunk+{tmp_path / 'a.zarr'}", grid=GRID, **ASKED)
     states = {}
+    monkeypatch.setattr(steps, "BLOCKS_A_REPLICA", 1)  # a slice is published by itself
     for names in ([NAMES[0]], NAMES[:3], [NAMES[0], f"{NAMES[1]}@2", NAMES[2]]):
         archive.publish(names)
         grown(job, pool)
@@ -74,28 +85,79 @@ def test_a_versioned_result_that_grew_equals_a_plain_one_and_keeps_its_states(
     assert xr.open_zarr(session.store, group="raster", consolidated=False).sizes["time"] == 2
 
 
-@pytest.mark.parametrize("write", [6, 24, 40])
+MOMENTS = ("first commit", "third commit", "create_tag", "reset_branch", "delete_branch")
+
+
+@contextmanager
+def killed_at(moment: str) -> Iterator[None]:
+    """The driver dies in place of one of its calls to Icechunk."""
+    owner: Any = icechunk.Session if "commit" in moment else icechunk.Repository
+    name = "commit" if "commit" in moment else moment
+    call, count = getattr(owner, name), [0]
+    number = {"third commit": 3, "delete_branch": 1}.get(moment, 1)
+
+    def dying(*given: Any, **more: Any) -> Any:
+        count[0] += 1
+        if count[0] >= number:
+            raise Killed
+        return call(*given, **more)
+
+    with patch.object(owner, name, dying):
+        yield
+
+
+@pytest.fixture(scope="module")
+def grown_at_once(
+    archive: Archive, pool: ReplicaPool, tmp_path_factory: pytest.TempPathFactory
+) -> Content:
+    archive.publish(CHANGED)
+    plain = archive.job(tmp_path_factory.mktemp("once") / "plain.zarr", grid=GRID, **ASKED)
+    grown(plain, pool)
+    return content(plain.output)
+
+
+CHANGED = [NAMES[0], f"{NAMES[1]}@2", f"{NAMES[2]}@2"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_is_killed_leaves_what_readers_see_untouched(
-    archive: Archive, pool: ReplicaPool, tmp_path: Path, write: int
+    archive: Archive, pool: ReplicaPool, tmp_path: Path, moment: str, grown_at_once: Content
 ) -> None:
     job = archive.job(f"icechunk+{tmp_path / 'a.zarr'}", grid=GRID, **ASKED)
     archive.publish([NAMES[0], NAMES[2]])
     grown(job, pool)
     main, before = repository(job.output).lookup_branch("main"), content(job.output)
-    archive.publish([NAMES[0], f"{NAMES[1]}@2", f"{NAMES[2]}@2"])
-    with pytest.raises(Killed), dying(write):
+    archive.publish(CHANGED)
+    with pytest.raises(Killed), killed_at(moment):
         grown(job, pool)
-    assert repository(job.output).lookup_branch("main") == main
-    same(content(job.output), before)
-
-    left = survey(plan(job))
-    assert left.refusal == ""
-    again = grown(job, pool)
-    assert again.slices == 2
+    if moment != "delete_branch":  # the last call of all
+        assert repository(job.output).lookup_branch("main") == main
+        same(content(job.output), before)
+    assert survey(plan(job)).refusal == ""
+    state = open_result(job.output).as_runs_left_it().state
+    assert (state == "finished") == (moment in ("first commit", "delete_branch"))
+    grown(job, pool)
     assert repository(job.output).list_branches() == {"main"}
-    plain = archive.job(tmp_path / "plain.zarr", grid=GRID, **ASKED)
-    grown(plain, pool)
-    same(content(job.output), content(plain.output))
+    same(content(job.output), grown_at_once)
+    said = {tag for tags in open_result(job.output).versions["tags"] for tag in tags}
+    assert said == repository(job.output).list_tags() == {*DAYS[:2], *(f"{d}.2" for d in DAYS[:2])}
+
+
+def test_days_that_a_killed_run_left_open_are_named_before_readers_lose_them(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    job = archive.job(f"icechunk+{tmp_path / 'a.zarr'}", grid=GRID)
+    archive.publish([NAMES[0], NAMES[2]])
+    grown(job, pool)
+    archive.publish([NAMES[0], NAMES[2], f"{NAMES[1]}@2", NAMES[4]])
+    with pytest.raises(Killed), killed_at("third commit"):
+        grown(job, pool)
+    later = archive.job(job.output, grid=GRID, source={"time": "2026-01-05"})
+    with pytest.raises(RunFailed, match=r"not finished.*--time 2026-01-01/2026-01"):
+        grown(later, pool)
+    assert len(open_result(job.output).time_slices) == 2
+    grown(job, pool)
+    assert len(open_result(job.output).time_slices) == 3
 
 
 def test_blocks_that_a_killed_run_has_committed_are_not_inferred_again(
@@ -184,3 +246,48 @@ def test_a_versioned_result_is_replaced_only_if_asked(
         grown(other, pool)
     assert grown(other, pool, overwrite=True).slices == 1
     assert len(open_result(output).versions) == 3
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    archive.publish([NAMES[0]])
+    job = archive.job(f"icechunk+{tmp_path / 'a.zarr'}", grid=GRID)
+    with patch.dict(sys.modules, {"icechunk": None}):
+        for attempt in (lambda: open_result(job.output), lambda: run(plan(job), pool=pool)):
+            with pytest.raises(JobError, match=r"pip install 'earthgptx\[icechunk\]'"):
+                attempt()
+
+
+def test_a_catalog_of_results_of_both_kinds_can_be_asked(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    archive.publish([NAMES[0]])
+    catalog = pystac.Catalog("results", "of both kinds")
+    for output in (f"icechunk+{tmp_path / 'a.zarr'}", str(tmp_path / "b.zarr")):
+        job = archive.job(output, grid=GRID)
+        grown(job, pool)
+        item = pystac.Item.from_file(job.output.removeprefix("icechunk+")[:-5] + ".item.json")
+        item.make_asset_hrefs_absolute()
+        catalog.add_item(item)
+    catalog.normalize_and_save(str(tmp_path / "stac"), pystac.CatalogType.ABSOLUTE_PUBLISHED)
+    asked = CliRunner().invoke(
+        app, ["query", str(tmp_path / "stac/catalog.json"), "--count-by", "result", "--json"]
+    )
+    counted = {row["result"]: row["objects"] for row in json.loads(asked.stdout)}
+    assert set(counted) == {f"icechunk+{tmp_path / 'a.zarr'}", str(tmp_path / "b.zarr")}
+    assert len(set(counted.values())) == 1
+
+
+def test_neither_kind_is_written_into_the_other(
+    archive: Archive, pool: ReplicaPool, tmp_path: Path
+) -> None:
+    """Also where the one before it was never finished."""
+    archive.publish([NAMES[0]])
+    for first, second in (("icechunk+", ""), ("", "icechunk+")):
+        path = tmp_path / f"{first or 'plain'}.zarr"
+        with pytest.raises(Killed), dying(20):
+            grown(archive.job(f"{first}{path}", grid=GRID), pool)
+        with pytest.raises(OutputError, match="; its address is"):
+            grown(archive.job(f"{second}{path}", grid=GRID), pool)
+        assert grown(archive.job(f"{first}{path}", grid=GRID), pool).slices == 1

@@ -12,7 +12,7 @@ import xarray as xr
 
 from earthgptx import JobSpec, open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.results.query import Result
+from earthgptx.pipeline.results.result import Result
 from earthgptx.workflows.sample import ORIGIN
 from tests.archive import Archive, targets
 

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from earthgptx.pipeline.job.grid import Grid
-from earthgptx.pipeline.job.spec import GridSpec
+from earthgptx.pipeline.job.sections import GridSpec
 from earthgptx.pipeline.planning.grids import Known, make_grids, utm_zone
 from earthgptx.pipeline.planning.projection import ground_metres
 from earthgptx.pipeline.reading.native import NativeGrid

@@ -15,7 +15,8 @@ from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.results import find
-from earthgptx.pipeline.results.query import Result, count_objects, find_objects
+from earthgptx.pipeline.results.query import count_objects, find_objects
+from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.words import ranked
 from tests.archive import Archive, targets
 
