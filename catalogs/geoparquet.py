@@ -144,6 +144,8 @@ def thaw(
             found += [item_of(_without_nulls(row)) for row in rows]
         return found
     except FileNotFoundError as error:
+        if _is_down(error):
+            raise CatalogDown(f"cannot read {redacted(url)}: its server does not answer") from error
         raise CatalogError(f"{url} does not exist; check the address") from error
     except OSError as error:
         raise CatalogDown(f"cannot read {url} ({type(error).__name__}: {error})") from error
@@ -151,6 +153,22 @@ def thaw(
         raise CatalogError(
             f"{redacted(url)} cannot be read as stac-geoparquet ({type(error).__name__}: {error})"
         ) from error
+
+
+def _is_down(error: BaseException) -> bool:
+    """Whether a file is said to be missing since its server did not answer.
+
+    For http fsspec says so of whatever goes wrong when it asks for the size of a file.
+    """
+    cause = error.__cause__ or error.__context__
+    if cause is None:
+        return False
+    status = getattr(cause, "status", None)
+    if status is not None:
+        return bool(status >= 500 or status == 429)
+    return (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)) or _is_down(
+        cause
+    )
 
 
 def item_of(document: dict[str, Any]) -> pystac.Item:

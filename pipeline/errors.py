@@ -10,6 +10,7 @@ PipelineError           2
 │   ├── WaitedFor       3  an object store did not answer for minutes
 │   └── DiskFull        3  a disk has no room: make room and try again
 ├── RunFailed           1  the job stopped; finished blocks are kept
+│   └── Interrupted     1  by Ctrl-C or SIGTERM
 └── RunLost             1  another run took over the output because this run appeared dead
 """
 
@@ -93,6 +94,10 @@ class RunFailed(PipelineError):
     """The job stopped before its end; finished blocks are kept."""
 
     exit_code = 1
+
+
+class Interrupted(RunFailed):
+    """The run was interrupted; finished blocks are kept."""
 
 
 class RunLost(PipelineError):

@@ -21,7 +21,7 @@ from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
 from earthgptx.pipeline.errors import PipelineError
 from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.pipeline.storage.versions import version_error
-from earthgptx.workflows.commands import jobs, models, queries, results
+from earthgptx.workflows.commands import flows, jobs, models, queries, results
 from earthgptx.workflows.terminal import ErrStream, err, out
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (jobs, results, queries, models):
+for commands in (jobs, results, queries, flows, models):
     app.add_typer(commands.app)
 
 

@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
-from earthgptx.pipeline.errors import RunFailed
+from earthgptx.pipeline.errors import Interrupted
 
 out = Console()
 err = Console(stderr=True)
@@ -110,13 +110,13 @@ def interrupts_in_words() -> Iterator[None]:
     """Ends a command with a sentence on Ctrl-C or SIGTERM, whatever it is doing.
 
     Raises:
-        RunFailed: it was interrupted.
+        Interrupted: it was interrupted.
     """
     with terminate_as_interrupt():
         try:
             yield
         except KeyboardInterrupt:
-            raise RunFailed("interrupted. Run the same command again to go on") from None
+            raise Interrupted("interrupted. Run the same command again to go on") from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import ray
 
+from earthgptx.pipeline.engine.sharing import shared_replicas
 from earthgptx.pipeline.errors import JobError, Outage
 from earthgptx.pipeline.planning.plan import Plan
 
@@ -37,7 +38,7 @@ def connect(replicas: int) -> None:
         if address:
             ray.init(**quiet)
         else:
-            cpus = max(os.cpu_count() or 1, replicas)
+            cpus = max(os.cpu_count() or 1, replicas, shared_replicas())
             ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
         with suppress(Exception):

@@ -29,6 +29,7 @@ from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
 from earthgptx.pipeline.engine.scratch import ScratchLost
+from earthgptx.pipeline.engine.sharing import shared_replicas
 from earthgptx.pipeline.engine.staff import SLOTS
 from earthgptx.pipeline.engine.tasks import (
     Assign,
@@ -100,9 +101,10 @@ class ReplicaPool:
             connect(self._engine.most)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.stop_all()
-        if self._owns_ray:
+        # One in which a run has failed may be dead, and is left to nobody.
+        if self._owns_ray and (not shared_replicas() or any(raised)):
             disconnect()
 
     def begin(self, plan: Plan, token: str, forks: Forks) -> int:

@@ -18,7 +18,13 @@ from earthgptx.pipeline.engine.output import prepare_output
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scratch import Scratch
 from earthgptx.pipeline.engine.steps import Steps
-from earthgptx.pipeline.errors import Outage, PipelineError, RunFailed, RunLost, WaitedFor
+from earthgptx.pipeline.errors import (
+    Interrupted,
+    Outage,
+    PipelineError,
+    RunLost,
+    WaitedFor,
+)
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create
@@ -89,7 +95,7 @@ def _ending(error: BaseException, steps: Steps) -> BaseException:
             store.set_state(steps.root, "canceled" if interrupted else "error", steps.failed.failed)
             store.save(steps.root, "interrupted" if interrupted else "ended by an error")
     if interrupted and not steps.finished:
-        return RunFailed(
+        return Interrupted(
             f"interrupted; {steps.committed} of {steps.blocks} blocks are finished and "
             "kept. Run the same command again to go on"
         )

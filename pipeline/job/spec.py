@@ -68,7 +68,12 @@ class JobSpec(Section):
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, *, output: str | None = None, time: str | None = None
+        cls,
+        path: str | Path,
+        *,
+        output: str | None = None,
+        time: str | None = None,
+        prompts: dict[str, Any] | None = None,
     ) -> JobSpec:
         """Reads a job file; its relative paths are relative to its folder.
 
@@ -76,6 +81,7 @@ class JobSpec(Section):
             path: path of the job file.
             output: URL that replaces the file's `output`, relative to the working directory.
             time: interval that replaces the file's `source.time`.
+            prompts: section that replaces the file's `prompts`.
 
         Raises:
             JobError: the file cannot be read or is not a job; one sentence per mistake.
@@ -94,6 +100,8 @@ class JobSpec(Section):
             document["output"] = _place(output, Path.cwd())
         if time is not None and isinstance(document.get("source"), dict):
             document["source"]["time"] = time
+        if prompts is not None:
+            document["prompts"] = prompts
         return cls.from_dict(document, where=str(path), folder=Path(path).absolute().parent)
 
     @classmethod

@@ -6,9 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from earthgptx.pipeline.results.result import Result
+from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.store import STATUS_WORDS, BlockState, Status
+
+ROWS = 4096
+"""Rows of pixels that are read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +38,15 @@ class State:
 def state_of(result: Result) -> State:
     """Returns the progress of a result; reads its whole status layer."""
     blocks = failed = 0
-    counts = np.zeros(len(Status), np.int64)
     for grid in result.grids:
         ledger = result.group("blocks", grid)
         record = ledger["record"]
         blocks += int((record.sel(field="state").values == BlockState.COMMITTED).sum())
         failed += int(record.sel(field="failed").values.sum())
-        status = result.layer("raster", grid)["status"]
-        for time in range(status.sizes["time"]):
-            for y0 in range(0, status.sizes["y"], 4096):
-                piece = status.isel(time=time, y=slice(y0, y0 + 4096)).values
-                counts += np.bincount(piece.ravel(), minlength=len(Status))[: len(Status)]
+    counts = sum(
+        (pixels_of(result, row) for row in result.rows if row.finished),
+        np.zeros(len(Status), np.int64),
+    )
     shares = counts / max(counts.sum(), 1)
     return State(
         state=result.state,
@@ -54,3 +57,18 @@ def state_of(result: Result) -> State:
         failed_tiles=failed,
         pixels={STATUS_WORDS[status]: float(shares[status]) for status in Status if counts[status]},
     )
+
+
+def pixels_of(result: Result, row: SliceRow) -> NDArray[np.int64]:
+    """Returns the number of pixels of a time slice by `Status`."""
+    counts = np.zeros(len(Status), np.int64)
+    names = [each.name for each in sorted(result.time_slices, key=lambda r: (r.start, r.name))]
+    for grid in result.grids:
+        status = result.layer("raster", grid)["status"]
+        if names.index(row.name) >= status.sizes["time"]:  # a zone that a run has just begun
+            continue
+        layer = status.isel(time=names.index(row.name))
+        for y0 in range(0, layer.sizes["y"], ROWS):
+            piece = layer.isel(y=slice(y0, y0 + ROWS)).values
+            counts += np.bincount(piece.ravel(), minlength=len(Status))[: len(Status)]
+    return counts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from earthgptx.workflows.parents import make_parent
 from earthgptx.workflows.terminal import (
     AsJson,
     bar,
@@ -157,7 +158,7 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
         err.print(f"{spec.output} exists, and keeps its own frozen items", soft_wrap=True)
     else:
         path = items_beside(spec.output)
-        _make_parent(path)
+        make_parent(path)
         refuse_foreign(path)
         files, name = split(path)
         files.put(name, frozen(items))
@@ -312,7 +313,7 @@ def run(
         with err.status("searching") as status:
             made = make_plan(spec, anew=overwrite, tell=status.update)
         print_warnings(made.warnings)
-        _make_parent(spec.output)
+        make_parent(spec.output)
         with ray_log(), job_bar() as update:
             report = run_plan(
                 made,
@@ -342,17 +343,3 @@ def submit(
         out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
 
     raise typer.Exit(submit_job(job, address, wait=wait, say=say))
-
-
-def _make_parent(url: str) -> None:
-    """Creates the parent folder of an output that is a local path."""
-    from earthgptx.pipeline.storage.blobs import plain
-
-    url = plain(url)
-    if "://" not in url:
-        try:
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            from earthgptx.pipeline.errors import OutputError
-
-            raise OutputError(f"{Path(url).parent} cannot be created: {error.strerror}") from error

@@ -1,0 +1,60 @@
+"""What a result is held against before it is published."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from earthgptx.pipeline.results.slices_group import SliceRow, SliceState
+from earthgptx.pipeline.results.store import Status
+from earthgptx.workflows.flow.checks import deviation, distance, empty_share
+
+
+def a_slice(day: int, objects: int, *, tiles: int = 100) -> SliceRow:
+    start = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    return SliceRow(
+        f"{start:%Y-%m-%d}", start, start, 1, "", 1, tiles,
+        objects=objects, state=SliceState.FINISHED,
+    )  # fmt: skip
+
+
+def test_a_slice_is_held_against_its_own_season() -> None:
+    winter = [a_slice(day, 100 + day % 7) for day in range(0, 30, 3)]
+    summer = [a_slice(day, 1000 + day % 7) for day in range(180, 210, 3)]
+    rows = [*winter, *summer]
+
+    def of(row: SliceRow) -> float:
+        found = deviation(row, rows)
+        assert found is not None
+        return found
+
+    assert of(a_slice(365 + 10, 103)) < 1, "a year later is the same season"
+    assert of(a_slice(-10, 103)) < 1, "and so is the end of the year before"
+    assert of(a_slice(12, 1000)) > 10
+    assert of(a_slice(190, 100)) > 10
+    assert of(replace(a_slice(12, 50), tiles=50)) < 1, "half of the ground has half of the objects"
+    assert of(a_slice(12, 0)) > 10
+    assert deviation(a_slice(90, 100), rows) is None, "nothing is known of spring"
+    assert deviation(winter[0], winter[1:8]) is None, "seven are too few"
+
+
+def test_scores_that_have_drifted() -> None:
+    noise = np.random.default_rng(0)
+    before = noise.uniform(0.5, 1.0, 500)
+    same, lower = distance(noise.uniform(0.5, 1.0, 300), before), distance(before - 0.2, before)
+    assert same is not None
+    assert same < 0.12
+    assert lower is not None
+    assert lower > 0.35
+    assert distance(before[:29], before) is None
+    assert distance(before, before[:29]) is None
+
+
+def test_pixels_without_an_answer() -> None:
+    pixels = np.zeros(len(Status), np.int64)
+    assert empty_share(pixels) == 1.0
+    pixels[Status.OUTSIDE_AOI] = 1000
+    pixels[Status.DONE], pixels[Status.MASKED], pixels[Status.QUARANTINED] = 70, 20, 10
+    assert empty_share(pixels) == 1 - 70 / 100

@@ -1,0 +1,248 @@
+"""Commands that run flows of jobs: workflow run, plan and status; backfill, watch, schedule."""
+
+from __future__ import annotations
+
+import time as clock
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earthgptx.workflows.terminal import (
+    AsJson,
+    err,
+    interrupts_in_words,
+    job_bar,
+    out,
+    print_json,
+    print_table,
+    print_text,
+    ray_log,
+)
+
+if TYPE_CHECKING:
+    from earthgptx.workflows.flow.running import Flow, StepReport
+
+app = typer.Typer()
+workflow = typer.Typer(help="Run flows of jobs, and see what they would do.", no_args_is_help=True)
+app.add_typer(workflow, name="workflow")
+FlowFile = Annotated[
+    Path, typer.Argument(metavar="FLOW.yaml", help="The flow file; a job file is a flow too.")
+]
+Time = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Replaces the time of all jobs; -P30D/.. is relative."),
+]
+COLOURS = {
+    "done": "green",
+    "nothing to do": "green",
+    "no items": "yellow",
+    "failed": "red",
+    "skipped": "yellow",
+}
+
+
+@workflow.command("run", epilog="Example: earthgptx workflow run watch.yaml --time -P3D/..")
+def run_command(flow: FlowFile, time: Time = None, as_json: AsJson = False) -> None:
+    """Run the steps of a flow: what has changed is done, a failure is told, the rest goes on.
+
+    Exit code 0: done, 1: a job or a check failed, 2: a mistake, 3: outages alone, try again.
+    """
+    from earthgptx.workflows.flow.running import Flow, exit_code
+
+    with interrupts_in_words():
+        reports = _run(Flow.read(flow, time=time), as_json=as_json)
+    if as_json:
+        print_json([asdict(report) for report in reports])
+    raise typer.Exit(exit_code(reports))
+
+
+def _run(flow: Flow, *, as_json: bool = False) -> list[StepReport]:
+    """Runs a flow, prints what comes of each step, and tells the webhook."""
+    from earthgptx.workflows.flow.notify import key_of, tell
+    from earthgptx.workflows.flow.running import run_flow
+
+    if flow.spec.notify:
+        key_of(flow.spec.notify)  # raises if there is none, before anything runs
+    with ray_log(), job_bar() as update:
+        reports = run_flow(
+            flow,
+            on_step=(lambda _: None) if as_json else _print_step,
+            on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress),
+        )
+    if flow.spec.notify:
+        tell(flow.spec.notify, flow.spec.name, reports)
+    return reports
+
+
+def _print_step(report: StepReport) -> None:
+    out.print(
+        f"[bold {COLOURS[report.outcome]}]{report.outcome}[/]: {report.name} "
+        f"({report.kind}, {report.seconds:.1f} s)",
+        soft_wrap=True,
+    )
+    if report.said:
+        out.print(f"  {report.said}", markup=False, soft_wrap=True)
+
+
+@workflow.command("plan", epilog="Example: earthgptx workflow plan watch.yaml")
+def plan_command(flow: FlowFile, time: Time = None, as_json: AsJson = False) -> None:
+    """Show the steps in order and what each job would do. Changes nothing."""
+    from earthgptx.workflows.flow.running import Flow
+    from earthgptx.workflows.flow.survey import survey_flow
+
+    read = Flow.read(flow, time=time)
+    with err.status("searching"):
+        found = survey_flow(read)
+    steps = [
+        {"step": node.name, "kind": node.step.kind, "needs": ", ".join(sorted(node.needs))}
+        for node in read.nodes
+    ]
+    if as_json:
+        print_json({"steps": steps, "jobs": [asdict(each) for each in found]})
+        return
+    print_table(f"steps of {read.spec.name}", steps)
+    print_table("time slices", _share_rows(found))
+
+
+def _share_rows(found: list[Any]) -> list[dict[str, Any]]:
+    """Returns a row for each job and state of its time slices."""
+    return [
+        {
+            "job": each.name,
+            "state": state,
+            "slices": share.slices if share else "",
+            "blocks to infer": share.blocks if share else "",
+            "tiles to infer": share.tiles if share else "",
+        }
+        for each in found
+        for state, share in (each.shares or {each.refusal: None}).items()
+    ]
+
+
+@workflow.command("status", epilog="Example: earthgptx workflow status watch.yaml")
+def status_command(flow: FlowFile, as_json: AsJson = False) -> None:
+    """Show what the results of a flow's jobs are, without asking a catalog."""
+    from earthgptx.workflows.flow.running import Flow
+    from earthgptx.workflows.flow.survey import states_of
+
+    rows = [asdict(each) for each in states_of(Flow.read(flow))]
+    if as_json:
+        print_json(rows)
+        return
+    print_table("", rows)
+
+
+@app.command(
+    epilog="Example: earthgptx backfill watch.yaml --from 2024-01 --to 2025-12 --newest-first"
+)
+def backfill(
+    flow: FlowFile,
+    first: Annotated[str, typer.Option("--from", metavar="A", help="Start: a day, month, year.")],
+    last: Annotated[str, typer.Option("--to", metavar="B", help="End, which is part of it.")],
+    chunk: Annotated[
+        str, typer.Option(metavar="P1M", help="How much is done at once, an ISO 8601 duration.")
+    ] = "P1M",
+    newest_first: Annotated[
+        bool, typer.Option("--newest-first", help="Begin with the last chunk.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a flow over a range of time, chunk by chunk; the same command goes on where it was.
+
+    Ends with a table of time slices: complete, missing, failed, stale, running.
+    """
+    from earthgptx.workflows.flow.ranges import chunks
+    from earthgptx.workflows.flow.running import Flow, exit_code
+    from earthgptx.workflows.flow.survey import survey_flow
+
+    Flow.read(flow)  # raises before anything runs
+    reports: list[StepReport] = []
+    intervals = chunks(first, last, chunk, newest_first=newest_first)
+    with interrupts_in_words():
+        for number, interval in enumerate(intervals, start=1):
+            if not as_json:
+                out.print(f"[bold]{number} of {len(intervals)}[/]: {interval}", soft_wrap=True)
+            reports += _run(Flow.read(flow, time=interval), as_json=as_json)
+    found = survey_flow(Flow.read(flow, time=f"{first}/{last}"))
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        print_table("time slices", _share_rows(found))
+    raise typer.Exit(exit_code(reports))
+
+
+@app.command(epilog="Example: earthgptx watch watch.yaml --every PT10M")
+def watch(
+    flow: FlowFile,
+    every: Annotated[
+        str, typer.Option(metavar="PT10M", help="Time from look to look, an ISO 8601 duration.")
+    ] = "PT10M",
+) -> None:
+    """Look for new Items again and again, and run the flow; Ctrl-C or SIGTERM ends it.
+
+    What fails is told and tried again at the next look; only a mistake ends it.
+    """
+    from earthgptx.workflows.flow.running import Flow, exit_code
+    from earthgptx.workflows.flow.watching import pause_of, wait
+
+    pause = pause_of(every)
+    Flow.read(flow)
+    with interrupts_in_words():
+        while True:
+            began = clock.monotonic()
+            reports = _run(Flow.read(flow))
+            if exit_code(reports) == 2:
+                raise typer.Exit(2)
+            wait(began + pause)
+
+
+class Target(StrEnum):
+    """Schedulers that a flow can be given to."""
+
+    CRON = "cron"
+    SYSTEMD = "systemd"
+    KUBERAY = "kuberay"
+
+
+@app.command(
+    epilog='Example: earthgptx schedule watch.yaml --every "0 6 * * *" --to systemd --out .'
+)
+def schedule(
+    flow: FlowFile,
+    every: Annotated[str, typer.Option(metavar="CRON", help="When: '0 6 * * *' is daily at six.")],
+    to: Annotated[Target, typer.Option(help="What runs it.")] = Target.CRON,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write files there instead of printing them."),
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of a RayCronJob.")] = "Etc/UTC",
+    image: Annotated[str, typer.Option(help="Image of a RayCronJob.")] = "earthgptx:latest",
+) -> None:
+    """Print what your own scheduler runs: a crontab line, a systemd timer, a KubeRay RayCronJob.
+
+    A flow that is still running when the next one starts is left alone: that one ends with 3.
+    """
+    from earthgptx.workflows.flow.running import Flow
+    from earthgptx.workflows.schedule.cron import parse_cron
+    from earthgptx.workflows.schedule.kuberay import manifests
+    from earthgptx.workflows.schedule.local import crontab_line, systemd_units
+
+    cron, read = parse_cron(every), Flow.read(flow)
+    name = read.spec.name
+    match to:
+        case Target.CRON:
+            files = {f"{name}.crontab": crontab_line(flow, cron) + "\n"}
+        case Target.SYSTEMD:
+            files = systemd_units(flow, name, cron)
+        case Target.KUBERAY:
+            files = {f"{name}.yaml": manifests(flow, read, cron, zone=zone, image=image)}
+    for file, text in files.items():
+        if folder is None:
+            print_text(f"# {file}\n{text}" if len(files) > 1 else text.rstrip("\n"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+            out.print(f"wrote: {folder / file}", soft_wrap=True)

@@ -1,0 +1,142 @@
+"""Checks of a result before it is published: each time slice against its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgptx.catalogs.interval import Interval
+from earthgptx.pipeline.results.query import objects_of_slice
+from earthgptx.pipeline.results.result import Result
+from earthgptx.pipeline.results.slices_group import SliceRow
+from earthgptx.pipeline.results.status import pixels_of
+from earthgptx.pipeline.results.store import Status
+from earthgptx.workflows.flow.spec import Bounds
+
+SEASON_DAYS = 45
+"""Days of the year before and after a slice that are its season, in any year."""
+ENOUGH_SLICES = 8
+"""Slices of a season from which it is known what is usual."""
+BEFORE = 16
+"""Slices before one whose scores it is compared with."""
+ENOUGH_SCORES = 30
+"""Objects of a slice, and of those before it, from which their scores are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measure of a time slice."""
+
+    slice: str
+    measure: str
+    """Name of one of the fields of `Bounds`."""
+    value: float
+    bound: str
+    """What it has to keep to, in words."""
+    holds: bool
+
+    @property
+    def sentence(self) -> str:
+        """What is found, in words."""
+        return f"{self.measure} {self.value:.4g} of {self.slice} is not {self.bound}"
+
+
+def check(result: Result, bounds: Bounds, interval: Interval) -> list[Finding]:
+    """Returns what is found of the finished slices of a result in an interval.
+
+    What cannot be compared yet, for want of slices or objects, is not in the list.
+    """
+    rows = sorted(result.time_slices, key=lambda row: (row.start, row.name))
+    return [
+        finding
+        for at, row in enumerate(rows)
+        if is_within(row, interval)
+        for finding in _of_slice(result, bounds, rows, at)
+    ]
+
+
+def is_within(row: SliceRow, interval: Interval) -> bool:
+    """Whether a slice meets an interval."""
+    start, end = interval
+    return not (start and row.end < start) and not (end and row.start > end)
+
+
+def _of_slice(
+    result: Result, bounds: Bounds, rows: Sequence[SliceRow], at: int
+) -> Iterator[Finding]:
+    row = rows[at]
+    if bounds.failed is not None:
+        yield _most(row, "failed", row.failed / max(row.tiles, 1), bounds.failed)
+    if bounds.empty is not None:
+        yield _most(row, "empty", empty_share(pixels_of(result, row)), bounds.empty)
+    if bounds.objects is not None:
+        least, most = bounds.objects
+        holds = least <= row.objects <= most
+        yield Finding(row.name, "objects", row.objects, f"{least} to {most}", holds)
+    if bounds.unusual is not None:
+        found = deviation(row, [each for each in rows if each is not row])
+        if found is not None:
+            yield _most(row, "unusual", found, bounds.unusual)
+    if bounds.drift is not None:
+        found = distance(_scores(result, [row]), _scores(result, rows[max(at - BEFORE, 0) : at]))
+        if found is not None:
+            yield _most(row, "drift", found, bounds.drift)
+
+
+def _most(row: SliceRow, measure: str, value: float, bound: float) -> Finding:
+    return Finding(row.name, measure, value, f"at most {bound:g}", value <= bound)
+
+
+def empty_share(pixels: NDArray[np.int64]) -> float:
+    """Returns the share of the AOI's pixels without an answer, 0..1.
+
+    Args:
+        pixels: number of pixels by `Status`; those that no Item shows count as empty, also where
+            they lie outside the AOI, which nobody has looked at.
+    """
+    inside = pixels.sum() - pixels[Status.OUTSIDE_AOI]
+    return float(1 - pixels[Status.DONE] / inside) if inside else 1.0
+
+
+def deviation(row: SliceRow, others: Sequence[SliceRow]) -> float | None:
+    """Returns how far a slice's objects a tile are from those of its season.
+
+    In standard deviations of their logarithm, which are estimated by the median of absolute
+    deviations (times 1.4826); at least a tenth, so that a season without variation is none with an
+    infinite deviation. None if too few slices of the season are known.
+    """
+    season = [other for other in others if _days_apart(row.start, other.start) <= SEASON_DAYS]
+    if len(season) < ENOUGH_SLICES:
+        return None
+    usual = np.array([_density(other) for other in season])
+    middle = float(np.median(usual))
+    spread = max(1.4826 * float(np.median(np.abs(usual - middle))), 0.1)
+    return abs(_density(row) - middle) / spread
+
+
+def _density(row: SliceRow) -> float:
+    return float(np.log((row.objects + 1) / max(row.tiles - row.failed, 1)))
+
+
+def _days_apart(one: datetime, other: datetime) -> int:
+    """Returns the days between two days of the year, whatever the years."""
+    apart = abs(one.timetuple().tm_yday - other.timetuple().tm_yday)
+    return min(apart, 366 - apart)
+
+
+def distance(scores: NDArray[np.float64], before: NDArray[np.float64]) -> float | None:
+    """Returns the Kolmogorov-Smirnov distance of two samples, 0..1; None if one is too small."""
+    if min(len(scores), len(before)) < ENOUGH_SCORES:
+        return None
+    from scipy.stats import ks_2samp
+
+    return float(ks_2samp(scores, before).statistic)
+
+
+def _scores(result: Result, rows: Sequence[SliceRow]) -> NDArray[np.float64]:
+    found = [objects_of_slice(result, row)["score"].to_numpy(np.float64) for row in rows]
+    return np.concatenate([np.empty(0), *found])

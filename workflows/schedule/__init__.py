@@ -1,0 +1,1 @@
+"""What the user's own scheduler runs: crontab lines, systemd timers, KubeRay manifests."""
