@@ -55,8 +55,10 @@ def objects(number: int, count: int) -> pa.Table:
     text = [
         f"a {c} {k}, {int(s * 1e5)} m long" for c, k, s in zip(colours, kinds, size, strict=True)
     ]
+    ids = rng.integers(1, 2**62, count)
     plain = {
-        "object_id": rng.integers(1, 2**62, count),
+        "object_id": ids,
+        "track_id": ids,
         "slice": [start] * count,
         "time": [start] * count,
         "label": kinds.tolist(),

@@ -143,6 +143,8 @@ def thaw(
             rows = stac_table_to_items(pa.Table.from_batches([batch], table.schema))
             found += [item_of(_without_nulls(row)) for row in rows]
         return found
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise CatalogError(f"{redacted(url)} cannot be opened ({type(error).__name__})") from error
     except FileNotFoundError as error:
         if _is_down(error):
             raise CatalogDown(f"cannot read {redacted(url)}: its server does not answer") from error

@@ -13,6 +13,17 @@ _DURATION = re.compile(
     r"P(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
     r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
 )
+DAYS = {
+    "years": 366.0,
+    "months": 31.0,
+    "weeks": 7.0,
+    "days": 1.0,
+    "hours": 1 / 24,
+    "minutes": 1 / 1440,
+    "seconds": 1 / 86400,
+}
+"""Longest days of each part of a duration."""
+LONGEST_DAYS = 366_000
 Interval = tuple[datetime | None, datetime | None]
 
 
@@ -35,7 +46,7 @@ def parse_interval(text: str, now: datetime | None = None) -> Interval:
         end = None if end_text in ("", "..") else _ago(end_text, now) or _moment_end(end_text)
         if not slash and _ago(first, now):
             raise ValueError("a duration alone")
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, CatalogError) as error:
         raise CatalogError(
             f"time '{text}' is no interval; "
             "write 2026-01-01/2026-03-31, or -P30D/.. for the last 30 days"
@@ -54,7 +65,11 @@ def duration(text: str) -> relativedelta:
     found = _DURATION.fullmatch(text)
     if found is None or not any(found.groups()):
         raise CatalogError(f"'{text}' is no duration; write P3D for three days, PT6H for six hours")
-    return relativedelta(**{name: int(n) for name, n in found.groupdict("0").items()})
+    numbers = {name: int(number) for name, number in found.groupdict("0").items()}
+    days = sum(DAYS[name] * number for name, number in numbers.items())
+    if days > LONGEST_DAYS:
+        raise CatalogError(f"'{text}' is longer than a thousand years")
+    return relativedelta(**numbers)
 
 
 def _ago(text: str, now: datetime) -> datetime | None:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime
 
 import pyarrow as pa
 import pystac
 
-from earthgptx.catalogs.interval import Interval, parse_interval
-from earthgptx.pipeline.errors import JobError
+from earthgptx.pipeline.errors import JobError, Outage
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.job.vectors import read_aoi
 from earthgptx.pipeline.planning.blocks import NO_OBJECTS, AskedObject, AskedObjects
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.resolve import resolve
+from earthgptx.pipeline.results.condition import sql_of
 from earthgptx.pipeline.results.find import Conditions, find
-from earthgptx.pipeline.results.object_table import outlines_of
-from earthgptx.pipeline.results.result import open_result
-from earthgptx.pipeline.results.slices_group import EPOCH, MICROSECOND
+from earthgptx.pipeline.results.object_table import COLUMNS, outlines_of
+from earthgptx.pipeline.results.result import Result, open_result
+from earthgptx.pipeline.results.slices_group import EPOCH, MICROSECOND, SliceState
 from earthgptx.pipeline.storage.blobs import plain
-
-SLICE = {"item": timedelta(0), "day": timedelta(1), "month": timedelta(31)}
-"""Longest time by which a time slice exceeds the interval that its Items were searched in."""
 
 
 def plan(
@@ -53,29 +50,37 @@ def plan(
 
 
 def _objects(spec: JobSpec) -> AskedObjects:
-    """Returns the objects of another result that may concern a job's time slices."""
+    """Returns the objects of another result that concern a job."""
     prompts = spec.prompts
     if plain(prompts.origin) == plain(spec.output):
         raise JobError(f"prompts.from: {prompts.origin} is the job's own output; name another one")
-    result = open_result(prompts.origin)
-    start, end = _reach(spec)
-    conditions = Conditions(
-        within=read_aoi(spec.source.aoi), start=start, end=end, where=prompts.where
-    )
-    found = find([result.files(conditions)], conditions).select(["object_id", "time", "geometry"])
-    # Times as numbers: as times pyarrow loads pandas.
-    times = found["time"].cast(pa.int64()).to_pylist()
-    rows = zip(found["object_id"].to_pylist(), times, outlines_of(found), strict=True)
-    objects = tuple(
-        AskedObject(str(name), shape, EPOCH + time * MICROSECOND) for name, time, shape in rows
-    )
-    return AskedObjects(str(result.attrs["series"]), objects)
+    result, area = open_result(prompts.origin), read_aoi(spec.source.aoi)
+    if prompts.where:  # before anything is searched
+        sql_of(prompts.where, COLUMNS)
+
+    def between(start: datetime, end: datetime) -> list[AskedObject]:
+        _refuse_unfinished(result, start, end)
+        conditions = Conditions(within=area, start=start, end=end, where=prompts.where)
+        found = find([result.files(conditions)], conditions)
+        # Times as numbers: as times pyarrow loads pandas.
+        times = found["time"].cast(pa.int64()).to_pylist()
+        rows = zip(found["object_id"].to_pylist(), times, outlines_of(found), strict=True)
+        return [
+            AskedObject(str(name), shape, EPOCH + time * MICROSECOND) for name, time, shape in rows
+        ]
+
+    return AskedObjects(str(result.attrs["series"]), between)
 
 
-def _reach(spec: JobSpec) -> Interval:
-    """Returns the time in which an object may concern one of the job's time slices."""
-    start, end = parse_interval(spec.source.time)
-    if spec.slices not in SLICE:  # one for all
-        return None, None
-    more = spec.prompts.margin + SLICE[spec.slices]
-    return start and start - more, end and end + more
+def _refuse_unfinished(result: Result, start: datetime, end: datetime) -> None:
+    """Refuses a result of which a time slice is being made: its objects are missing for now.
+
+    Raises:
+        Outage: there is such a slice from one time to another.
+    """
+    for row in result.rows:
+        if row.state == SliceState.RUNNING and row.end >= start and row.start <= end:
+            raise Outage(
+                f"prompts.from: {row.name} of {result.url} is not finished, so that nobody knows "
+                "what to ask about; run its job, then this one again"
+            )

@@ -29,7 +29,7 @@ from earthgptx.pipeline.engine.forks import Forks
 from earthgptx.pipeline.engine.infer import BlockReport
 from earthgptx.pipeline.engine.replica import Replica
 from earthgptx.pipeline.engine.scratch import ScratchLost
-from earthgptx.pipeline.engine.sharing import shared_replicas
+from earthgptx.pipeline.engine.sharing import may_end_ray, shared_replicas
 from earthgptx.pipeline.engine.staff import SLOTS
 from earthgptx.pipeline.engine.tasks import (
     Assign,
@@ -104,7 +104,7 @@ class ReplicaPool:
     def __exit__(self, *raised: object) -> None:
         self.stop_all()
         # One in which a run has failed may be dead, and is left to nobody.
-        if self._owns_ray and (not shared_replicas() or any(raised)):
+        if (self._owns_ray and not shared_replicas()) or (any(raised) and may_end_ray()):
             disconnect()
 
     def begin(self, plan: Plan, token: str, forks: Forks) -> int:

@@ -12,6 +12,8 @@ class _Shared:
 
     replicas = 0
     """Replicas of the largest of these runs; 0 if each run has its own."""
+    theirs = False
+    """Whether the Ray was there before them."""
 
 
 @contextmanager
@@ -21,13 +23,12 @@ def shared_ray(replicas: int) -> Iterator[None]:
     Args:
         replicas: number of replicas of the largest run.
     """
-    found = _is_there()
-    _Shared.replicas = replicas
+    _Shared.theirs, _Shared.replicas = _is_there(), replicas
     try:
         yield
     finally:
         _Shared.replicas = 0
-        if not found and _is_there():
+        if not _Shared.theirs and _is_there():
             from earthgptx.pipeline.engine.cluster import disconnect
 
             disconnect()
@@ -36,6 +37,11 @@ def shared_ray(replicas: int) -> Iterator[None]:
 def shared_replicas() -> int:
     """Returns the replicas of the largest run that shares a Ray; 0 if each has its own."""
     return _Shared.replicas
+
+
+def may_end_ray() -> bool:
+    """Whether runs share a Ray that one of them has started: if it is dead, the next starts one."""
+    return _Shared.replicas > 0 and not _Shared.theirs
 
 
 def _is_there() -> bool:

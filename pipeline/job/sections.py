@@ -198,6 +198,11 @@ class Prompts(Section):
         """What `within` says."""
         return duration(self.within or "P0D")
 
+    @field_validator("origin")
+    @classmethod
+    def _no_slash(cls, text: str) -> str:
+        return text.rstrip("/") if text.rstrip("/").endswith(".zarr") else text
+
     @field_validator("within")
     @classmethod
     def _within(cls, text: str | None) -> str | None:

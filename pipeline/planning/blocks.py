@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,10 +44,11 @@ class AskedObjects:
 
     series: str
     """Series of that result."""
-    objects: tuple[AskedObject, ...]
+    between: Callable[[datetime, datetime], Sequence[AskedObject]]
+    """Returns those that were seen from a time to a time."""
 
 
-NO_OBJECTS = AskedObjects("", ())
+NO_OBJECTS = AskedObjects("", lambda _start, _end: ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,9 @@ def place_objects(
     """
     placed: dict[BlockPlace, list[PlacedPrompt]] = defaultdict(list)
     refused: dict[str, str] = {}
-    for each in asked.objects:
+    starts, ends = zip(*windows.values(), strict=True) if windows else ((), ())
+    objects = asked.between(min(starts), max(ends)) if windows else ()
+    for each in objects:
         slices = frozenset(n for n, (start, end) in windows.items() if start <= each.time <= end)
         if not slices:
             continue

@@ -1,12 +1,15 @@
-"""Resolves a job into grids, time slices, blocks and tiles.
+"""The plan of a job: its grids, time slices, blocks and prompts; small for any size of the region.
 
-Reads no pixels. The same job gives the same plan. `series` is a hash of everything that shapes
-every answer (AOI, grid, collections, tasks, prompts, model, algorithm version of the code), and of
-nothing that lets a result grow (Items, time) or only changes how a job runs (replicas, output).
+The same job gives the same plan. `series` is a hash of everything that shapes every answer (AOI,
+grid, collections, tasks, prompts, model, algorithm version of the code), and of nothing that lets
+a result grow (Items, time, objects that are asked about) or only changes how a job runs (replicas,
+output).
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -205,13 +208,17 @@ class Plan:
     def content_of_slice(self, time: int) -> str:
         """Returns the content key of a time slice: its Items, in mosaic order, and prompts."""
         piece = self.slices[time]
-        asked = sorted(
-            prompt_key(each)
-            for prompts in self.prompts.values()
-            for each in prompts
-            if each.slices is not None and piece.name in each.slices
-        )
+        asked = sorted(self._asked.get(piece.name, ()))
         return joined([*(self.item_keys[at] for at in piece.items), *asked])
+
+    @cached_property
+    def _asked(self) -> dict[str, list[str]]:
+        """Content keys of the objects that are prompts, by the name of each slice that asks."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for each in itertools.chain.from_iterable(self.prompts.values()):
+            for name in each.slices or ():
+                found[name].append(prompt_key(each))
+        return found
 
     def placed(self, known: Sequence[TimeSlice]) -> Plan:
         """Returns the plan with its slices where an output has them, the new ones behind.

@@ -14,6 +14,8 @@ COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 ARITHMETIC = ("+", "-", "*", "/")
 EXACT = 2**53
 """Largest number that a JSON number holds with all of its digits."""
+LONGEST, DEEPEST = 2000, 60
+"""Characters of a condition; parentheses or operators of one kind, with negations."""
 EXAMPLE = "label = 'ship' AND score > 0.5"
 
 
@@ -30,6 +32,9 @@ def sql_of(text: str, columns: Sequence[str]) -> str:
     """
     import cql2
 
+    if len(text) > LONGEST or max(map(text.count, "(+-*/")) + text.upper().count("NOT") > DEEPEST:
+        # Deeper ones take the parser minutes, or end its process.
+        raise JobError(f"'{text[:60]}...' is longer or deeper than any condition; make it simpler")
     try:
         expression = cql2.parse_text(text)
         expression.validate()

@@ -382,6 +382,10 @@ def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> 
             f"a file of {kind} is missing, damaged, or of another version ({_reason(error)}); run "
             "the job again, which writes it anew"
         ) from error
+    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+        raise JobError(
+            f"a condition cannot be asked of these objects ({_reason(error)})"
+        ) from error
     except duckdb.Error as error:  # of the file system of an object store
         raise Outage(
             f"the objects of {there[0].result if there else 'a result'} cannot be read now "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from earthgptx.workflows.terminal import (
     AsJson,
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from earthgptx.workflows.flow.running import Flow, StepReport
 
 app = typer.Typer()
-workflow = typer.Typer(help="Run flows of jobs, and see what they would do.", no_args_is_help=True)
+workflow = typer.Typer(
+    help="Run flows of jobs, and see what they would do.",
+    epilog="Example: earthgptx workflow run watch.yaml",
+    no_args_is_help=True,
+)
 app.add_typer(workflow, name="workflow")
 FlowFile = Annotated[
     Path, typer.Argument(metavar="FLOW.yaml", help="The flow file; a job file is a flow too.")
@@ -35,6 +41,13 @@ Time = Annotated[
     str | None,
     typer.Option(metavar="A/B", help="Replaces the time of all jobs; -P30D/.. is relative."),
 ]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Infer blocks with quarantined tiles again.")
+]
+MISTAKE = 2
+"""Exit code of what no other try will mend."""
+PASSES = 2
+"""Times that a backfill goes through its range, at most."""
 COLOURS = {
     "done": "green",
     "nothing to do": "green",
@@ -45,7 +58,16 @@ COLOURS = {
 
 
 @workflow.command("run", epilog="Example: earthgptx workflow run watch.yaml --time -P3D/..")
-def run_command(flow: FlowFile, time: Time = None, as_json: AsJson = False) -> None:
+def run_command(
+    flow: FlowFile,
+    time: Time = None,
+    retry_failed: RetryFailed = False,
+    overwrite: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Begin the result of this job anew; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Run the steps of a flow: what has changed is done, a failure is told, the rest goes on.
 
     Exit code 0: done, 1: a job or a check failed, 2: a mistake, 3: outages alone, try again.
@@ -53,13 +75,24 @@ def run_command(flow: FlowFile, time: Time = None, as_json: AsJson = False) -> N
     from earthgptx.workflows.flow.running import Flow, exit_code
 
     with interrupts_in_words():
-        reports = _run(Flow.read(flow, time=time), as_json=as_json)
+        reports = _run(
+            Flow.read(flow, time=time),
+            as_json=as_json,
+            retry_failed=retry_failed,
+            overwrite=overwrite or (),
+        )
     if as_json:
         print_json([asdict(report) for report in reports])
     raise typer.Exit(exit_code(reports))
 
 
-def _run(flow: Flow, *, as_json: bool = False) -> list[StepReport]:
+def _run(
+    flow: Flow,
+    *,
+    as_json: bool = False,
+    retry_failed: bool = False,
+    overwrite: Sequence[str] = (),
+) -> list[StepReport]:
     """Runs a flow, prints what comes of each step, and tells the webhook."""
     from earthgptx.workflows.flow.notify import key_of, tell
     from earthgptx.workflows.flow.running import run_flow
@@ -69,6 +102,8 @@ def _run(flow: Flow, *, as_json: bool = False) -> list[StepReport]:
     with ray_log(), job_bar() as update:
         reports = run_flow(
             flow,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
             on_step=(lambda _: None) if as_json else _print_step,
             on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress),
         )
@@ -79,7 +114,7 @@ def _run(flow: Flow, *, as_json: bool = False) -> list[StepReport]:
 
 def _print_step(report: StepReport) -> None:
     out.print(
-        f"[bold {COLOURS[report.outcome]}]{report.outcome}[/]: {report.name} "
+        f"[bold {COLOURS[report.outcome]}]{report.outcome}[/]: {escape(report.name)} "
         f"({report.kind}, {report.seconds:.1f} s)",
         soft_wrap=True,
     )
@@ -102,9 +137,10 @@ def plan_command(flow: FlowFile, time: Time = None, as_json: AsJson = False) -> 
     ]
     if as_json:
         print_json({"steps": steps, "jobs": [asdict(each) for each in found]})
-        return
-    print_table(f"steps of {read.spec.name}", steps)
-    print_table("time slices", _share_rows(found))
+    else:
+        print_table(f"steps of {read.spec.name}", steps)
+        print_table("time slices", _share_rows(found))
+    raise typer.Exit(max(each.code for each in found))
 
 
 def _share_rows(found: list[Any]) -> list[dict[str, Any]]:
@@ -118,7 +154,10 @@ def _share_rows(found: list[Any]) -> list[dict[str, Any]]:
             "tiles to infer": share.tiles if share else "",
         }
         for each in found
-        for state, share in (each.shares or {each.refusal: None}).items()
+        for state, share in [
+            *each.shares.items(),
+            *([(escape(each.refusal), None)] if each.refusal else []),
+        ]
     ]
 
 
@@ -148,30 +187,41 @@ def backfill(
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="Begin with the last chunk.")
     ] = False,
+    retry_failed: RetryFailed = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a flow over a range of time, chunk by chunk; the same command goes on where it was.
 
-    Ends with a table of time slices: complete, missing, failed, stale, running.
+    What earlier runs have left unfinished comes first. A second pass follows where jobs have found
+    objects that others ask about. Ends with a table of time slices: complete, missing, failed,
+    stale, running; exit code 0 if all are complete.
     """
-    from earthgptx.workflows.flow.ranges import chunks
+    from earthgptx.workflows.flow.ranges import chunks, unfinished_first
     from earthgptx.workflows.flow.running import Flow, exit_code
-    from earthgptx.workflows.flow.survey import survey_flow
+    from earthgptx.workflows.flow.survey import survey_flow, unfinished_in
 
-    Flow.read(flow)  # raises before anything runs
-    reports: list[StepReport] = []
     intervals = chunks(first, last, chunk, newest_first=newest_first)
+    left = unfinished_in(Flow.read(flow))
+    code, found = 0, []
     with interrupts_in_words():
-        for number, interval in enumerate(intervals, start=1):
-            if not as_json:
-                out.print(f"[bold]{number} of {len(intervals)}[/]: {interval}", soft_wrap=True)
-            reports += _run(Flow.read(flow, time=interval), as_json=as_json)
-    found = survey_flow(Flow.read(flow, time=f"{first}/{last}"))
+        for _ in range(PASSES):
+            for number, interval in enumerate(unfinished_first(intervals, left), start=1):
+                if not as_json:
+                    out.print(f"[bold]{number} of {len(intervals)}[/]: {interval}", soft_wrap=True)
+                read = Flow.read(flow, time=interval)
+                ended = exit_code(_run(read, as_json=as_json, retry_failed=retry_failed))
+                code = code or ended
+                if ended == MISTAKE:
+                    raise typer.Exit(ended)
+            found = survey_flow(Flow.read(flow, time=f"{first}/{last}"))
+            if code or not any("stale" in each.shares for each in found):
+                break
     if as_json:
         print_json([asdict(each) for each in found])
     else:
         print_table("time slices", _share_rows(found))
-    raise typer.Exit(exit_code(reports))
+    undone = any(each.shares.keys() - {"complete", "gone"} for each in found)
+    raise typer.Exit(code or max((each.code for each in found), default=0) or int(undone))
 
 
 @app.command(epilog="Example: earthgptx watch watch.yaml --every PT10M")
@@ -185,18 +235,21 @@ def watch(
 
     What fails is told and tried again at the next look; only a mistake ends it.
     """
+    from earthgptx.pipeline.errors import Interrupted
     from earthgptx.workflows.flow.running import Flow, exit_code
     from earthgptx.workflows.flow.watching import pause_of, wait
 
     pause = pause_of(every)
     Flow.read(flow)
-    with interrupts_in_words():
-        while True:
-            began = clock.monotonic()
-            reports = _run(Flow.read(flow))
-            if exit_code(reports) == 2:
-                raise typer.Exit(2)
-            wait(began + pause)
+    try:
+        with interrupts_in_words():
+            while True:
+                began = clock.monotonic()
+                if exit_code(_run(Flow.read(flow))) == MISTAKE:
+                    raise typer.Exit(MISTAKE)
+                wait(began + pause)
+    except Interrupted:
+        out.print("ended")
 
 
 class Target(StrEnum):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,13 +131,15 @@ def query(
         return
     _refuse_unwritable(asked_format, out_file)
     found = find_objects(results, order=order, limit=limit, rank=rank, **asked)
+    from earthgptx.workflows.geojson import geojson
+
     if asked_format is Format.TABLE:
         more = f", the first {ROWS}" if len(found) > ROWS else ""
         print_table(f"{len(found)} objects{more}", _rows(found))
     elif asked_format is Format.PARQUET:
         _write_parquet(to_frame(found), out_file)
     else:
-        _print_or_write(_geojson(found), out_file)
+        _print_or_write(geojson(found), out_file)
 
 
 @app.command(
@@ -247,22 +247,17 @@ def _results_of(output: str) -> list[str]:
 
 
 def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
+    from earthgptx.workflows.geojson import plain_value
+
     rows = counted.to_pylist()
     if as_json:
-        print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+        print_json([{name: plain_value(value) for name, value in row.items()} for row in rows])
         return
     total = sum(row["objects"] for row in rows)
     print_table(
         f"{total:,} objects",
         [{name: str(value) for name, value in row.items()} for row in rows],
     )
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
 
 
 def _area(
@@ -284,24 +279,6 @@ def _area(
     from earthgptx.pipeline.job.vectors import read_aoi
 
     return read_aoi(str(within))
-
-
-def _geojson(found: pa.Table) -> str:
-    import json
-
-    import shapely
-
-    from earthgptx.pipeline.results.object_table import outlines_of
-
-    outlines = outlines_of(found)
-    features = []
-    for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
-        # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
-        properties = {name: _plain(value) for name, value in row.items()}
-        properties |= {name: str(row[name]) for name in ("object_id", "track_id")}
-        outline = shapely.geometry.mapping(shape)
-        features.append({"type": "Feature", "properties": properties, "geometry": outline})
-    return json.dumps({"type": "FeatureCollection", "features": features})
 
 
 def _rows(found: pa.Table) -> list[dict[str, str]]:

@@ -9,12 +9,12 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgptx.catalogs.interval import Interval
 from earthgptx.pipeline.results.query import objects_of_slice
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.status import pixels_of
 from earthgptx.pipeline.results.store import Status
+from earthgptx.workflows.flow.passed import Passed
 from earthgptx.workflows.flow.spec import Bounds
 
 SEASON_DAYS = 45
@@ -45,24 +45,28 @@ class Finding:
         return f"{self.measure} {self.value:.4g} of {self.slice} is not {self.bound}"
 
 
-def check(result: Result, bounds: Bounds, interval: Interval) -> list[Finding]:
-    """Returns what is found of the finished slices of a result in an interval.
+def check(result: Result, bounds: Bounds) -> tuple[int, list[Finding]]:
+    """Checks the finished slices of a result that have not passed yet as they are.
 
-    What cannot be compared yet, for want of slices or objects, is not in the list.
+    What cannot be compared yet, for want of slices or objects, is let pass.
+
+    Returns:
+        Number of slices that were checked, and what does not hold.
     """
     rows = sorted(result.time_slices, key=lambda row: (row.start, row.name))
-    return [
-        finding
-        for at, row in enumerate(rows)
-        if is_within(row, interval)
-        for finding in _of_slice(result, bounds, rows, at)
-    ]
-
-
-def is_within(row: SliceRow, interval: Interval) -> bool:
-    """Whether a slice meets an interval."""
-    start, end = interval
-    return not (start and row.end < start) and not (end and row.start > end)
+    known = Passed(result.url, bounds)
+    wrong: list[Finding] = []
+    passed: list[SliceRow] = []
+    checked = 0
+    for at, row in enumerate(rows):
+        if known.has(row) or row.name in bounds.accept:
+            continue
+        checked += 1
+        broken = [each for each in _of_slice(result, bounds, rows, at) if not each.holds]
+        wrong += broken
+        passed += [] if broken else [row]
+    known.add(passed)
+    return checked, wrong
 
 
 def _of_slice(
@@ -92,14 +96,13 @@ def _most(row: SliceRow, measure: str, value: float, bound: float) -> Finding:
 
 
 def empty_share(pixels: NDArray[np.int64]) -> float:
-    """Returns the share of the AOI's pixels without an answer, 0..1.
+    """Returns the share of pixels without an answer, of those that were asked about, 0..1.
 
     Args:
-        pixels: number of pixels by `Status`; those that no Item shows count as empty, also where
-            they lie outside the AOI, which nobody has looked at.
+        pixels: number of pixels by `Status`.
     """
-    inside = pixels.sum() - pixels[Status.OUTSIDE_AOI]
-    return float(1 - pixels[Status.DONE] / inside) if inside else 1.0
+    asked = pixels.sum() - pixels[Status.OUTSIDE_AOI] - pixels[Status.NO_ANSWER]
+    return float(1 - pixels[Status.DONE] / asked) if asked else 0.0
 
 
 def deviation(row: SliceRow, others: Sequence[SliceRow]) -> float | None:
@@ -129,12 +132,18 @@ def _days_apart(one: datetime, other: datetime) -> int:
 
 
 def distance(scores: NDArray[np.float64], before: NDArray[np.float64]) -> float | None:
-    """Returns the Kolmogorov-Smirnov distance of two samples, 0..1; None if one is too small."""
-    if min(len(scores), len(before)) < ENOUGH_SCORES:
+    """Returns the Kolmogorov-Smirnov distance of two samples beyond chance; None for small ones.
+
+    From the distance is subtracted what two samples of one distribution have in one case of a
+    thousand, sqrt(-ln(0.0005) / 2 * (n + m) / (n * m)).
+    """
+    n, m = len(scores), len(before)
+    if min(n, m) < ENOUGH_SCORES:
         return None
     from scipy.stats import ks_2samp
 
-    return float(ks_2samp(scores, before).statistic)
+    chance = float(np.sqrt(-np.log(0.0005) / 2 * (n + m) / (n * m)))
+    return max(float(ks_2samp(scores, before).statistic) - chance, 0.0)
 
 
 def _scores(result: Result, rows: Sequence[SliceRow]) -> NDArray[np.float64]:

@@ -9,11 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import requests
 import structlog
 
-from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
 from earthgptx.workflows.flow.running import StepReport, exit_code
 from earthgptx.workflows.flow.spec import Notify
@@ -64,8 +64,10 @@ def tell(notify: Notify, flow: str, reports: Sequence[StepReport]) -> bool:
         answer.raise_for_status()
         if answer.status_code >= 300:
             raise requests.RequestException(f"it redirects ({answer.status_code})")
-    except requests.RequestException as error:
-        reason = type(error).__name__ if "://" in str(error) else str(error)
-        log.warning("the webhook was not told", url=redacted(notify.url), why=reason)
+    except (requests.RequestException, ValueError) as error:
+        # Neither the path nor the text of the error, which has it: it may be a secret.
+        status = getattr(getattr(error, "response", None), "status_code", "")
+        host = urlsplit(notify.url).hostname
+        log.warning("the webhook was not told", host=host, why=f"{type(error).__name__} {status}")
         return False
     return True

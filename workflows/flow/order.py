@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import graphlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from earthgptx.pipeline.errors import JobError
-from earthgptx.workflows.flow.spec import Step
+from earthgptx.workflows.flow.spec import NAME, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def ordered(steps: Sequence[Step]) -> list[Node]:
                     f"step '{name}' needs '{each}', which is no job of this flow; there are "
                     f"{', '.join(jobs) or 'none'}"
                 )
-        checks = [n.name for n in nodes if n.step.kind == "check"]
+        checks = [n.name for n in nodes if n.step.kind == "check" and set(n.jobs) & set(read)]
         needs = {*read, *(checks if step.kind == "publish" else ())}
         nodes.append(Node(name, step, tuple(read), frozenset(needs)))
     try:
@@ -60,6 +61,8 @@ def _names(steps: Sequence[Step]) -> list[str]:
     found: list[str] = []
     for step in steps:
         own = step.name or (Path(step.job).stem if step.job else step.kind)
+        if not re.match(NAME, own):
+            raise JobError(f"'{own}' is no name of a step; give it another one by name:")
         if own in found and (step.name or step.job):
             raise JobError(f"two steps are called '{own}'; give one of them another name")
         number, name = 1, own

@@ -48,6 +48,21 @@ def chunks(first: str, last: str, length: str, *, newest_first: bool) -> list[st
     return found[::-1] if newest_first else found
 
 
+def unfinished_first(intervals: list[str], left: list[tuple[datetime, datetime]]) -> list[str]:
+    """Returns intervals with those first that meet what earlier runs have left unfinished.
+
+    Args:
+        intervals: intervals as of `chunks`.
+        left: start and end of what is unfinished.
+    """
+
+    def meets(text: str) -> bool:
+        start, end = parse_interval(text)
+        return any(not (start and to < start) and not (end and at > end) for at, to in left)
+
+    return sorted(intervals, key=lambda text: not meets(text))
+
+
 def _times(step: relativedelta, count: int) -> relativedelta:
     # From the start each time: a month after the 31st is the 28th, and a month after that the 31st.
     return step * count

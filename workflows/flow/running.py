@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
-from earthgptx.catalogs.interval import Interval, parse_interval
+from earthgptx.catalogs.interval import parse_interval
+from earthgptx.catalogs.redaction import redact, redacted
 from earthgptx.model.interface.errors import ModelError
 from earthgptx.pipeline.engine.output import beside
 from earthgptx.pipeline.engine.plan import plan
@@ -18,12 +22,16 @@ from earthgptx.pipeline.engine.sharing import shared_ray
 from earthgptx.pipeline.errors import Interrupted, JobError, PipelineError
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.results.result import open_result
+from earthgptx.pipeline.storage.blobs import plain
+from earthgptx.pipeline.storage.errors import storage_errors
 from earthgptx.workflows.flow.catalog import publish
 from earthgptx.workflows.flow.checks import check
 from earthgptx.workflows.flow.order import Node, ordered
 from earthgptx.workflows.flow.selection import select
 from earthgptx.workflows.flow.spec import FlowSpec, job_of, read_flow
 from earthgptx.workflows.parents import make_parent
+
+log = structlog.get_logger()
 
 DONE, NOTHING, FAILED, SKIPPED = "done", "nothing to do", "failed", "skipped"
 EMPTY = "no items"
@@ -70,26 +78,59 @@ class Flow:
         """
         spec, folder = read_flow(path)
         nodes = ordered(spec.steps)
+        now = datetime.now(UTC)
         outputs: dict[str, str] = {}
         jobs: dict[str, JobSpec] = {}
         for node in nodes:
             if node.step.kind == "job":
-                jobs[node.name] = job_of(node.step, folder, outputs, time)
+                jobs[node.name] = _at(job_of(node.step, folder, outputs, time), now)
                 outputs[node.name] = jobs[node.name].output
-        _refuse_shared(outputs)
+        _refuse_shared(nodes, outputs)
         return cls(spec, folder, tuple(nodes), jobs)
 
 
-def _refuse_shared(outputs: dict[str, str]) -> None:
-    for name, output in outputs.items():
-        others = [other for other, there in outputs.items() if there == output and other != name]
-        if others:
-            raise JobError(f"steps '{name}' and '{others[0]}' have one output, {output}")
+def _at(job: JobSpec, now: datetime) -> JobSpec:
+    """Returns a job whose time does not depend on when a step is done: all have the same now."""
+    if "-P" not in job.source.time:
+        return job
+    start, end = parse_interval(job.source.time, now)
+    text = "/".join(moment.isoformat() if moment else ".." for moment in (start, end))
+    return job.model_copy(update={"source": job.source.model_copy(update={"time": text})})
+
+
+def _refuse_shared(nodes: Sequence[Node], outputs: dict[str, str]) -> None:
+    """Refuses steps that write to one place.
+
+    Raises:
+        JobError: two do.
+    """
+    places: dict[str, str] = {}
+    for node in nodes:
+        if node.name in outputs:
+            place = plain(outputs[node.name])
+        elif node.step.select:
+            place = node.step.select.to
+        else:
+            continue
+        if place in places:
+            raise JobError(f"steps '{places[place]}' and '{node.name}' have one output, {place}")
+        places[place] = node.name
+    for node in nodes:
+        ids = [
+            beside(outputs[name], "").rsplit("/", 1)[-1] for name in node.jobs if name in outputs
+        ]
+        double = next((each for each in ids if ids.count(each) > 1), None)
+        if node.step.publish and double:
+            raise JobError(
+                f"step '{node.name}' publishes two results called '{double}'; rename one"
+            )
 
 
 def run_flow(
     flow: Flow,
     *,
+    retry_failed: bool = False,
+    overwrite: Collection[str] = (),
     on_step: Callable[[StepReport], None] = lambda _: None,
     on_progress: Callable[[str, Progress], None] = lambda _, __: None,
 ) -> list[StepReport]:
@@ -97,24 +138,34 @@ def run_flow(
 
     Args:
         flow: the flow.
+        retry_failed: whether to infer blocks with quarantined tiles again.
+        overwrite: names of the jobs whose results are made anew.
         on_step: called with the report of each step.
         on_progress: called with the name of a job and its progress.
     """
+    unknown = sorted(set(overwrite) - flow.jobs.keys())
+    if unknown:
+        raise JobError(f"'{unknown[0]}' is no job of the flow; there are {', '.join(flow.jobs)}")
+    how = How(retry_failed, frozenset(overwrite), on_progress)
     reports: dict[str, StepReport] = {}
     most = max((job.engine.most for job in flow.jobs.values()), default=1)
     with shared_ray(most):
         for node in flow.nodes:
-            reports[node.name] = _report(flow, node, reports, on_progress)
+            reports[node.name] = _report(flow, node, reports, how)
             on_step(reports[node.name])
     return list(reports.values())
 
 
-def _report(
-    flow: Flow,
-    node: Node,
-    before: Mapping[str, StepReport],
-    on_progress: Callable[[str, Progress], None],
-) -> StepReport:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How jobs are run; see `run_flow`."""
+
+    retry_failed: bool
+    overwrite: frozenset[str]
+    on_progress: Callable[[str, Progress], None]
+
+
+def _report(flow: Flow, node: Node, before: Mapping[str, StepReport], how: How) -> StepReport:
     """Does a step if what it needs is done; returns what has come of it."""
     began = clock.monotonic()
     report = StepReport(name=node.name, kind=node.step.kind)
@@ -122,13 +173,18 @@ def _report(
     if missing:
         return replace(report, outcome=SKIPPED, said=f"needs {', '.join(missing)}")
     try:
-        report = _do(flow, node, report, on_progress)
+        with storage_errors(f"step {node.name}"):
+            report = _do(flow, node, report, how)
     except Interrupted:
         raise
     except NoItems as error:
         report = replace(report, outcome=EMPTY, said=str(error))
     except (PipelineError, CatalogError, ModelError) as error:
         report = replace(report, outcome=FAILED, said=str(error), code=code_of(error))
+    except Exception as error:  # a fault of this package ends no other step
+        log.exception("a step failed", step=node.name)
+        said = redact(f"{type(error).__name__}: {error}")
+        report = replace(report, outcome=FAILED, said=said, code=1)
     return replace(report, seconds=round(clock.monotonic() - began, 1))
 
 
@@ -148,13 +204,11 @@ def exit_code(reports: Sequence[StepReport]) -> int:
     return next((code for code in (2, 1, 3) if code in codes), 0)
 
 
-def _do(
-    flow: Flow, node: Node, report: StepReport, on_progress: Callable[[str, Progress], None]
-) -> StepReport:
+def _do(flow: Flow, node: Node, report: StepReport, how: How) -> StepReport:
     """Does a step."""
     match node.step.kind:
         case "job":
-            return _run_job(flow.jobs[node.name], report, on_progress)
+            return _run_job(flow.jobs[node.name], report, how)
         case "check":
             return _check(flow, node, report)
         case "select":
@@ -163,17 +217,22 @@ def _do(
             return _publish(flow, node, report)
 
 
-def _run_job(
-    job: JobSpec, report: StepReport, on_progress: Callable[[str, Progress], None]
-) -> StepReport:
+def _run_job(job: JobSpec, report: StepReport, how: How) -> StepReport:
     make_parent(job.output)
-    ran = run(plan(job), on_progress=lambda progress: on_progress(report.name, progress))
+    anew = report.name in how.overwrite
+    ran = run(
+        plan(job, anew=anew),
+        overwrite=anew,
+        retry_failed=how.retry_failed,
+        on_progress=lambda progress: how.on_progress(report.name, progress),
+    )
     outcome = DONE if ran.slices or ran.slices_gone else NOTHING
     return replace(report, outcome=outcome, said=_said(ran), output=ran.output)
 
 
 def _said(ran: RunReport) -> str:
     failed = f", {ran.failed_tiles} tiles quarantined" if ran.failed_tiles else ""
+    failed += " (--retry-failed tries them again)" if ran.passing_tiles else ""
     return (
         f"{ran.slices} time slices made, {ran.slices_before} as they were, {ran.tiles} tiles "
         f"analysed, {ran.objects} objects{failed}"
@@ -182,24 +241,14 @@ def _said(ran: RunReport) -> str:
 
 def _check(flow: Flow, node: Node, report: StepReport) -> StepReport:
     assert node.step.check is not None, "the step is a check"
-    findings = [
-        finding
-        for name in node.jobs
-        for finding in check(
-            open_result(flow.jobs[name].output), node.step.check, interval_of(flow.jobs[name])
-        )
-    ]
-    wrong = [finding.sentence for finding in findings if not finding.holds]
+    found = [check(open_result(flow.jobs[name].output), node.step.check) for name in node.jobs]
+    checked = sum(slices for slices, _ in found)
+    wrong = [finding.sentence for _, findings in found for finding in findings]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         return replace(report, outcome=FAILED, code=1, said="; ".join(wrong[:3]) + more)
-    slices = len({(finding.slice) for finding in findings})
-    return replace(report, said=f"{len(findings)} measures of {slices} time slices hold")
-
-
-def interval_of(job: JobSpec) -> Interval:
-    """Returns the time that a job is about now."""
-    return parse_interval(job.source.time)
+    outcome = DONE if checked else NOTHING
+    return replace(report, outcome=outcome, said=f"{checked} time slices hold that had not passed")
 
 
 def _select(flow: Flow, node: Node, report: StepReport) -> StepReport:
@@ -215,5 +264,5 @@ def _publish(flow: Flow, node: Node, report: StepReport) -> StepReport:
     where = node.step.publish
     target = where if "://" in where else str(flow.folder / where)
     changed = publish(target, flow.spec.name, items)
-    said = f"{len(items)} results in {target}"
+    said = f"{len(items)} results in {redacted(target)}"
     return replace(report, outcome=DONE if changed else NOTHING, said=said)

@@ -12,9 +12,19 @@ from earthgptx.model.interface.validation import sentences
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.sections import Section
 from earthgptx.pipeline.job.spec import JobSpec
+from earthgptx.pipeline.results.condition import sql_of
+from earthgptx.pipeline.results.find import GROUPS
+from earthgptx.pipeline.results.object_table import COLUMNS
 
 Kind = Literal["job", "check", "select", "publish"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _condition(text: str) -> str:
+    """Lets a condition over the columns of objects pass."""
+    if text:
+        sql_of(text, COLUMNS)
+    return text
 
 
 class StepPrompts(Section):
@@ -28,6 +38,11 @@ class StepPrompts(Section):
     within: str
     """As in a job file."""
 
+    @field_validator("where")
+    @classmethod
+    def _where(cls, text: str) -> str:
+        return _condition(text)
+
 
 class Bounds(Section):
     """What each time slice of a result has to keep to before it is published."""
@@ -35,19 +50,24 @@ class Bounds(Section):
     failed: float | None = Field(None, ge=0, le=1)
     """Largest share of its tiles that is quarantined."""
     empty: float | None = Field(None, ge=0, le=1)
-    """Largest share of the pixels of the AOI that has no answer, for whatever cause."""
+    """Largest share of its pixels that has no answer: of those of the AOI in blocks that Items show
+    and that were asked about anything."""
     objects: tuple[int, int] | None = None
     """Least and largest number of its objects."""
     unusual: float | None = Field(None, gt=0)
     """Largest deviation of its objects a tile from the slices of its season, in robust standard
     deviations."""
     drift: float | None = Field(None, gt=0, le=1)
-    """Largest distance (Kolmogorov-Smirnov) of its scores from those of the slices before."""
+    """Largest distance (Kolmogorov-Smirnov) of its scores from those of the slices before, beyond
+    what chance gives."""
+    accept: tuple[str, ...] = ()
+    """Names of slices that somebody has looked at: they pass."""
 
     @model_validator(mode="after")
     def _something(self) -> Bounds:
-        if all(value is None for value in self.model_dump().values()):
-            raise ValueError(f"nothing is checked; set one of {', '.join(Bounds.model_fields)}")
+        measures = [name for name in Bounds.model_fields if name != "accept"]
+        if all(getattr(self, name) is None for name in measures):
+            raise ValueError(f"nothing is checked; set one of {', '.join(measures)}")
         return self
 
 
@@ -65,6 +85,26 @@ class Select(Section):
     """Vector file of areas, in which they are counted, by the column `name` or `id`."""
     to: str
     """File to write; ends in .csv, .parquet or .geojson."""
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, text: str) -> str:
+        return _condition(text)
+
+    @field_validator("count_by")
+    @classmethod
+    def _groups(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in GROUPS]
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is none of {', '.join(GROUPS)}")
+        return names
+
+    @field_validator("to")
+    @classmethod
+    def _path(cls, text: str) -> str:
+        if "://" in text:
+            raise ValueError(f"'{text}' is no path; tables are written to a disk")
+        return text
 
     @model_validator(mode="after")
     def _suffix(self) -> Select:
@@ -89,6 +129,13 @@ class Step(Section):
     """Folder or URL of a static STAC catalog."""
     of: list[str] | None = None
     """Names of the jobs that are checked or published; by default all before this step."""
+
+    @field_validator("publish")
+    @classmethod
+    def _catalog(cls, url: str | None) -> str | None:
+        if url and url.startswith(("http://", "https://")):
+            raise ValueError(f"'{url}' cannot be written; give a folder, s3://, gs:// or az://")
+        return url
 
     @property
     def kind(self) -> Kind:

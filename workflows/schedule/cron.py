@@ -16,7 +16,8 @@ FIELDS: tuple[tuple[str, int, int], ...] = (
 )
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_PART = re.compile(r"(?:\*|(?P<low>\w+)(?:-(?P<high>\w+))?)(?:/(?P<step>\d+))?")
+_WORD = "[0-9A-Za-z]+"
+_PART = re.compile(rf"(?:\*|(?P<low>{_WORD})(?:-(?P<high>{_WORD}))?)(?:/(?P<step>[0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,13 @@ def _values(text: str, part: str, name: str, least: int, most: int) -> range:
         raise JobError(f"'{text}' is no cron line: {name} '{part}' cannot be read")
     low = _number(text, found["low"], name, least, most) if found["low"] else least
     high = _number(text, found["high"], name, least, most) if found["high"] else None
+    if found["step"] and found["low"] and high is None:
+        raise JobError(f"'{text}' is no cron line: {name} '{part}' has a step, but no range")
     step = int(found["step"] or 1)
     if step < 1:
         raise JobError(f"'{text}' is no cron line: a step of 0 in {name} '{part}'")
     if high is None:
-        high = most if found["low"] is None or found["step"] else low
+        high = most if found["low"] is None else low
     if high < low:
         raise JobError(f"'{text}' is no cron line: {name} '{part}' ends before it starts")
     return range(low, high + 1, step)

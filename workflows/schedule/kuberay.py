@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.spec import JobSpec
+from earthgptx.pipeline.storage.blobs import plain
 from earthgptx.workflows.flow.running import Flow
 from earthgptx.workflows.schedule.cron import Cron
 
@@ -31,7 +35,9 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
     Raises:
         JobError: the flow needs what the cluster cannot reach.
     """
-    name = re.sub(r"[^a-z0-9-]+", "-", flow.spec.name.lower()).strip("-")
+    name = _name(flow.spec.name)
+    _check_zone(zone)
+    gpus = math.ceil(max((job.engine.gpus_per_replica for job in flow.jobs.values()), default=0))
     settings = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -46,19 +52,40 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
             "schedule": cron.text,
             "timeZone": zone,
             "jobTemplate": {
-                "entrypoint": f"earthgptx workflow run {MOUNTED}/{path.name}",
+                "entrypoint": f"earthgptx workflow run {shlex.quote(f'{MOUNTED}/{path.name}')}",
                 "shutdownAfterJobFinishes": True,
                 "ttlSecondsAfterFinished": 600,
-                "backoffLimit": 2,
-                "rayClusterSpec": cluster(name, image),
+                # KubeRay cannot tell an outage from a mistake: the next schedule tries again.
+                "backoffLimit": 0,
+                "rayClusterSpec": cluster(name, image, gpus=gpus),
             },
         },
     }
     return "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in (settings, job))
 
 
-def cluster(name: str, image: str) -> dict[str, Any]:
-    """Returns the RayCluster of a flow, as in `infra/rayjob.yaml`."""
+def _name(flow: str) -> str:
+    """Returns a name as Kubernetes takes it: a label of RFC 1035, short enough for its pods."""
+    plain = re.sub(r"[^a-z0-9-]+", "-", flow.lower()).strip("-")
+    return (plain if plain[:1].isalpha() else f"flow-{plain}")[:40].rstrip("-")
+
+
+def _check_zone(zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise JobError(f"'{zone}' is no time zone; write Etc/UTC or Europe/Berlin") from error
+
+
+def cluster(name: str, image: str, *, gpus: int = 0) -> dict[str, Any]:
+    """Returns the RayCluster of a flow, as in `infra/rayjob.yaml`.
+
+    Args:
+        name: name of the flow's ConfigMap.
+        image: container image.
+        gpus: GPUs of a worker.
+    """
+    accelerator = {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "rayVersion": "2.60.0",
         "headGroupSpec": {
@@ -71,15 +98,14 @@ def cluster(name: str, image: str) -> dict[str, Any]:
                 "replicas": 2,
                 "minReplicas": 1,
                 "maxReplicas": 8,
-                "rayStartParams": {},
-                "template": _pod("ray-worker", name, image, cpu="4", memory="8Gi"),
+                "rayStartParams": {"num-gpus": str(gpus)} if gpus else {},
+                "template": _pod("ray-worker", name, image, cpu="4", memory="8Gi", **accelerator),
             }
         ],
     }
 
 
-def _pod(container: str, name: str, image: str, *, cpu: str, memory: str) -> dict[str, Any]:
-    size = {"cpu": cpu, "memory": memory}
+def _pod(container: str, name: str, image: str, **size: str) -> dict[str, Any]:
     return {
         "spec": {
             "securityContext": {"runAsNonRoot": True, "runAsUser": 1000},
@@ -108,7 +134,7 @@ def _files(path: Path, flow: Flow) -> dict[str, str]:
         if node.step.job:
             wanted.add(flow.folder / node.step.job)
             wanted |= _local(node.name, flow.jobs[node.name])
-        if node.step.publish and "://" not in node.step.publish:
+        if node.step.publish and _is_local(node.step.publish):
             raise JobError(f"step '{node.name}': {node.step.publish} is a local path; name a URL")
         if node.step.select:
             raise JobError(
@@ -118,6 +144,8 @@ def _files(path: Path, flow: Flow) -> dict[str, str]:
     for each in sorted(wanted):
         if each.parent != flow.folder:
             raise JobError(f"{each} does not lie beside the flow file; move it there")
+        if not re.fullmatch(r"[-._a-zA-Z0-9]+", each.name):
+            raise JobError(f"'{each.name}' is no name of a file in a ConfigMap; rename it")
         try:
             found[each.name] = each.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -134,10 +162,14 @@ def _local(name: str, job: JobSpec) -> set[Path]:
     """Returns the local files that a job reads and that can be sent.
 
     Raises:
-        JobError: its catalog, model or output is a local path.
+        JobError: its catalog, output, model, or result of prompts is a local path.
     """
-    for key, address in (("source.catalog", job.source.catalog), ("output", job.output)):
-        if "://" not in address or address.partition("://")[0].endswith("file"):
+    named = [("source.catalog", job.source.catalog), ("output", job.output)]
+    named += [("prompts.from", job.prompts.origin)] if job.prompts.is_result else []
+    named += [("model", job.model)] if "/" in job.model else []  # a folder of weights
+    named += [("source.access.folders", each) for each in job.source.access.folders]
+    for key, address in named:
+        if _is_local(address):
             raise JobError(
                 f"step '{name}': {key} {address} is a local path, which a cluster does not reach; "
                 "name a URL"
@@ -145,3 +177,8 @@ def _local(name: str, job: JobSpec) -> set[Path]:
     files = [job.source.aoi] if isinstance(job.source.aoi, str) else []
     files += [job.prompts.origin] if job.prompts.is_file else []
     return {Path(each) for each in files if "://" not in each}
+
+
+def _is_local(address: str) -> bool:
+    scheme, separator, _ = plain(address).partition("://")
+    return not separator or scheme == "file"

@@ -27,7 +27,8 @@ def crontab_line(flow: Path, cron: Cron) -> str:
 def systemd_units(flow: Path, name: str, cron: Cron) -> dict[str, str]:
     """Returns the units of a timer by file name, for ~/.config/systemd/user.
 
-    An outage (exit code 3) is tried again every ten minutes, a failure or a mistake is not.
+    An outage (exit code 3) is tried again every ten minutes, anything else is not. Secrets and
+    settings come from a file with lines `NAME=value`, which need not be there.
     """
     command = " ".join(_escaped(word) for word in command_of(flow))
     service = f"""[Unit]
@@ -38,11 +39,12 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
-WorkingDirectory={flow.absolute().parent}
+WorkingDirectory={str(flow.absolute().parent).replace("%", "%%")}
+EnvironmentFile=-%h/.config/earthgptx/{name}.env
 ExecStart={command}
-Restart=on-failure
+Restart=no
+RestartForceExitStatus=3
 RestartSec=600
-RestartPreventExitStatus=1 2
 """
     timer = f"""[Unit]
 Description=When EarthGPTX runs flow {name}

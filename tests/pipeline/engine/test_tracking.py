@@ -140,8 +140,15 @@ def long_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return made
 
 
-@pytest.mark.parametrize("moment", ["put_files", "put_rows"])
-@pytest.mark.parametrize("number", [1, REACH + 2])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("put_files", REACH + 2),
+        pytest.param("put_rows", REACH + 2, marks=pytest.mark.slow),
+        pytest.param("put_files", 1, marks=pytest.mark.slow),
+        pytest.param("put_rows", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_while_tracks_are_made_again_leaves_none_that_is_wrong(
     long_archive: Archive, pool: ReplicaPool, tmp_path: Path, moment: str, number: int
 ) -> None:

@@ -119,7 +119,15 @@ def grown_at_once(
 CHANGED = [NAMES[0], f"{NAMES[1]}@2", f"{NAMES[2]}@2"]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        each
+        if each in ("third commit", "reset_branch")
+        else pytest.param(each, marks=pytest.mark.slow)
+        for each in MOMENTS
+    ],
+)
 def test_a_run_that_is_killed_leaves_what_readers_see_untouched(
     archive: Archive, pool: ReplicaPool, tmp_path: Path, moment: str, grown_at_once: Content
 ) -> None:

@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pystac
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from earthgptx import open_result
 from earthgptx.pipeline.engine import run as engine
@@ -103,11 +105,59 @@ def test_what_does_not_hold_is_not_published(archive: Archive, tmp_path: Path) -
     assert outcomes(reports) == {
         "ships": "done", "look": "done", "check": "failed", "publish": "skipped"
     }  # fmt: skip
+    # Nor by a run over another time, which finds nothing that is new.
+    assert outcomes(run_flow(Flow.read(path, time="2026-01-05")))["publish"] == "skipped"
     assert exit_code(reports) == 1
     assert reports[2].said.startswith("objects ")
     assert "of 2026-01-01 is not 0 to 3" in reports[2].said
     assert not (tmp_path / "catalog").exists()
     assert open_result(str(tmp_path / "results/ships.zarr")).state == "finished"
+    # Somebody has looked at it.
+    checks = {"check": {"objects": [0, 3], "accept": ["2026-01-01"]}, "of": ["ships"]}
+    reports = run_flow(Flow.read(write_flow(archive, tmp_path, checks, PUBLISH)))
+    assert outcomes(reports)["publish"] == "done"
+
+
+def test_objects_are_kept_in_a_table_of_each_kind(archive: Archive, tmp_path: Path) -> None:
+    keep = {"from": "ships", "where": "score > 0.6"}
+    kinds = [".csv", ".parquet", ".geojson"]
+    selects = [{"select": {**keep, "to": f"tables/kept{suffix}"}} for suffix in kinds]
+    path = write_flow(archive, tmp_path, *selects)
+    archive.publish([NAMES[0]])
+    reports = run_flow(Flow.read(path))
+    assert [report.outcome for report in reports[2:]] == ["done"] * 3, reports[-1].said
+    kept = open_result(str(tmp_path / "results/ships.zarr")).query(where="score > 0.6")
+    tables = tmp_path / "tables"
+    features = json.loads((tables / "kept.geojson").read_text())["features"]
+    found = [
+        {row["object_id"] for row in csv.DictReader((tables / "kept.csv").open())},
+        set(gpd.read_parquet(tables / "kept.parquet")["object_id"].astype(str)),
+        {feature["properties"]["object_id"] for feature in features},
+    ]
+    assert found == [set(kept["object_id"].astype(str))] * 3
+    assert len(list(tables.iterdir())) == 3, "nothing half-written is left"
+
+
+def test_a_fault_in_one_step_ends_no_other(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = {"select": {"from": "ships", "to": "file/x.csv"}, "name": "wrong"}
+    areas = {"select": {"from": "ships", "areas": "a.geojson", "to": "x.csv"}, "name": "areas"}
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    path = write_flow(archive, tmp_path, wrong, areas, PUBLISH)
+    archive.publish([NAMES[0]])
+    reports = {report.name: report for report in run_flow(Flow.read(path))}
+    assert reports["wrong"].outcome == "failed"
+    assert "cannot be written" in reports["wrong"].said
+    assert reports["areas"].outcome == "failed"
+    assert reports["publish"].outcome == "done"
+    item = tmp_path / "results/ships.item.json"
+    item.write_text("[]")
+    again = {report.name: report for report in run_flow(Flow.read(path))}
+    assert again["ships"].outcome == "failed", "it may be somebody else's"
+    assert again["publish"].outcome == "skipped"
+    item.unlink()
+    mended = {report.name: report for report in run_flow(Flow.read(path))}
+    assert mended["publish"].outcome in ("done", "nothing to do"), mended["publish"].said
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(
@@ -191,6 +241,8 @@ def test_the_end_of_a_run_is_told_and_signed(
     assert (document["flow"], document["state"], document["exit_code"]) == ("watch", "error", 3)
     assert document["steps"][0]["said"] == "down"
     assert not tell(Notify(url=f"{url}/moved"), "watch", [report]), "a redirect is not followed"
-    assert not tell(Notify(url="http://127.0.0.1:1"), "watch", [report])
+    with capture_logs() as logged:
+        assert not tell(Notify(url="http://127.0.0.1:1/SECRET?token=SECRET"), "watch", [report])
+    assert "SECRET" not in str(logged)
     with pytest.raises(JobError, match="no variable NOT_SET"):
         tell(Notify(url=url, secret="NOT_SET"), "watch", [report])

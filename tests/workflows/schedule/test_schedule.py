@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.infra.test_manifests import schema_of
         ("0 0 * 1-3 mon-fri", "Mon,Tue,Wed,Thu,Fri *-01,02,03-* 00:00:00"),
         ("5 8 * * 7", "Sun *-*-* 08:05:00"),
         ("0 22 * jan,dec *", "*-01,12-* 22:00:00"),
-        ("10/20 1-5/2 * * *", "*-*-* 01,03,05:10,30,50:00"),
+        ("10-59/20 1-5/2 * * *", "*-*-* 01,03,05:10,30,50:00"),
     ],
 )
 def test_cron_as_a_calendar_of_systemd(cron: str, calendar: str) -> None:
@@ -52,6 +53,8 @@ def test_cron_as_a_calendar_of_systemd(cron: str, calendar: str) -> None:
         ("*/0 * * * *", "a step of 0"),
         ("0 6 * * * ; rm", "has 7 fields"),
         ("a|b 6 * * *", "minute 'a|b' cannot be read"),
+        ("٣ 6 * * *", "cannot be read"),
+        ("5/10 6 * * *", "has a step, but no range"),
     ],
 )
 def test_a_line_that_is_none_is_refused(text: str, said: str) -> None:
@@ -82,8 +85,7 @@ def flow_file(folder: Path, **more: str) -> Path:
     (folder / "ships.yaml").write_text(JOB.format(name="ships", **named))
     (folder / "aoi.geojson").write_text(AOI)
     (folder / "flow.yaml").write_text(
-        "name: Daily Ships\n".replace(" S", "-S")
-        + "steps: [{job: ships.yaml}, {check: {failed: 0.1}}, {publish: 's3://bucket/catalog'}]\n"
+        "name: Daily-Ships\nsteps: [{job: ships.yaml}, {check: {failed: 0.1}}, {publish: 's3://bucket/catalog'}]\n"
     )
     return folder / "flow.yaml"
 
@@ -97,7 +99,8 @@ def test_local_schedulers_run_the_flow_wherever_they_stand(tmp_path: Path) -> No
     assert "%" not in line.replace(r"\%", "")
     units = systemd_units(flow, "daily", cron)
     assert "OnCalendar=*-*-* 06:00:00" in units["earthgptx-daily.timer"]
-    assert "RestartPreventExitStatus=1 2" in units["earthgptx-daily.service"]
+    assert "RestartForceExitStatus=3" in units["earthgptx-daily.service"]
+    assert "100%% of it\nEnvironmentFile" in units["earthgptx-daily.service"]
     assert '100%% of it/flow.yaml"' in units["earthgptx-daily.service"]
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
@@ -127,6 +130,21 @@ def test_the_manifests_are_what_kuberay_takes(tmp_path: Path, data: Path) -> Non
         jsonschema.validate({**job, "spec": {**job["spec"], "schedule": 6}}, schema)
 
 
+def test_names_and_zones_are_those_of_kubernetes(tmp_path: Path) -> None:
+    path = flow_file(tmp_path / "flow")
+    odd = path.rename(path.with_name("my flow;id.yaml"))
+    cron = parse_cron("0 6 * * *")
+    with pytest.raises(JobError, match="is no name of a file in a ConfigMap"):
+        manifests(odd, Flow.read(odd), cron, zone="Etc/UTC", image="x")
+    path = odd.rename(path)
+    with pytest.raises(JobError, match="is no time zone"):
+        manifests(path, Flow.read(path), cron, zone="Mars/Olympus", image="x")
+    path.write_text(path.read_text().replace("Daily-Ships", f"2026.{'x' * 90}"))
+    _, job = yaml.safe_load_all(manifests(path, Flow.read(path), cron, zone="Etc/UTC", image="x"))
+    assert re.fullmatch(r"flow-2026-x{30,}", job["metadata"]["name"])
+    assert len(job["metadata"]["name"]) <= 40
+
+
 def test_the_cluster_is_that_of_the_manifest_that_is_written_by_hand() -> None:
     by_hand = yaml.safe_load((REPO / "infra/rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
     text = yaml.safe_dump(by_hand).replace("/job", "/flow").replace("harbour", "flow")
@@ -140,6 +158,7 @@ def test_the_cluster_is_that_of_the_manifest_that_is_written_by_hand() -> None:
         ({"catalog": "archive/catalog.json"}, "source.catalog .* is a local path"),
         ({"output": "results/a.zarr"}, "output .* is a local path"),
         ({"output": "icechunk+results/a.zarr"}, "output .* is a local path"),
+        ({"output": "s3://bucket/a.zarr\nmodel: weights/nano"}, "model .* is a local path"),
     ],
 )
 def test_what_a_cluster_cannot_reach_is_refused(

@@ -1,0 +1,33 @@
+"""Objects as GeoJSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import shapely
+
+from earthgptx.pipeline.results.object_table import outlines_of
+
+
+def geojson(found: pa.Table) -> str:
+    """Returns a table of objects as a GeoJSON FeatureCollection."""
+    outlines = outlines_of(found)
+    features = []
+    for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
+        # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
+        properties = {name: plain_value(value) for name, value in row.items()}
+        properties |= {name: str(row[name]) for name in ("object_id", "track_id")}
+        outline = shapely.geometry.mapping(shape)
+        features.append({"type": "Feature", "properties": properties, "geometry": outline})
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def plain_value(value: Any) -> Any:
+    """Returns a value as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
