@@ -31,10 +31,11 @@ from earthgptx.pipeline.engine.ledger import Entry, Ledger
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.engine.report import RunReport
 from earthgptx.pipeline.engine.scratch import FailedTiles
+from earthgptx.pipeline.engine.tracking import Tracking
 from earthgptx.pipeline.job.spec import items_beside
 from earthgptx.pipeline.results import store
 from earthgptx.pipeline.results.layout import create, extend
-from earthgptx.pipeline.results.object_table import KINDS
+from earthgptx.pipeline.results.object_table import KINDS, OBJECTS
 from earthgptx.pipeline.results.partitions import rows_beside
 from earthgptx.pipeline.results.rows_group import sync_rows
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState, SliceTable
@@ -125,6 +126,9 @@ def make_history(job: JobSpec) -> None:
         extend(root, made, len(table.rows), ["blocks", "tiles", "raster", "overview"])
         for rows in KINDS:
             sync_rows(root, fenced(rows_beside(job.output, rows.name), lease.fence), table, rows)
+        objects = fenced(rows_beside(job.output, OBJECTS.name), lease.fence)
+        Tracking(root, objects, table).track()
+        table.save()
         Path(items_beside(job.output)).write_bytes(frozen(made.items, made.series))
         store.consolidate(root)
         store.set_finished(root, 0)

@@ -81,7 +81,7 @@ class Tracking:
                 continue
             self._doubted = False
             try:
-                self._make(at, window)
+                written = self._make(at, window)
             except ObjectsDamaged as error:
                 self._have_mended(error.at)
                 raise Outage(
@@ -90,7 +90,7 @@ class Tracking:
                 ) from error
             # Made again by the next run, if what was seen could not be read.
             self._table.change(at, track_key="" if self._doubted else key)
-            if rows[at].finished:
+            if rows[at].finished and written:
                 self._table.save()
 
     def _have_mended(self, at: int) -> None:
@@ -101,16 +101,16 @@ class Tracking:
             self._table.change(at, bytes=-1)
             self._table.save()
 
-    def _make(self, at: int, window: Sequence[int]) -> None:
+    def _make(self, at: int, window: Sequence[int]) -> bool:
         """Writes the track ids of a slice, if they are others than those that it has."""
         row = self._table.rows[at]
         torn = row.finished and not row.object_digest
         if not row.objects or (not window and not row.track_key and not torn):
-            return  # a new slice's objects are on their own tracks
+            return False  # a new slice's objects are on their own tracks
         with ObjectGroups(self._folder, self._table.rows) as groups:
             tracks, before = self._tracks(groups, at, window)
             if (tracks == before).all() and not torn:
-                return
+                return False
             if row.finished:  # a kill leaves a slice that says so until it is written as a whole
                 self._table.change(at, track_key="", object_digest="")
                 self._table.save()
@@ -119,6 +119,7 @@ class Tracking:
             told = put_files(self._folder, row.name, tables, OBJECTS, version)
         self._put_rows(at, tracks)
         self._table.change(at, **told)
+        return True
 
     def _put_rows(self, at: int, tracks: NDArray[np.int64]) -> None:
         """Writes the track ids of a slice into the Zarr group, if it has the slice's rows."""
