@@ -107,6 +107,7 @@ def test_everything_on_s3_gives_the_same_bytes_as_on_file(
     assert "ship, about" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_versioned_result_on_s3_equals_one_on_file_and_keeps_its_states(
     s3: str, archive: Archive, tmp_path: Path, ray_two: None
 ) -> None:

@@ -119,14 +119,13 @@ def grown_at_once(
 CHANGED = [NAMES[0], f"{NAMES[1]}@2", f"{NAMES[2]}@2"]
 
 
+FAST = "reset_branch"
+"""The moment that is part of the fast tests; a run takes seconds."""
+
+
 @pytest.mark.parametrize(
     "moment",
-    [
-        each
-        if each in ("third commit", "reset_branch")
-        else pytest.param(each, marks=pytest.mark.slow)
-        for each in MOMENTS
-    ],
+    [each if each == FAST else pytest.param(each, marks=pytest.mark.slow) for each in MOMENTS],
 )
 def test_a_run_that_is_killed_leaves_what_readers_see_untouched(
     archive: Archive, pool: ReplicaPool, tmp_path: Path, moment: str, grown_at_once: Content
@@ -151,6 +150,7 @@ def test_a_run_that_is_killed_leaves_what_readers_see_untouched(
     assert said == repository(job.output).list_tags() == {*DAYS[:2], *(f"{d}.2" for d in DAYS[:2])}
 
 
+@pytest.mark.slow
 def test_days_that_a_killed_run_left_open_are_named_before_readers_lose_them(
     archive: Archive, pool: ReplicaPool, tmp_path: Path
 ) -> None:
@@ -193,6 +193,7 @@ def test_blocks_that_a_killed_run_has_committed_are_not_inferred_again(
     same(content(job.output), content(whole.output))
 
 
+@pytest.mark.slow
 def test_a_run_that_has_lost_its_output_commits_nothing(
     archive: Archive, pool: ReplicaPool, tmp_path: Path
 ) -> None:
@@ -287,6 +288,7 @@ def test_a_catalog_of_results_of_both_kinds_can_be_asked(
     assert len(set(counted.values())) == 1
 
 
+@pytest.mark.slow
 def test_neither_kind_is_written_into_the_other(
     archive: Archive, pool: ReplicaPool, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def test_plan_run_and_status(archive: Archive, tmp_path: Path) -> None:
     assert "'loki' is no job of the flow; there are ships, look" in said
 
 
+@pytest.mark.slow
 def test_a_backfill_goes_through_its_range_and_says_what_is_there(
     archive: Archive, tmp_path: Path
 ) -> None:
