@@ -15,13 +15,11 @@ import structlog
 import typer
 from obstore.exceptions import BaseError
 
-from earthgptx.catalogs.errors import CatalogDown, CatalogError
-from earthgptx.model.interface.errors import ModelError
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
-from earthgptx.pipeline.errors import PipelineError
 from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.pipeline.storage.versions import version_error
 from earthgptx.workflows.commands import flows, jobs, models, queries, results
+from earthgptx.workflows.exit_codes import OURS, code_of
 from earthgptx.workflows.terminal import ErrStream, err, out
 
 app = typer.Typer(
@@ -64,10 +62,8 @@ def main() -> None:
             app(standalone_mode=True)
     except BaseError as error:
         _end(cloud_error("the object store", error), 3)
-    except PipelineError as error:
-        _end(error, error.exit_code)
-    except (CatalogError, ModelError) as error:
-        _end(error, 3 if isinstance(error, CatalogDown) else 2)
+    except OURS as error:
+        _end(error, code_of(error))
     except Exception as error:
         raised = version_error("the object store", error)
         if raised is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from earthgptx.pipeline.errors import OutputError
-from earthgptx.pipeline.storage.blobs import plain
+from earthgptx.pipeline.storage.blobs import is_local, plain
 
 
 def make_parent(url: str) -> None:
@@ -14,9 +14,9 @@ def make_parent(url: str) -> None:
     Raises:
         OutputError: it cannot be created.
     """
-    path = Path(plain(url).removeprefix("file://"))
-    if "://" in plain(url) and not plain(url).startswith("file://"):
+    if not is_local(url):
         return
+    path = Path(plain(url).removeprefix("file://"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

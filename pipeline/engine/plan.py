@@ -7,10 +7,10 @@ from datetime import datetime
 
 import pyarrow as pa
 import pystac
+from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError, Outage
 from earthgptx.pipeline.job.spec import JobSpec
-from earthgptx.pipeline.job.vectors import read_aoi
 from earthgptx.pipeline.planning.blocks import NO_OBJECTS, AskedObject, AskedObjects
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.resolve import resolve
@@ -54,11 +54,11 @@ def _objects(spec: JobSpec) -> AskedObjects:
     prompts = spec.prompts
     if plain(prompts.origin) == plain(spec.output):
         raise JobError(f"prompts.from: {prompts.origin} is the job's own output; name another one")
-    result, area = open_result(prompts.origin), read_aoi(spec.source.aoi)
+    result = open_result(prompts.origin)
     if prompts.where:  # before anything is searched
         sql_of(prompts.where, COLUMNS)
 
-    def between(start: datetime, end: datetime) -> list[AskedObject]:
+    def seen(area: BaseGeometry, start: datetime, end: datetime) -> list[AskedObject]:
         _refuse_unfinished(result, start, end)
         conditions = Conditions(within=area, start=start, end=end, where=prompts.where)
         found = find([result.files(conditions)], conditions)
@@ -69,7 +69,7 @@ def _objects(spec: JobSpec) -> AskedObjects:
             AskedObject(str(name), shape, EPOCH + time * MICROSECOND) for name, time, shape in rows
         ]
 
-    return AskedObjects(str(result.attrs["series"]), between)
+    return AskedObjects(str(result.attrs["series"]), seen)
 
 
 def _refuse_unfinished(result: Result, start: datetime, end: datetime) -> None:

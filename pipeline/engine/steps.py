@@ -171,8 +171,9 @@ class Steps:
                     )
                 self.work.append(at)
         self.work.sort()
-        lacks = not published_before(beside(self.plan.spec.output, ".item.json"))
-        if self.work or self.gone or stale(self.table.rows) or lacks or not self._was_finished:
+        if self.work or self.gone or stale(self.table.rows) or not self._was_finished:
+            return False
+        if not published_before(beside(self.plan.spec.output, ".item.json")):  # it is lost
             return False
         self._sync_rows()
         if self._hidden:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,11 +44,11 @@ class AskedObjects:
 
     series: str
     """Series of that result."""
-    between: Callable[[datetime, datetime], Sequence[AskedObject]]
-    """Returns those that were seen from a time to a time."""
+    seen: Callable[[BaseGeometry, datetime, datetime], Sequence[AskedObject]]
+    """Returns those that were seen in a lon/lat area, from a time to a time."""
 
 
-NO_OBJECTS = AskedObjects("", lambda _start, _end: ())
+NO_OBJECTS = AskedObjects("", lambda _area, _start, _end: ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def place_prompts(
 
 
 def place_objects(
-    asked: AskedObjects,
+    objects: Iterable[AskedObject],
     windows: dict[str, tuple[datetime, datetime]],
     grids: dict[str, Grid],
     context_px: int,
@@ -165,7 +165,7 @@ def place_objects(
     """Returns objects as prompts, by the block that holds their centre; see `place_prompts`.
 
     Args:
-        asked: the objects.
+        objects: the objects.
         windows: time in which objects concern each slice, by its name.
         grids: grids of the plan by name.
         context_px: pixels at a tile's border that the model does not answer for.
@@ -173,8 +173,6 @@ def place_objects(
     """
     placed: dict[BlockPlace, list[PlacedPrompt]] = defaultdict(list)
     refused: dict[str, str] = {}
-    starts, ends = zip(*windows.values(), strict=True) if windows else ((), ())
-    objects = asked.between(min(starts), max(ends)) if windows else ()
     for each in objects:
         slices = frozenset(n for n, (start, end) in windows.items() if start <= each.time <= end)
         if not slices:

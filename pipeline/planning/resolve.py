@@ -158,7 +158,7 @@ def _resolved(
         )
     if file is not None:
         return _with_file(result, file, first=not known.lattices)
-    return _with_objects(result, asked) if spec.prompts.is_result else result
+    return _with_objects(result, asked, aoi) if spec.prompts.is_result else result
 
 
 def _with_file(plan: Plan, file: PromptFile, *, first: bool) -> Plan:
@@ -175,8 +175,10 @@ def _with_file(plan: Plan, file: PromptFile, *, first: bool) -> Plan:
     return replace(plan, prompts=prompts, refused_prompts=file.refused | outside)
 
 
-def _with_objects(plan: Plan, asked: AskedObjects) -> Plan:
+def _with_objects(plan: Plan, asked: AskedObjects, aoi: BaseGeometry) -> Plan:
     """Returns a plan whose prompts are objects of a result, each in the slices of its time."""
+    if not plan.slices:
+        return plan
     margin = plan.spec.prompts.margin
     windows = {
         piece.name: (
@@ -185,8 +187,13 @@ def _with_objects(plan: Plan, asked: AskedObjects) -> Plan:
         )
         for piece in plan.slices
     }
+    starts, ends = zip(*windows.values(), strict=True)
     prompts, refused = place_objects(
-        asked, windows, plan.grids, plan.traits.context_px, plan.spec.prompts.grow_m
+        asked.seen(aoi, min(starts), max(ends)),
+        windows,
+        plan.grids,
+        plan.traits.context_px,
+        plan.spec.prompts.grow_m,
     )
     return replace(plan, prompts=prompts, refused_prompts=refused)
 

@@ -12,13 +12,11 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import cut
-from earthgptx.pipeline.results.find import Conditions, ObjectFiles, count, find, labels
+from earthgptx.pipeline.results.find import Conditions, count, find, labels
 from earthgptx.pipeline.results.object_table import (
     OBJECTS,
-    files_in,
     to_frame,
 )
-from earthgptx.pipeline.results.partitions import rows_beside
 from earthgptx.pipeline.results.slices_group import SliceRow
 
 if TYPE_CHECKING:
@@ -63,8 +61,7 @@ def find_objects(
 
 def objects_of_slice(result: Result, row: SliceRow, **asked: Any) -> gpd.GeoDataFrame:
     """Returns the objects of one slice that satisfy the conditions; see `find_objects`."""
-    folder = rows_beside(result.url, OBJECTS.name)
-    files = ObjectFiles(result.url, tuple(f"{folder}/{name}" for name in files_in(row, OBJECTS)))
+    files = result.files_of([row], OBJECTS)
     return to_frame(find([files], _conditions(**asked), order="", limit=None))
 
 

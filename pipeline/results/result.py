@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +19,7 @@ from earthgptx.pipeline.results.object_table import (
     ANSWER_SCHEMA,
     ANSWERS,
     OBJECTS,
+    Rows,
     files_in,
     to_frame,
 )
@@ -27,6 +29,7 @@ from earthgptx.pipeline.results.slices_group import COLUMNS, SliceRow, read_slic
 from earthgptx.pipeline.results.store import (
     STATUS_WORDS,
     Status,
+    grids_of,
     mark_of,
     open_group,
 )
@@ -87,9 +90,7 @@ class Result:
     @cached_property
     def grids(self) -> tuple[str, ...]:
         """Names of the groups of its zones; a single empty name if the series has one CRS."""
-        if "raster" in self.root:
-            return ("",)
-        return tuple(sorted(name for name in self.attrs["grids"] if name in self.root))
+        return grids_of(self.root)
 
     def layer(self, kind: str, grid: str = "") -> xr.Dataset:
         """Opens a group as xarray Dataset: its finished slices by time, without padding.
@@ -147,9 +148,7 @@ class Result:
         Raises:
             OutputError: no time slice is finished yet, or a file of answers is missing or damaged.
         """
-        folder = rows_beside(self.url, ANSWERS.name)
-        files = [f"{folder}/{name}" for row in self.time_slices for name in files_in(row, ANSWERS)]
-        return to_frame(every_row(ObjectFiles(self.url, tuple(files)), ANSWER_SCHEMA))
+        return to_frame(every_row(self.files_of(self.time_slices, ANSWERS), ANSWER_SCHEMA))
 
     @cached_property
     def slices(self) -> pd.DataFrame:
@@ -256,14 +255,19 @@ class Result:
 
     def files(self, conditions: Conditions) -> ObjectFiles:
         """Returns the files of the objects of those slices that may satisfy the conditions."""
-        folder, start, end = rows_beside(self.url, OBJECTS.name), conditions.start, conditions.end
-        files = [
-            f"{folder}/{name}"
+        start, end = conditions.start, conditions.end
+        met = [
+            row
             for row in self.time_slices
             if not (start and row.end < start) and not (end and row.start > end)
-            for name in files_in(row, OBJECTS)
         ]
-        return ObjectFiles(self.url, tuple(files))
+        return self.files_of(met, OBJECTS)
+
+    def files_of(self, slices: Iterable[SliceRow], rows: Rows) -> ObjectFiles:
+        """Returns the files of the rows of some slices."""
+        folder = rows_beside(self.url, rows.name)
+        names = [name for row in slices for name in files_in(row, rows)]
+        return ObjectFiles(self.url, tuple(f"{folder}/{name}" for name in names))
 
     def why(self, lon: float, lat: float) -> list[Why]:
         """Returns the values at a place and their reason, one answer per grid and time slice.

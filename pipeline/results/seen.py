@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.job.lonlat import LONLAT
-from earthgptx.pipeline.results.store import Status, array_at, array_for, group_at, mark_of
+from earthgptx.pipeline.results.store import Status, array_at, array_for, grids_of, group_at
 
 log = structlog.get_logger()
 
@@ -31,7 +30,8 @@ def answered(
         lat: (N,) latitudes in degrees.
     """
     found, whole = np.zeros(len(lon), bool), True
-    for group in _rasters(root) if len(lon) else ():
+    for grid in grids_of(root) if len(lon) else ():
+        group = group_at(root, f"{grid}/raster" if grid else "raster")
         crs = array_at(group, "spatial_ref").attrs["crs_wkt"]
         x, y = pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True).transform(lon, lat)
         a, _, c, _, e, f = cast("list[float]", group.attrs["spatial:transform"])[:6]
@@ -44,16 +44,6 @@ def answered(
         found[at] |= values == Status.DONE
         whole &= read
     return found, whole
-
-
-def _rasters(root: zarr.Group) -> Iterator[zarr.Group]:
-    """Yields the groups `raster` of a result, one for each of its CRSs."""
-    if "raster" in root:
-        yield group_at(root, "raster")
-        return
-    for name in sorted(mark_of(root)["grids"]):
-        if f"{name}/raster" in root:
-            yield group_at(root, f"{name}/raster")
 
 
 def _at(

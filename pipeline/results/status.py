@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +44,8 @@ def state_of(result: Result) -> State:
         record = ledger["record"]
         blocks += int((record.sel(field="state").values == BlockState.COMMITTED).sum())
         failed += int(record.sel(field="failed").values.sum())
-    counts = sum(
-        (pixels_of(result, row) for row in result.rows if row.finished),
-        np.zeros(len(Status), np.int64),
-    )
+    finished = [row for row in result.rows if row.finished]
+    counts = sum(pixels_of(result, finished).values(), np.zeros(len(Status), np.int64))
     shares = counts / max(counts.sum(), 1)
     return State(
         state=result.state,
@@ -59,16 +58,15 @@ def state_of(result: Result) -> State:
     )
 
 
-def pixels_of(result: Result, row: SliceRow) -> NDArray[np.int64]:
-    """Returns the number of pixels of a time slice by `Status`."""
-    counts = np.zeros(len(Status), np.int64)
-    names = [each.name for each in sorted(result.time_slices, key=lambda r: (r.start, r.name))]
-    for grid in result.grids:
+def pixels_of(result: Result, slices: Sequence[SliceRow]) -> dict[str, NDArray[np.int64]]:
+    """Returns the number of pixels by `Status` of each of some finished slices, by its name."""
+    counts = {row.name: np.zeros(len(Status), np.int64) for row in slices}
+    shown = sorted(result.time_slices, key=lambda row: (row.start, row.name)) if slices else []
+    for grid in result.grids if slices else ():
         status = result.layer("raster", grid)["status"]
-        if names.index(row.name) >= status.sizes["time"]:  # a zone that a run has just begun
-            continue
-        layer = status.isel(time=names.index(row.name))
-        for y0 in range(0, layer.sizes["y"], ROWS):
-            piece = layer.isel(y=slice(y0, y0 + ROWS)).values
-            counts += np.bincount(piece.ravel(), minlength=len(Status))[: len(Status)]
+        # A zone that a run has just begun may have fewer slices.
+        for at, row in enumerate(shown[: status.sizes["time"]]):
+            for y0 in range(0, status.sizes["y"] if row.name in counts else 0, ROWS):
+                piece = status.isel(time=at, y=slice(y0, y0 + ROWS)).values
+                counts[row.name] += np.bincount(piece.ravel(), minlength=len(Status))[: len(Status)]
     return counts

@@ -206,6 +206,13 @@ def group_at(root: zarr.Group, path: str) -> zarr.Group:
     return found
 
 
+def grids_of(root: zarr.Group) -> tuple[str, ...]:
+    """Returns the names of the groups of a result's zones; one empty name if it has one CRS."""
+    if "raster" in root:
+        return ("",)
+    return tuple(sorted(name for name in mark_of(root)["grids"] if f"{name}/raster" in root))
+
+
 def array_at(root: zarr.Group, path: str) -> Any:
     """Returns an existing array; untyped, since zarr's types do not cover numpy indexing.
 

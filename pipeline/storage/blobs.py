@@ -121,6 +121,12 @@ def plain(url: str) -> str:
     return url.removeprefix(ICECHUNK)
 
 
+def is_local(url: str) -> bool:
+    """Whether a result, or a file beside it, lies on a disk of this machine."""
+    scheme, separator, _ = plain(url).partition("://")
+    return not separator or scheme == "file"
+
+
 def open_blobs(url: str) -> Blobs:
     """Returns the folder at a local path, or at a URL of S3, GCS or Azure.
 

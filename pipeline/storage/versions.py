@@ -69,10 +69,11 @@ class Version:
     @property
     def words(self) -> str:
         """The state in words; empty for the last one."""
-        moment = f"state as of {self.as_of:%Y-%m-%dT%H:%M:%S%z}" if self.as_of else ""
-        return (self.snapshot and f"snapshot {self.snapshot}") or (
-            (self.tag and f"tag {self.tag}") or moment
-        )
+        if self.snapshot:
+            return f"snapshot {self.snapshot}"
+        if self.tag:
+            return f"tag {self.tag}"
+        return f"state as of {self.as_of:%Y-%m-%dT%H:%M:%S%z}" if self.as_of else ""
 
 
 LAST = Version()
@@ -244,26 +245,44 @@ def read_store(url: str, version: Version, *, unfinished: bool = False) -> Any:
         if unfinished and version.is_last:
             runs = sorted(name for name in repository.list_branches() if name.startswith(RUN))
             return repository.readonly_session(runs[-1] if runs else MAIN).store
-        known = list(itertools.islice(_published(repository), KNOWN))
         try:
-            if version.snapshot:
-                return repository.readonly_session(snapshot_id=version.snapshot).store
-            if version.tag:
-                return repository.readonly_session(tag=version.tag).store
-            if version.as_of is None:
-                return repository.readonly_session(MAIN).store
-            for each in _published(repository):
-                if each.written_at <= version.as_of:
-                    return repository.readonly_session(snapshot_id=each.id).store
-            known = list(_published(repository))[-KNOWN:]
+            found = _session(repository, version)
         except icechunk.IcechunkError as error:
             if version.is_last or not _is_unknown(error):
                 raise
-        told = "; ".join(
+            found = None
+        if found is None:
+            raise OutputError(
+                f"{url} has no {version.words}; there are {_told(repository, version)}"
+            )
+        return found.store
+
+
+def _session(repository: icechunk.Repository, version: Version) -> icechunk.Session | None:
+    """Returns a session that reads a state; None if readers have seen nothing by its moment."""
+    if version.snapshot:
+        return repository.readonly_session(snapshot_id=version.snapshot)
+    if version.tag:
+        return repository.readonly_session(tag=version.tag)
+    if version.as_of is None:
+        return repository.readonly_session(MAIN)
+    for each in _published(repository):
+        if each.written_at <= version.as_of:
+            return repository.readonly_session(snapshot_id=each.id)
+    return None
+
+
+def _told(repository: icechunk.Repository, version: Version) -> str:
+    """Returns some states that there are: for a moment the first ones, else the last ones."""
+    states = _published(repository)
+    known = list(states)[-KNOWN:] if version.as_of else list(itertools.islice(states, KNOWN))
+    return (
+        "; ".join(
             f"{each.id} of {each.written_at:%Y-%m-%dT%H:%M:%S.%fZ} ({each.message})"
             for each in known
         )
-        raise OutputError(f"{url} has no {version.words}; there are {told or 'none'}")
+        or "none"
+    )
 
 
 def write_store(url: str, fence: Fence) -> BranchStore:
@@ -318,7 +337,7 @@ def document(url: str, name: str) -> dict[str, Any]:
     """
     if not is_versioned(url):
         return dict(json.loads(open_blobs(url).get(name).data))
-    store = read_store(url, Version(), unfinished=True)
+    store = read_store(url, LAST, unfinished=True)
     with version_errors(url):
         found = sync(store.get(name, default_buffer_prototype()))
     if found is None:

@@ -12,7 +12,6 @@ from earthgptx.workflows.commands.results import AsOf, Output, Snapshot, Tag, op
 from earthgptx.workflows.terminal import AsJson, print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    import geopandas as gpd
     import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
@@ -105,6 +104,7 @@ def query(
     from earthgptx.pipeline.errors import JobError
     from earthgptx.pipeline.results.object_table import to_frame
     from earthgptx.pipeline.results.query import count_objects, find_objects
+    from earthgptx.workflows.formats import geojson, write_geoparquet
 
     asked_format = _asked(format, out_file, as_json=as_json)
     results = [
@@ -131,13 +131,11 @@ def query(
         return
     _refuse_unwritable(asked_format, out_file)
     found = find_objects(results, order=order, limit=limit, rank=rank, **asked)
-    from earthgptx.workflows.geojson import geojson
-
     if asked_format is Format.TABLE:
         more = f", the first {ROWS}" if len(found) > ROWS else ""
         print_table(f"{len(found)} objects{more}", _rows(found))
     elif asked_format is Format.PARQUET:
-        _write_parquet(to_frame(found), out_file)
+        write_geoparquet(to_frame(found), out_file)
     else:
         _print_or_write(geojson(found), out_file)
 
@@ -170,6 +168,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show which objects appeared, vanished, moved or stayed between two time slices."""
+    from earthgptx.workflows.formats import write_geoparquet
+
     format = _asked(format, out_file, as_json=as_json)
     _refuse_unwritable(format, out_file)
     asked = {"label": label, "within": _area(bbox, None), "min_score": min_score}
@@ -179,7 +179,7 @@ def diff(
         shown = found[found["change"] != "stayed"].drop(columns="geometry").head(ROWS)
         print_table(counts or "no objects", [_changed(row) for _, row in shown.iterrows()])
     elif format is Format.PARQUET:
-        _write_parquet(found, out_file)
+        write_geoparquet(found, out_file)
     else:
         _print_or_write(found.astype({"before_id": str, "after_id": str}).to_json(), out_file)
 
@@ -222,10 +222,6 @@ def _refuse_unwritable(format: Format, out_file: Path | None) -> None:
         raise JobError("--format parquet needs --out FILE")
 
 
-def _write_parquet(found: gpd.GeoDataFrame, out_file: Path | None) -> None:
-    found.to_parquet(out_file, schema_version="1.1.0", write_covering_bbox=True, index=False)
-
-
 def _print_or_write(text: str, out_file: Path | None) -> None:
     if out_file:
         out_file.write_text(text)
@@ -247,7 +243,7 @@ def _results_of(output: str) -> list[str]:
 
 
 def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
-    from earthgptx.workflows.geojson import plain_value
+    from earthgptx.workflows.formats import plain_value
 
     rows = counted.to_pylist()
     if as_json:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from earthgptx.pipeline.results.query import objects_of_slice
+from earthgptx.pipeline.results.find import every_row
+from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.status import pixels_of
@@ -17,6 +19,7 @@ from earthgptx.pipeline.results.store import Status
 from earthgptx.workflows.flow.passed import Passed
 from earthgptx.workflows.flow.spec import Bounds
 
+SCORE = pa.schema([SCHEMA.field("score")])
 SEASON_DAYS = 45
 """Days of the year before and after a slice that are its season, in any year."""
 ENOUGH_SLICES = 8
@@ -76,7 +79,7 @@ def _of_slice(
     if bounds.failed is not None:
         yield _most(row, "failed", row.failed / max(row.tiles, 1), bounds.failed)
     if bounds.empty is not None:
-        yield _most(row, "empty", empty_share(pixels_of(result, row)), bounds.empty)
+        yield _most(row, "empty", empty_share(pixels_of(result, [row])[row.name]), bounds.empty)
     if bounds.objects is not None:
         least, most = bounds.objects
         holds = least <= row.objects <= most
@@ -147,5 +150,5 @@ def distance(scores: NDArray[np.float64], before: NDArray[np.float64]) -> float 
 
 
 def _scores(result: Result, rows: Sequence[SliceRow]) -> NDArray[np.float64]:
-    found = [objects_of_slice(result, row)["score"].to_numpy(np.float64) for row in rows]
-    return np.concatenate([np.empty(0), *found])
+    files = result.files_of(rows, OBJECTS)
+    return every_row(files, SCORE)["score"].to_numpy()

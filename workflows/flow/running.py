@@ -10,20 +10,20 @@ from pathlib import Path
 
 import structlog
 
-from earthgptx.catalogs.errors import CatalogDown, CatalogError, NoItems
+from earthgptx.catalogs.errors import NoItems
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.catalogs.redaction import redact, redacted
-from earthgptx.model.interface.errors import ModelError
 from earthgptx.pipeline.engine.output import beside
 from earthgptx.pipeline.engine.plan import plan
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.run import run
 from earthgptx.pipeline.engine.sharing import shared_ray
-from earthgptx.pipeline.errors import Interrupted, JobError, PipelineError
+from earthgptx.pipeline.errors import Interrupted, JobError
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.results.result import open_result
 from earthgptx.pipeline.storage.blobs import plain
 from earthgptx.pipeline.storage.errors import storage_errors
+from earthgptx.workflows.exit_codes import OURS, code_of
 from earthgptx.workflows.flow.catalog import publish
 from earthgptx.workflows.flow.checks import check
 from earthgptx.workflows.flow.order import Node, ordered
@@ -179,20 +179,13 @@ def _report(flow: Flow, node: Node, before: Mapping[str, StepReport], how: How) 
         raise
     except NoItems as error:
         report = replace(report, outcome=EMPTY, said=str(error))
-    except (PipelineError, CatalogError, ModelError) as error:
+    except OURS as error:
         report = replace(report, outcome=FAILED, said=str(error), code=code_of(error))
     except Exception as error:  # a fault of this package ends no other step
         log.exception("a step failed", step=node.name)
         said = redact(f"{type(error).__name__}: {error}")
         report = replace(report, outcome=FAILED, said=said, code=1)
     return replace(report, seconds=round(clock.monotonic() - began, 1))
-
-
-def code_of(error: Exception) -> int:
-    """Returns the exit code of a command that ends with an error of this package."""
-    if isinstance(error, PipelineError):
-        return error.exit_code
-    return 3 if isinstance(error, CatalogDown) else 2
 
 
 def exit_code(reports: Sequence[StepReport]) -> int:

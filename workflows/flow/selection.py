@@ -20,7 +20,7 @@ from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.query import count_objects, find_objects
 from earthgptx.pipeline.results.result import Result
 from earthgptx.workflows.flow.spec import Select
-from earthgptx.workflows.geojson import geojson
+from earthgptx.workflows.formats import geojson, write_geoparquet
 
 
 def select(result: Result, asked: Select, folder: Path) -> int:
@@ -50,9 +50,7 @@ def select(result: Result, asked: Select, folder: Path) -> int:
             frame = to_frame(table)
             frame.assign(geometry=frame.geometry.to_wkt()).to_csv(partial, index=False)
         else:
-            to_frame(table).to_parquet(
-                partial, schema_version="1.1.0", write_covering_bbox=True, index=False
-            )
+            write_geoparquet(to_frame(table), partial)
     return len(table)
 
 

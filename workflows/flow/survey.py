@@ -6,8 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from earthgptx.catalogs.errors import CatalogError
-from earthgptx.model.interface.errors import ModelError
 from earthgptx.pipeline.engine.plan import plan
 from earthgptx.pipeline.engine.survey import Share, survey
 from earthgptx.pipeline.errors import PipelineError
@@ -15,7 +13,8 @@ from earthgptx.pipeline.results.result import open_result
 from earthgptx.pipeline.results.slices_group import SliceState
 from earthgptx.pipeline.results.store import exists
 from earthgptx.pipeline.storage.errors import storage_errors
-from earthgptx.workflows.flow.running import Flow, code_of
+from earthgptx.workflows.exit_codes import OURS, code_of
+from earthgptx.workflows.flow.running import Flow
 
 WORDS = {
     "new": "missing",
@@ -54,7 +53,7 @@ def survey_flow(flow: Flow) -> list[JobSurvey]:
             continue
         try:
             seen = survey(plan(job))
-        except (PipelineError, CatalogError, ModelError) as error:
+        except OURS as error:
             found.append(JobSurvey(name, refusal=str(error), code=code_of(error)))
             continue
         shares = {WORDS[state]: share for state, share in seen.shares.items()}

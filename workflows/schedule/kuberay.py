@@ -13,7 +13,7 @@ import yaml
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.spec import JobSpec
-from earthgptx.pipeline.storage.blobs import plain
+from earthgptx.pipeline.storage.blobs import is_local
 from earthgptx.workflows.flow.running import Flow
 from earthgptx.workflows.schedule.cron import Cron
 
@@ -134,7 +134,7 @@ def _files(path: Path, flow: Flow) -> dict[str, str]:
         if node.step.job:
             wanted.add(flow.folder / node.step.job)
             wanted |= _local(node.name, flow.jobs[node.name])
-        if node.step.publish and _is_local(node.step.publish):
+        if node.step.publish and is_local(node.step.publish):
             raise JobError(f"step '{node.name}': {node.step.publish} is a local path; name a URL")
         if node.step.select:
             raise JobError(
@@ -169,7 +169,7 @@ def _local(name: str, job: JobSpec) -> set[Path]:
     named += [("model", job.model)] if "/" in job.model else []  # a folder of weights
     named += [("source.access.folders", each) for each in job.source.access.folders]
     for key, address in named:
-        if _is_local(address):
+        if is_local(address):
             raise JobError(
                 f"step '{name}': {key} {address} is a local path, which a cluster does not reach; "
                 "name a URL"
@@ -177,8 +177,3 @@ def _local(name: str, job: JobSpec) -> set[Path]:
     files = [job.source.aoi] if isinstance(job.source.aoi, str) else []
     files += [job.prompts.origin] if job.prompts.is_file else []
     return {Path(each) for each in files if "://" not in each}
-
-
-def _is_local(address: str) -> bool:
-    scheme, separator, _ = plain(address).partition("://")
-    return not separator or scheme == "file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,6 @@ from tests.growing import (
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return growing_archive(tmp_path_factory.mktemp("growing"))
-
-
-@pytest.fixture(scope="module")
-def pool(archive: Archive, ray_two: None) -> Iterator[ReplicaPool]:
-    with ReplicaPool(archive.job("x.zarr", grid=GRID).engine) as made:
-        yield made
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ LARGE = "label = 'target' AND area_m2 > 13000"
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return growing_archive(tmp_path_factory.mktemp("prompted"))
-
-
-@pytest.fixture(scope="module")
-def pool(archive: Archive, ray_two: None) -> Iterator[ReplicaPool]:
-    with ReplicaPool(archive.job("x.zarr", grid=GRID).engine) as made:
-        yield made
 
 
 def asking(archive: Archive, output: Path, found: str, **prompts: Any) -> JobSpec:

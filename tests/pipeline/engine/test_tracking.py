@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,12 +49,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
             nodata=None,
         )
     return made
-
-
-@pytest.fixture(scope="module")
-def pool(archive: Archive, ray_two: None) -> Iterator[ReplicaPool]:
-    with ReplicaPool(archive.job("x.zarr").engine) as made:
-        yield made
 
 
 def tracks(archive: Archive, url: str) -> list[tuple[str, list[int]]]:

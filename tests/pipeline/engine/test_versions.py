@@ -45,12 +45,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return growing_archive(tmp_path_factory.mktemp("growing"))
 
 
-@pytest.fixture(scope="module")
-def pool(archive: Archive, ray_two: None) -> Iterator[ReplicaPool]:
-    with ReplicaPool(archive.job("x.zarr", grid=GRID).engine) as made:
-        yield made
-
-
 def repository(url: str) -> icechunk.Repository:
     path = url.removeprefix("icechunk+")
     return icechunk.Repository.open(icechunk.local_filesystem_storage(path))

@@ -15,9 +15,16 @@ from earthgptx.workflows.flow.checks import deviation, distance, empty_share
 def a_slice(day: int, objects: int, *, tiles: int = 100) -> SliceRow:
     start = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
     return SliceRow(
-        f"{start:%Y-%m-%d}", start, start, 1, "", 1, tiles,
-        objects=objects, state=SliceState.FINISHED,
-    )  # fmt: skip
+        f"{start:%Y-%m-%d}",
+        start,
+        start,
+        1,
+        "",
+        1,
+        tiles,
+        objects=objects,
+        state=SliceState.FINISHED,
+    )
 
 
 def test_a_slice_is_held_against_its_own_season() -> None:

@@ -25,8 +25,12 @@ def test_plan_run_and_status(archive: Archive, tmp_path: Path) -> None:
     archive.publish(NAMES[:3])
     planned = json.loads(earthgptx("workflow", "plan", path, "--json")[0])
     assert [step["step"] for step in planned["steps"]] == [
-        "ships", "look", "check", "select", "publish"
-    ]  # fmt: skip
+        "ships",
+        "look",
+        "check",
+        "select",
+        "publish",
+    ]
     assert planned["jobs"][0]["shares"]["missing"]["slices"] == 2
     assert planned["jobs"][1]["refusal"] == "waits for the objects of ships"
     said, _ = earthgptx("workflow", "run", path)
@@ -49,9 +53,16 @@ def test_a_backfill_goes_through_its_range_and_says_what_is_there(
     path = write_flow(archive, tmp_path)
     archive.publish(NAMES)
     said, _ = earthgptx(
-        "backfill", path, "--from", "2026-01-01", "--to", "2026-01-06", "--chunk", "P2D",
+        "backfill",
+        path,
+        "--from",
+        "2026-01-01",
+        "--to",
+        "2026-01-06",
+        "--chunk",
+        "P2D",
         "--newest-first",
-    )  # fmt: skip
+    )
     at = [said.index(f"{number} of 3: 2026-01-0{day}") for number, day in ((1, 5), (2, 3), (3, 1))]
     assert at == sorted(at)
     again = json.loads(
@@ -95,8 +106,9 @@ def test_a_schedule_is_printed_or_written(archive: Archive, tmp_path: Path) -> N
         "schedule", path, "--every", "0 6 * * *", "--to", "systemd", "--out", tmp_path / "units"
     )
     assert {each.name for each in (tmp_path / "units").iterdir()} == {
-        "earthgptx-watch.service", "earthgptx-watch.timer"
-    }  # fmt: skip
+        "earthgptx-watch.service",
+        "earthgptx-watch.timer",
+    }
     _, said = earthgptx("schedule", path, "--every", "often", code=2)
     assert "'often' is no cron line" in said
     _, said = earthgptx("schedule", path, "--every", "0 6 * * *", "--to", "kuberay", code=2)

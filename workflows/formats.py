@@ -1,16 +1,20 @@
-"""Objects as GeoJSON."""
+"""Objects as files: GeoJSON and GeoParquet."""
 
 from __future__ import annotations
 
 import json
 import math
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import shapely
 
 from earthgptx.pipeline.results.object_table import outlines_of
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 
 def geojson(found: pa.Table) -> str:
@@ -24,6 +28,11 @@ def geojson(found: pa.Table) -> str:
         outline = shapely.geometry.mapping(shape)
         features.append({"type": "Feature", "properties": properties, "geometry": outline})
     return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def write_geoparquet(found: gpd.GeoDataFrame, path: Path | None) -> None:
+    """Writes a table of objects as GeoParquet 1.1, with a covering."""
+    found.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, index=False)
 
 
 def plain_value(value: Any) -> Any:
