@@ -10,7 +10,8 @@ PipelineError           2
 │   ├── WaitedFor       3  an object store did not answer for minutes
 │   └── DiskFull        3  a disk has no room: make room and try again
 ├── RunFailed           1  the job stopped; finished blocks are kept
-│   └── Interrupted     1  by Ctrl-C or SIGTERM
+│   ├── Interrupted     1  by Ctrl-C or SIGTERM
+│   └── CostReached     1  it may cost no more
 └── RunLost             1  another run took over the output because this run appeared dead
 """
 
@@ -98,6 +99,10 @@ class RunFailed(PipelineError):
 
 class Interrupted(RunFailed):
     """The run was interrupted; finished blocks are kept."""
+
+
+class CostReached(RunFailed):
+    """The run may cost no more; finished blocks are kept."""
 
 
 class RunLost(PipelineError):

@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
 from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.pipeline.storage.versions import version_error
-from earthgptx.workflows.commands import flows, jobs, models, queries, results
+from earthgptx.workflows.commands import cluster, flows, jobs, models, queries, results, schedules
 from earthgptx.workflows.exit_codes import OURS, code_of
 from earthgptx.workflows.terminal import ErrStream, err, out
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (jobs, results, queries, flows, models):
+for commands in (jobs, results, queries, flows, schedules, cluster, models):
     app.add_typer(commands.app)
 
 

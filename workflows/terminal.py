@@ -31,6 +31,10 @@ from earthgptx.pipeline.errors import Interrupted
 out = Console()
 err = Console(stderr=True)
 
+MaxCost = Annotated[
+    float | None,
+    typer.Option(metavar="AMOUNT", help="End before it costs more; go on with the same command."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
 
 
@@ -72,7 +76,7 @@ def print_report(report: Any) -> None:
     out.print(
         f"[bold green]done[/bold green]: {report.blocks} blocks{before}, "
         f"{report.tiles} tiles analysed, {report.empty_tiles} empty, "
-        f"{report.objects} objects, {report.seconds:.1f} s",
+        f"{report.objects} objects, {report.seconds:.1f} s{_price(report.cost)}",
         soft_wrap=True,
     )
     if report.failed_tiles:
@@ -103,6 +107,10 @@ def print_report(report: Any) -> None:
             soft_wrap=True,
         )
     out.print(f"result:  {report.output}", soft_wrap=True)
+
+
+def _price(cost: float | None) -> str:
+    return "" if cost is None else f", cost {cost:.2f}"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class RunContext:
     root: zarr.Group | None
     """Root group of the result; None where each task gets a fork of it, see `in_fork`."""
     scratch: Scratch
+    fence: Fence
 
     @classmethod
     def open(cls, plan: Plan, token: str) -> RunContext:
@@ -38,7 +39,7 @@ class RunContext:
         output = plan.spec.output
         fence = Fence(open_blobs(parts_of(output)), token)
         root = None if is_versioned(output) else open_group(output, fence)
-        return cls(plan, root, Scratch(output, fence, plan.content_of))
+        return cls(plan, root, Scratch(output, fence, plan.content_of), fence)
 
     def in_fork(self, session: Any) -> RunContext:
         """Returns the context of a task that writes into a fork of the result."""

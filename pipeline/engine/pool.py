@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -26,7 +27,7 @@ from earthgptx.pipeline.engine.asking import ModelSick
 from earthgptx.pipeline.engine.cluster import connect, disconnect, replica_memory
 from earthgptx.pipeline.engine.commit import ShardLost
 from earthgptx.pipeline.engine.forks import Forks
-from earthgptx.pipeline.engine.infer import BlockReport
+from earthgptx.pipeline.engine.metrics import Metrics
 from earthgptx.pipeline.engine.replica import Replica
 from earthgptx.pipeline.engine.scratch import ScratchLost
 from earthgptx.pipeline.engine.sharing import may_end_ray, shared_replicas
@@ -89,6 +90,7 @@ class ReplicaPool:
         self._engine = engine
         self._owns_ray = False
         self._args: tuple[Plan, str]
+        self._metrics: Metrics
         self._forks: Forks
         self._hands: dict[int, _Hand] = {}
         self._spare: list[_Hand] = []
@@ -116,6 +118,7 @@ class ReplicaPool:
             forks: what tasks write into, if the result is versioned.
         """
         self._args, self._forks = (plan.for_replicas(), token), forks
+        self._metrics = Metrics(plan.spec.name)
         self._spare += self._hands.values()
         self._hands = {}
         # Ray's own restarts and retries are off: they cannot tell a tile that kills from bad luck.
@@ -152,6 +155,8 @@ class ReplicaPool:
         """Kills all replicas."""
         for hand in (*self._hands.values(), *self._spare):
             _kill(hand.actor)
+        if self._hands:
+            self._metrics.replicas(Counter())
         self._hands, self._spare = {}, []
 
     def assign(self, order: Assign, payload: Any = None) -> None:
@@ -194,6 +199,7 @@ class ReplicaPool:
             hand = self._hands.get(where[ref])
             if hand is not None and ref in hand.waiting:
                 found += self._outcome(where[ref], hand, ref)
+        self._metrics.replicas(Counter(_state(hand) for hand in self._hands.values()))
         return found
 
     def _outcome(self, number: int, hand: _Hand, ref: Any) -> list[tuple[Event, object]]:
@@ -210,7 +216,9 @@ class ReplicaPool:
         if order is None:  # the model cannot be loaded, or the run cannot be opened
             final = failure.final or (failure.trouble == Trouble.BUG and not _may_pass(error))
             return [self._gone(number, replace(failure, final=final))]
-        return [(Failed(number, order.task, failure, order.piece), None)]
+        failed = Failed(number, order.task, failure, order.piece)
+        self._metrics.note(failed)
+        return [(failed, None)]
 
     def _success(
         self, number: int, hand: _Hand, what: str, order: Assign | None, value: Any
@@ -227,16 +235,22 @@ class ReplicaPool:
         if order.piece is not None:
             tiles, error = value
             return [(Done(number, order.task, order.piece, tiles, error=error), value)]
-        if isinstance(value, BlockReport):
-            answered = value.done
-            return [(Done(number, order.task, None, answered, value.suspects), value)]
-        entry, fork = value
+        if order.task.kind == Kind.INFER:
+            report, effort = value
+            done = Done(number, order.task, None, report.done, report.suspects)
+            self._metrics.note(done, report, effort)
+            return [(done, report)]
+        entry, fork, effort = value
         self._forks.take(order.task, fork)
-        return [(Done(number, order.task), entry)]
+        done = Done(number, order.task)
+        self._metrics.note(done, entry, effort)
+        return [(done, entry)]
 
     def _gone(self, number: int, failure: Failure) -> tuple[Event, object]:
         _kill(self._hands.pop(number).actor)
-        return Lost(number, failure), None
+        lost = Lost(number, failure)
+        self._metrics.note(lost)
+        return lost, None
 
     def _ask_pulses(self) -> None:
         now = time.monotonic()
@@ -266,6 +280,10 @@ class ReplicaPool:
                 "Ray has no machine left that answers; finished blocks are kept, run the same "
                 "command again when Ray is back"
             )
+
+
+def _state(hand: _Hand) -> str:
+    return "ready" if hand.ready else "loading" if hand.up else "starting"
 
 
 def _kill(actor: Any) -> None:

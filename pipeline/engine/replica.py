@@ -30,7 +30,7 @@ from earthgptx.pipeline.engine.infer import (
 )
 from earthgptx.pipeline.engine.ledger import Entry
 from earthgptx.pipeline.engine.overview import overview_shard
-from earthgptx.pipeline.engine.tasks import Guilty, Kind, Step, Task
+from earthgptx.pipeline.engine.tasks import Effort, Guilty, Kind, Step, Task
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.storage.errors import storage_errors
 from earthgptx.pipeline.storage.versions import forked
@@ -49,6 +49,8 @@ class Replica:
         self._plan, self._token = plan, token
         self._run: RunContext | None = None
         self._steps: dict[int, tuple[str, float, int]] = {}
+        self._spent: dict[int, dict[str, float]] = {}
+        """Seconds by stage, of the task that each thread does."""
         self._tile_s = 0.0
 
     def begin(self, plan: Plan, token: str) -> None:
@@ -86,7 +88,9 @@ class Replica:
         ]
         return tuple(steps), self._tile_s
 
-    def infer(self, task: Task, *, last: bool, skip: Sequence[Guilty]) -> BlockReport:
+    def infer(
+        self, task: Task, *, last: bool, skip: Sequence[Guilty]
+    ) -> tuple[BlockReport, Effort]:
         """Reads a block, asks the model about its tiles, and keeps the answers in scratch.
 
         Args:
@@ -106,7 +110,8 @@ class Replica:
         with self._inferring:
             answers = ask_about(run.plan, block, self._ask)
         with self._step("write"):
-            return keep_answers(run, block, answers)
+            report = keep_answers(run, block, answers)
+        return report, self._effort(run, block.scene.pixels.nbytes)
 
     def probe(self, task: Task, piece: int) -> tuple[int, str]:
         """Asks the model about one tile of a block and keeps nothing.
@@ -125,7 +130,7 @@ class Replica:
                     return 0, answer.reason
         return min(len(questions), 1), ""
 
-    def do(self, task: Task, payload: Any, fork: bytes = b"") -> tuple[Entry | None, bytes]:
+    def do(self, task: Task, payload: Any, fork: bytes = b"") -> tuple[Entry | None, bytes, Effort]:
         """Does a task that needs no model: commit, paint or overview.
 
         Args:
@@ -136,8 +141,8 @@ class Replica:
             fork: fork of the result to write into; empty if that is written directly.
 
         Returns:
-            Of a commit, what the ledger is to say of the block; None if that stays. And the fork
-            with what was written.
+            Of a commit, what the ledger is to say of the block; None if that stays. Then the fork
+            with what was written, and what the task took.
 
         Raises:
             ScratchLost: what the task reads of scratch is missing or damaged.
@@ -146,11 +151,15 @@ class Replica:
         trim_allocator()
         run = self._ready()
         with self._step("write"):
-            if not fork:
-                return self._do(run, task, payload), b""
-            session = forked(fork)
-            entry = self._do(run.in_fork(session), task, payload)
-            return entry, pickle.dumps(session)
+            session = forked(fork) if fork else None
+            entry = self._do(run.in_fork(session) if session else run, task, payload)
+            written = pickle.dumps(session) if session else b""
+        return entry, written, self._effort(run)
+
+    def _effort(self, run: RunContext, bytes_read: int = 0) -> Effort:
+        """Returns what the task of this thread took."""
+        seconds = self._spent.pop(threading.get_ident(), {})
+        return Effort(seconds, bytes_read, run.fence.take_written())
 
     def _do(self, run: RunContext, task: Task, payload: Any) -> Entry | None:
         match task.kind:
@@ -187,10 +196,12 @@ class Replica:
     @contextmanager
     def _step(self, stage: str, tiles: int = 1) -> Iterator[None]:
         """Notes what this thread does for `pulse`; names the storage in errors."""
-        me = threading.get_ident()
-        self._steps[me] = (stage, time.monotonic(), tiles)
+        me, began = threading.get_ident(), time.monotonic()
+        self._steps[me] = (stage, began, tiles)
         try:
             with storage_errors(self._plan.spec.output):
                 yield
         finally:
             self._steps.pop(me, None)
+            spent = self._spent.setdefault(me, {})
+            spent[stage] = spent.get(stage, 0.0) + time.monotonic() - began

@@ -50,3 +50,7 @@ class RunReport:
     refused_prompts: dict[str, str]
     """Reason by prompt id."""
     seconds: float
+    replica_seconds: float
+    """Time of all replicas together, from when their processes ran."""
+    cost: float | None
+    """What they cost, if the job says what an hour of a replica does."""

@@ -145,10 +145,13 @@ class Scheduler:
         for member, failure in self.staff.overdue(now):
             orders.append(Stop(member.number, failure.reason))
             self._lose(member, failure, now)
-        for number in self.staff.dismissed():
+        for number in self.staff.dismissed(now):
             orders.append(Stop(number, "fails on what other replicas can do"))
+        if self.finished:
+            return orders
+        self.ending = self.ending or self.staff.overspent(now)
         self.ending = self.ending or self.staff.shortage(self._board.open, now)
-        if self.ending or self.finished:
+        if self.ending:
             return orders
         orders += self.staff.recruit(self._board.open, now)
         self._board.wake(now)

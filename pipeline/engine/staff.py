@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from earthgptx.pipeline.engine.tasks import Failure, Pulse, Start, Task, Trouble
-from earthgptx.pipeline.errors import Outage, PipelineError, RunFailed
+from earthgptx.pipeline.errors import CostReached, Outage, PipelineError, RunFailed
 
 SLOTS = 2
 """Tasks of a replica: one block is inferred while another is read or written."""
@@ -22,6 +22,8 @@ OTHER_S = 1800.0
 """Limit of reading or writing a block."""
 EXPECTED_S = 60.0
 """Time after which nobody waits any more for a replica that the cluster has not given."""
+ENDING_S = 2.0
+"""Seconds that a replica goes on until it is stopped: what is left of a run's budget at its end."""
 NAP_S = 10.0
 """Pause between two decisions from which on the driver itself has slept."""
 FAILED_STARTS = 6
@@ -40,6 +42,8 @@ class Limits:
     """Time to load the model, and time until the least number of replicas is there."""
     tile_s: float | None = None
     """Time for a tile; None to derive it from measured times."""
+    paid_s: float | None = None
+    """Time of all replicas together that the run may cost; None for any."""
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Member:
     pulse: Pulse | None = None
     strikes: int = 0
     asked: float = 0.0
+    paid_from: float | None = None
+    """When its process began to run; None before."""
     adopted: bool = False
     """Whether an earlier run has started it."""
 
@@ -80,6 +86,8 @@ class Staff:
         self._error: PipelineError | None = None
         self._fatal: PipelineError | None = None
         self._ever_ready = False
+        self._paid_s = 0.0
+        """Time of the replicas that are gone."""
 
     # Events
 
@@ -87,13 +95,13 @@ class Staff:
         """Adds a replica that an earlier run has started; returns its number."""
         [order] = self._start(1, now)
         member = self.members[order.replica]
-        member.state, member.adopted = "loading", True
+        member.state, member.adopted, member.paid_from = "loading", True, now
         return order.replica
 
     def up(self, member: Member, now: float) -> None:
         """Notes that a replica's process runs."""
         if member.state == "asked":
-            member.state, member.since = "loading", now
+            member.state, member.since, member.paid_from = "loading", now, now
 
     def ready(self, member: Member, now: float) -> None:
         """Notes that a replica has loaded the model."""
@@ -106,7 +114,7 @@ class Staff:
 
     def lose(self, member: Member, failure: Failure, now: float) -> None:
         """Takes a replica out."""
-        del self.members[member.number]
+        self._take_out(member, now)
         if member.state == "ready":
             return
         self._why, self._error = failure.reason, failure.error
@@ -150,7 +158,7 @@ class Staff:
                 found.append((member, failure))
         return found
 
-    def dismissed(self) -> list[int]:
+    def dismissed(self, now: float) -> list[int]:
         """Returns replicas to stop that have nothing to do any more, and takes them out."""
         gone = []
         for number in list(self._dismissed):
@@ -158,9 +166,24 @@ class Staff:
             if member is None or not member.running:
                 self._dismissed.remove(number)
                 if member is not None:
-                    del self.members[number]
+                    self._take_out(member, now)
                     gone.append(number)
         return gone
+
+    def paid_s(self, now: float) -> float:
+        """Returns the time of all replicas together until now, in s; what is loading counts."""
+        return self._paid_s + sum(_paid(member, now) for member in self.members.values())
+
+    def overspent(self, now: float) -> PipelineError | None:
+        """Returns why the run may cost no more; None if it may."""
+        most = self.limits.paid_s
+        if most is None or self.paid_s(now) + ENDING_S * len(self.members) < most:
+            return None
+        return CostReached(
+            f"the run ends before it costs more than it may: its replicas ran for "
+            f"{self.paid_s(now):.0f} s together. Finished blocks are kept; run the same command "
+            "again to go on"
+        )
 
     def shortage(self, work: int, now: float) -> PipelineError | None:
         """Returns why the run has too few replicas for its work to go on; None if it goes on."""
@@ -243,6 +266,10 @@ class Staff:
             return self.limits.tile_s
         return max(TILE_S, TILE_TIMES * measured_s) if measured_s else FIRST_TILE_S
 
+    def _take_out(self, member: Member, now: float) -> None:
+        del self.members[member.number]
+        self._paid_s += _paid(member, now)
+
     def _works(self, member: Member) -> bool:
         return member.state == "ready" and member.number not in self._dismissed
 
@@ -272,3 +299,8 @@ class Staff:
             if step.seconds > limit:
                 return Failure(Trouble.HUNG, f"no progress for {limit:.0f} s ({step.stage})")
         return None
+
+
+def _paid(member: Member, now: float) -> float:
+    """Returns how long a replica's process has run, in s."""
+    return 0.0 if member.paid_from is None else max(now - member.paid_from, 0.0)

@@ -25,6 +25,7 @@ from earthgptx.pipeline.engine.output import beside, published_before, published
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.scheduler import Scheduler
 from earthgptx.pipeline.engine.scratch import FailedTiles, Scratch
+from earthgptx.pipeline.engine.spending import cost_of
 from earthgptx.pipeline.engine.staff import Limits
 from earthgptx.pipeline.engine.survey import place, state_of_slice
 from earthgptx.pipeline.engine.tracking import Tracking, stale
@@ -62,6 +63,7 @@ class Steps:
         on_progress: Callable[[Progress], None],
         *,
         retry: bool,
+        paid_s: float | None = None,
     ) -> None:
         """Compares a plan with its open output.
 
@@ -71,6 +73,7 @@ class Steps:
             fence: checks the lease before each write.
             on_progress: callback that receives the progress of each stage.
             retry: whether to infer the blocks of finished slices again that have quarantined tiles.
+            paid_s: time in s that all replicas together may take; None for any.
         """
         self.table = SliceTable(root)
         rows = self.table.rows
@@ -104,7 +107,9 @@ class Steps:
         self._failed_before = self._failed_tiles
         self._was_finished = store.mark_of(root)["state"] == "finished"
         engine = plan.spec.engine
-        limits = Limits(engine.least, engine.most, engine.start_timeout_s, engine.tile_timeout_s)
+        limits = Limits(
+            engine.least, engine.most, engine.start_timeout_s, engine.tile_timeout_s, paid_s
+        )
         self._scheduler = Scheduler(limits)
         self._holes = Holes(
             engine.max_failed_fraction, sum(self.plan.tiles_of(at) for at in self.work), {}
@@ -128,6 +133,11 @@ class Steps:
         row = self.table.rows[at] if at < len(self.table.rows) else None
         state = state_of_slice(self.plan, at, row)
         return state in ("new", "changed", "unfinished") or (state == "failed" and self._retry)
+
+    @property
+    def replica_seconds(self) -> float:
+        """Time that all replicas of the run together have taken until now, in s."""
+        return self._scheduler.staff.paid_s(time.monotonic())
 
     @property
     def committed(self) -> int:
@@ -402,4 +412,6 @@ class Steps:
             unanswered_prompts=sum(rows[at].unanswered for at in self.work),
             refused_prompts=self.plan.refused_prompts,
             seconds=time.monotonic() - started,
+            replica_seconds=self.replica_seconds,
+            cost=cost_of(self.plan.spec.engine, self.replica_seconds),
         )

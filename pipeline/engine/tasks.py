@@ -58,6 +58,19 @@ class Trouble(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What a task took."""
+
+    seconds: dict[str, float]
+    """By stage: read, ask or write."""
+    bytes_read: int
+    """Pixels of imagery, uncompressed."""
+    bytes_written: int
+    """Files of the result and of scratch; of an Icechunk repository scratch alone. Tasks that a
+    replica does at the same time share them in any way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a task or a replica failed."""
 

@@ -284,6 +284,16 @@ class Engine(Section):
     """Which new time slices come first."""
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """Fraction of tiles that may fail before the job stops, 0..1."""
+    price_per_replica_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """What an hour of a replica costs, in any currency."""
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """What one run may cost in that currency; it ends before it costs more."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> Engine:
+        if self.max_cost is not None and not self.price_per_replica_hour:
+            raise ValueError("max_cost needs price_per_replica_hour, what an hour of one costs")
+        return self
 
     @property
     def least(self) -> int:

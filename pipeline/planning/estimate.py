@@ -47,10 +47,15 @@ class Speed:
         """
         if not blocks:
             return 0.0
-        replicas = min(plan.spec.engine.most, blocks)
+        replicas = replicas_of(plan, blocks)
         core = plan.spec.grid.tile_px - 2 * plan.spec.grid.halo_px
         each = self.tile_s + READ_AND_WRITE_S * core * core / 1e6
         return self.start_s + each * tiles / replicas
+
+
+def replicas_of(plan: Plan, blocks: int) -> int:
+    """Returns how many replicas a run starts for a number of blocks."""
+    return min(plan.spec.engine.most, blocks)
 
 
 def measure(plan: Plan) -> Speed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
@@ -46,6 +47,8 @@ class Fence:
         """Sets the scratch folder of the output, and the run's token."""
         self._blobs, self.token = blobs, token
         self._checked = -CHECK_S
+        self._counting = threading.Lock()
+        self._written = 0
 
     def check(self) -> None:
         """Checks the lease, unless that was done a moment ago.
@@ -64,6 +67,17 @@ class Fence:
                 "this run writes nothing more"
             )
         self._checked = now
+
+    def note_written(self, count: int) -> None:
+        """Counts bytes that were written behind the fence."""
+        with self._counting:
+            self._written += count
+
+    def take_written(self) -> int:
+        """Returns the bytes written since the last call."""
+        with self._counting:
+            count, self._written = self._written, 0
+        return count
 
 
 def _now() -> float:
@@ -108,6 +122,7 @@ class FencedBlobs:
 
     def put(self, name: str, data: bytes) -> None:
         self._repeated(lambda: self._blobs.put(name, data))
+        self._fence.note_written(len(data))
 
     def delete(self, names: Iterable[str]) -> None:
         listed = list(names)
@@ -188,6 +203,7 @@ class FencedStore(WrapperStore[Any]):
 
     async def set(self, key: str, value: Any) -> None:
         await self._write(lambda: self._store.set(key, value))
+        self._fence.note_written(len(value))
 
     async def set_if_not_exists(self, key: str, value: Any) -> None:
         await self._write(lambda: self._store.set_if_not_exists(key, value))

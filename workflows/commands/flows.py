@@ -1,11 +1,10 @@
-"""Commands that run flows of jobs: workflow run, plan and status; backfill, watch, schedule."""
+"""Commands that run flows of jobs: workflow run, plan and status; backfill, watch."""
 
 from __future__ import annotations
 
 import time as clock
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +13,18 @@ from rich.markup import escape
 
 from earthgptx.workflows.terminal import (
     AsJson,
+    MaxCost,
     err,
     interrupts_in_words,
     job_bar,
     out,
     print_json,
     print_table,
-    print_text,
     ray_log,
 )
 
 if TYPE_CHECKING:
+    from earthgptx.pipeline.engine.spending import Spending
     from earthgptx.workflows.flow.running import Flow, StepReport
 
 app = typer.Typer()
@@ -66,12 +66,14 @@ def run_command(
         list[str] | None,
         typer.Option(metavar="STEP", help="Begin the result of this job anew; may be repeated."),
     ] = None,
+    max_cost: MaxCost = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the steps of a flow: what has changed is done, a failure is told, the rest goes on.
 
     Exit code 0: done, 1: a job or a check failed, 2: a mistake, 3: outages alone, try again.
     """
+    from earthgptx.pipeline.engine.spending import Spending
     from earthgptx.workflows.flow.running import Flow, exit_code
 
     with interrupts_in_words():
@@ -80,6 +82,7 @@ def run_command(
             as_json=as_json,
             retry_failed=retry_failed,
             overwrite=overwrite or (),
+            spending=Spending(max_cost),
         )
     if as_json:
         print_json([asdict(report) for report in reports])
@@ -92,6 +95,7 @@ def _run(
     as_json: bool = False,
     retry_failed: bool = False,
     overwrite: Sequence[str] = (),
+    spending: Spending | None = None,
 ) -> list[StepReport]:
     """Runs a flow, prints what comes of each step, and tells the webhook."""
     from earthgptx.workflows.flow.notify import key_of, tell
@@ -104,6 +108,7 @@ def _run(
             flow,
             retry_failed=retry_failed,
             overwrite=overwrite,
+            spending=spending,
             on_step=(lambda _: None) if as_json else _print_step,
             on_progress=lambda name, progress: update(f"{name}: {progress.stage}", progress),
         )
@@ -188,6 +193,7 @@ def backfill(
         bool, typer.Option("--newest-first", help="Begin with the last chunk.")
     ] = False,
     retry_failed: RetryFailed = False,
+    max_cost: MaxCost = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a flow over a range of time, chunk by chunk; the same command goes on where it was.
@@ -196,22 +202,24 @@ def backfill(
     objects that others ask about. Ends with a table of time slices: complete, missing, failed,
     stale, running; exit code 0 if all are complete.
     """
+    from earthgptx.pipeline.engine.spending import Spending
     from earthgptx.workflows.flow.ranges import chunks, unfinished_first
     from earthgptx.workflows.flow.running import Flow, exit_code
     from earthgptx.workflows.flow.survey import survey_flow, unfinished_in
 
     intervals = chunks(first, last, chunk, newest_first=newest_first)
     left = unfinished_in(Flow.read(flow))
-    code, found = 0, []
+    code, found, spending = 0, [], Spending(max_cost)
     with interrupts_in_words():
         for _ in range(PASSES):
             for number, interval in enumerate(unfinished_first(intervals, left), start=1):
                 if not as_json:
                     out.print(f"[bold]{number} of {len(intervals)}[/]: {interval}", soft_wrap=True)
                 read = Flow.read(flow, time=interval)
-                ended = exit_code(_run(read, as_json=as_json, retry_failed=retry_failed))
+                reports = _run(read, as_json=as_json, retry_failed=retry_failed, spending=spending)
+                ended = exit_code(reports)
                 code = code or ended
-                if ended == MISTAKE:
+                if ended == MISTAKE or (ended and spending.reached):
                     raise typer.Exit(ended)
             found = survey_flow(Flow.read(flow, time=f"{first}/{last}"))
             if code or not any("stale" in each.shares for each in found):
@@ -250,52 +258,3 @@ def watch(
                 wait(began + pause)
     except Interrupted:
         out.print("ended")
-
-
-class Target(StrEnum):
-    """Schedulers that a flow can be given to."""
-
-    CRON = "cron"
-    SYSTEMD = "systemd"
-    KUBERAY = "kuberay"
-
-
-@app.command(
-    epilog='Example: earthgptx schedule watch.yaml --every "0 6 * * *" --to systemd --out .'
-)
-def schedule(
-    flow: FlowFile,
-    every: Annotated[str, typer.Option(metavar="CRON", help="When: '0 6 * * *' is daily at six.")],
-    to: Annotated[Target, typer.Option(help="What runs it.")] = Target.CRON,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Write files there instead of printing them."),
-    ] = None,
-    zone: Annotated[str, typer.Option(help="Time zone of a RayCronJob.")] = "Etc/UTC",
-    image: Annotated[str, typer.Option(help="Image of a RayCronJob.")] = "earthgptx:latest",
-) -> None:
-    """Print what your own scheduler runs: a crontab line, a systemd timer, a KubeRay RayCronJob.
-
-    A flow that is still running when the next one starts is left alone: that one ends with 3.
-    """
-    from earthgptx.workflows.flow.running import Flow
-    from earthgptx.workflows.schedule.cron import parse_cron
-    from earthgptx.workflows.schedule.kuberay import manifests
-    from earthgptx.workflows.schedule.local import crontab_line, systemd_units
-
-    cron, read = parse_cron(every), Flow.read(flow)
-    name = read.spec.name
-    match to:
-        case Target.CRON:
-            files = {f"{name}.crontab": crontab_line(flow, cron) + "\n"}
-        case Target.SYSTEMD:
-            files = systemd_units(flow, name, cron)
-        case Target.KUBERAY:
-            files = {f"{name}.yaml": manifests(flow, read, cron, zone=zone, image=image)}
-    for file, text in files.items():
-        if folder is None:
-            print_text(f"# {file}\n{text}" if len(files) > 1 else text.rstrip("\n"))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_text(text)
-            out.print(f"wrote: {folder / file}", soft_wrap=True)

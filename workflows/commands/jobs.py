@@ -1,4 +1,4 @@
-"""Commands that create and run jobs: init, sample, demo, search, plan, run, submit."""
+"""Commands that create and run jobs: init, sample, demo, search, plan, run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from earthgptx.workflows.parents import make_parent
 from earthgptx.workflows.terminal import (
     AsJson,
+    MaxCost,
     bar,
     err,
     interrupts_in_words,
@@ -222,6 +223,11 @@ def plan(job: JobFile, time: Time = None, as_json: AsJson = False) -> None:
 
 def _facts(made: Plan, found: Survey, speed: Speed) -> dict[str, Any]:
     """Returns the figures of a plan, ready for JSON."""
+    from earthgptx.pipeline.engine.spending import cost_of
+    from earthgptx.pipeline.planning.estimate import replicas_of
+
+    seconds = speed.seconds(made, found.blocks, found.tiles)
+    cost = cost_of(made.spec.engine, seconds * replicas_of(made, found.blocks))
     prompts: int | str = made.spec.prompts.origin
     if made.spec.prompts.is_file:
         prompts = sum(len(found) for found in made.prompts.values())
@@ -252,7 +258,8 @@ def _facts(made: Plan, found: Survey, speed: Speed) -> dict[str, Any]:
         "replica_memory_bytes": made.replica_bytes,
         "seconds_per_tile": round(speed.tile_s, 4),
         "start_seconds": round(speed.start_s, 1),
-        "seconds": round(speed.seconds(made, found.blocks, found.tiles), 1),
+        "seconds": round(seconds, 1),
+        "cost": None if cost is None else round(cost, 2),
     }
 
 
@@ -280,7 +287,17 @@ def _lines(made: Plan, facts: dict[str, Any]) -> dict[str, str]:
         "to read": f"{made.bytes_to_read / 1e6:,.0f} MB uncompressed",
         "memory bound": f"{memory}, {made.spec.engine.most} replicas, beside the model",
         "time": f"about {facts['seconds']:,.0f} s ({measured})",
+        "cost": _cost(made, facts["cost"]),
     }
+
+
+def _cost(made: Plan, cost: float | None) -> str:
+    """Returns what a plan costs, in words."""
+    engine = made.spec.engine
+    if cost is None:
+        return "set engine.price_per_replica_hour to know it"
+    most = "" if engine.max_cost is None else f", at most {engine.max_cost:,.2f}"
+    return f"about {cost:,.2f}{most} ({engine.price_per_replica_hour:g} an hour of a replica)"
 
 
 @app.command(epilog="Example: earthgptx run examples/harbour.yaml --output results/harbour.zarr")
@@ -298,6 +315,7 @@ def run(
         bool,
         typer.Option("--retry-failed", help="Infer blocks with quarantined tiles again."),
     ] = False,
+    max_cost: MaxCost = None,
 ) -> None:
     """Make the output equal to what the job finds: what is missing or has changed is done.
 
@@ -306,6 +324,7 @@ def run(
     """
     from earthgptx.pipeline.engine.plan import plan as make_plan
     from earthgptx.pipeline.engine.run import run as run_plan
+    from earthgptx.pipeline.engine.spending import Spending
     from earthgptx.pipeline.job.spec import JobSpec
 
     with interrupts_in_words():
@@ -319,27 +338,7 @@ def run(
                 made,
                 overwrite=overwrite,
                 retry_failed=retry_failed,
+                spending=Spending(max_cost),
                 on_progress=lambda progress: update(progress.stage, progress),
             )
     print_report(report)
-
-
-@app.command(
-    epilog="Example: earthgptx submit examples/harbour.yaml --address http://127.0.0.1:8265 --wait"
-)
-def submit(
-    job: JobFile,
-    address: Annotated[
-        str, typer.Option(metavar="http://HEAD:8265", help="The cluster's job server.")
-    ],
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Stream the log and pass the exit code on.")
-    ] = False,
-) -> None:
-    """Run a job on a Ray cluster through Ray Jobs."""
-    from earthgptx.workflows.submit import submit_job
-
-    def say(line: str) -> None:
-        out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
-
-    raise typer.Exit(submit_job(job, address, wait=wait, say=say))

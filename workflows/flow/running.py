@@ -18,6 +18,7 @@ from earthgptx.pipeline.engine.plan import plan
 from earthgptx.pipeline.engine.report import Progress, RunReport
 from earthgptx.pipeline.engine.run import run
 from earthgptx.pipeline.engine.sharing import shared_ray
+from earthgptx.pipeline.engine.spending import Spending
 from earthgptx.pipeline.errors import Interrupted, JobError
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.results.result import open_result
@@ -53,6 +54,8 @@ class StepReport:
     seconds: float = 0.0
     output: str = ""
     """Result of a job."""
+    cost: float | None = None
+    """What its replicas cost, if the job says what an hour of one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ def run_flow(
     *,
     retry_failed: bool = False,
     overwrite: Collection[str] = (),
+    spending: Spending | None = None,
     on_step: Callable[[StepReport], None] = lambda _: None,
     on_progress: Callable[[str, Progress], None] = lambda _, __: None,
 ) -> list[StepReport]:
@@ -140,18 +144,19 @@ def run_flow(
         flow: the flow.
         retry_failed: whether to infer blocks with quarantined tiles again.
         overwrite: names of the jobs whose results are made anew.
+        spending: what all jobs may cost, and what has been spent; None for any.
         on_step: called with the report of each step.
         on_progress: called with the name of a job and its progress.
     """
     unknown = sorted(set(overwrite) - flow.jobs.keys())
     if unknown:
         raise JobError(f"'{unknown[0]}' is no job of the flow; there are {', '.join(flow.jobs)}")
-    how = How(retry_failed, frozenset(overwrite), on_progress)
+    how = How(retry_failed, frozenset(overwrite), spending or Spending(), on_progress)
     reports: dict[str, StepReport] = {}
     most = max((job.engine.most for job in flow.jobs.values()), default=1)
     with shared_ray(most):
         for node in flow.nodes:
-            reports[node.name] = _report(flow, node, reports, how)
+            reports[node.name] = run_step(flow, node, reports, how)
             on_step(reports[node.name])
     return list(reports.values())
 
@@ -162,11 +167,22 @@ class How:
 
     retry_failed: bool
     overwrite: frozenset[str]
+    spending: Spending
     on_progress: Callable[[str, Progress], None]
 
 
-def _report(flow: Flow, node: Node, before: Mapping[str, StepReport], how: How) -> StepReport:
-    """Does a step if what it needs is done; returns what has come of it."""
+def run_step(flow: Flow, node: Node, before: Mapping[str, StepReport], how: How) -> StepReport:
+    """Does a step if what it needs is done; returns what has come of it.
+
+    Args:
+        flow: the flow.
+        node: the step.
+        before: reports of the steps before it, by name.
+        how: how jobs are run.
+
+    Raises:
+        Interrupted: it was interrupted.
+    """
     began = clock.monotonic()
     report = StepReport(name=node.name, kind=node.step.kind)
     missing = [n for n in sorted(node.needs) if before[n].outcome in (FAILED, SKIPPED, EMPTY)]
@@ -217,10 +233,11 @@ def _run_job(job: JobSpec, report: StepReport, how: How) -> StepReport:
         plan(job, anew=anew),
         overwrite=anew,
         retry_failed=how.retry_failed,
+        spending=how.spending,
         on_progress=lambda progress: how.on_progress(report.name, progress),
     )
     outcome = DONE if ran.slices or ran.slices_gone else NOTHING
-    return replace(report, outcome=outcome, said=_said(ran), output=ran.output)
+    return replace(report, outcome=outcome, said=_said(ran), output=ran.output, cost=ran.cost)
 
 
 def _said(ran: RunReport) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 
 from earthgptx.pipeline.errors import JobError
-from earthgptx.pipeline.job.spec import JobSpec
-from earthgptx.pipeline.storage.blobs import is_local
+from earthgptx.workflows.flow.packing import Packed, pack
 from earthgptx.workflows.flow.running import Flow
 from earthgptx.workflows.schedule.cron import Cron
 
@@ -37,12 +36,13 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
     """
     name = _name(flow.spec.name)
     _check_zone(zone)
+    packed = pack(path, flow, most_bytes=MOST_BYTES)
     gpus = math.ceil(max((job.engine.gpus_per_replica for job in flow.jobs.values()), default=0))
     settings = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name},
-        "data": _files(path, flow),
+        **_contents(packed),
     }
     job = {
         "apiVersion": "ray.io/v1",
@@ -52,7 +52,7 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
             "schedule": cron.text,
             "timeZone": zone,
             "jobTemplate": {
-                "entrypoint": f"earthgptx workflow run {shlex.quote(f'{MOUNTED}/{path.name}')}",
+                "entrypoint": f"earthgptx workflow run {MOUNTED}/{packed.main}",
                 "shutdownAfterJobFinishes": True,
                 "ttlSecondsAfterFinished": 600,
                 # KubeRay cannot tell an outage from a mistake: the next schedule tries again.
@@ -62,6 +62,18 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
         },
     }
     return "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in (settings, job))
+
+
+def _contents(packed: Packed) -> dict[str, dict[str, str]]:
+    """Returns files as the fields of a ConfigMap: as text, or base64 of what is none."""
+    text: dict[str, str] = {}
+    binary: dict[str, str] = {}
+    for name, data in packed.files.items():
+        try:
+            text[name] = data.decode("utf-8")
+        except UnicodeDecodeError:
+            binary[name] = base64.b64encode(data).decode()
+    return {"data": text} | ({"binaryData": binary} if binary else {})
 
 
 def _name(flow: str) -> str:
@@ -88,6 +100,7 @@ def cluster(name: str, image: str, *, gpus: int = 0) -> dict[str, Any]:
     accelerator = {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "rayVersion": "2.60.0",
+        "authOptions": {"mode": "token"},
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},
             "template": _pod("ray-head", name, image, cpu="2", memory="4Gi"),
@@ -125,55 +138,3 @@ def _pod(container: str, name: str, image: str, **size: str) -> dict[str, Any]:
             "volumes": [{"name": "flow", "configMap": {"name": name}}],
         }
     }
-
-
-def _files(path: Path, flow: Flow) -> dict[str, str]:
-    """Returns the flow file, its job files, and small files that they name, by name."""
-    wanted = {path.absolute()}
-    for node in flow.nodes:
-        if node.step.job:
-            wanted.add(flow.folder / node.step.job)
-            wanted |= _local(node.name, flow.jobs[node.name])
-        if node.step.publish and is_local(node.step.publish):
-            raise JobError(f"step '{node.name}': {node.step.publish} is a local path; name a URL")
-        if node.step.select:
-            raise JobError(
-                f"step '{node.name}' writes a local table, which a cluster loses; leave it out"
-            )
-    found: dict[str, str] = {}
-    for each in sorted(wanted):
-        if each.parent != flow.folder:
-            raise JobError(f"{each} does not lie beside the flow file; move it there")
-        if not re.fullmatch(r"[-._a-zA-Z0-9]+", each.name):
-            raise JobError(f"'{each.name}' is no name of a file in a ConfigMap; rename it")
-        try:
-            found[each.name] = each.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise JobError(f"{each} cannot be sent to a cluster: {error}") from error
-    size = sum(len(text.encode()) for text in found.values())
-    if size > MOST_BYTES:
-        raise JobError(
-            f"the files of the flow have {size:,} bytes, and a ConfigMap takes {MOST_BYTES:,}"
-        )
-    return found
-
-
-def _local(name: str, job: JobSpec) -> set[Path]:
-    """Returns the local files that a job reads and that can be sent.
-
-    Raises:
-        JobError: its catalog, output, model, or result of prompts is a local path.
-    """
-    named = [("source.catalog", job.source.catalog), ("output", job.output)]
-    named += [("prompts.from", job.prompts.origin)] if job.prompts.is_result else []
-    named += [("model", job.model)] if "/" in job.model else []  # a folder of weights
-    named += [("source.access.folders", each) for each in job.source.access.folders]
-    for key, address in named:
-        if is_local(address):
-            raise JobError(
-                f"step '{name}': {key} {address} is a local path, which a cluster does not reach; "
-                "name a URL"
-            )
-    files = [job.source.aoi] if isinstance(job.source.aoi, str) else []
-    files += [job.prompts.origin] if job.prompts.is_file else []
-    return {Path(each) for each in files if "://" not in each}

@@ -134,8 +134,11 @@ def test_names_and_zones_are_those_of_kubernetes(tmp_path: Path) -> None:
     path = flow_file(tmp_path / "flow")
     odd = path.rename(path.with_name("my flow;id.yaml"))
     cron = parse_cron("0 6 * * *")
-    with pytest.raises(JobError, match="is no name of a file in a ConfigMap"):
+    settings, job = yaml.safe_load_all(
         manifests(odd, Flow.read(odd), cron, zone="Etc/UTC", image="x")
+    )
+    assert "my_flow_id.yaml" in settings["data"]
+    assert job["spec"]["jobTemplate"]["entrypoint"].endswith(" /flow/my_flow_id.yaml")
     path = odd.rename(path)
     with pytest.raises(JobError, match="is no time zone"):
         manifests(path, Flow.read(path), cron, zone="Mars/Olympus", image="x")
@@ -162,8 +165,10 @@ def test_the_cluster_is_that_of_the_manifest_that_is_written_by_hand() -> None:
     ],
 )
 def test_what_a_cluster_cannot_reach_is_refused(
-    tmp_path: Path, more: dict[str, str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], said: str
 ) -> None:
+    (tmp_path / "weights/nano").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     path = flow_file(tmp_path / "flow", **more)
     with pytest.raises(JobError, match=said):
         manifests(path, Flow.read(path), parse_cron("0 6 * * *"), zone="Etc/UTC", image="x")

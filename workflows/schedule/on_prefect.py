@@ -1,0 +1,150 @@
+"""A flow on Prefect: one task run for each step; an outage is tried again, nothing else.
+
+The only module that imports Prefect. A worker imports it to run what `deploy` has deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import httpx
+from prefect import State, flow, get_client, runtime, task
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists, PrefectException
+from prefect.schedules import Cron as Schedule
+from prefect.settings import get_current_settings
+from prefect.states import Completed
+from prefect.types.entrypoint import EntrypointType
+
+from earthgptx.pipeline.engine.sharing import shared_ray
+from earthgptx.pipeline.engine.spending import Spending
+from earthgptx.pipeline.errors import JobError, Outage, OutputError
+from earthgptx.workflows.flow.order import Node
+from earthgptx.workflows.flow.running import (
+    NOTHING,
+    SKIPPED,
+    Flow,
+    How,
+    StepReport,
+    exit_code,
+    run_step,
+)
+from earthgptx.workflows.schedule.cron import Cron
+
+TRIES = 6
+"""How often a step is tried again after an outage."""
+PAUSES_S: list[float] = [60, 300, 600, 1800, 3600, 7200]
+"""Seconds before each of them."""
+OUTAGE = 3
+"""Exit code of what may pass."""
+
+
+class StepFailed(Exception):
+    """A step has failed; its message is what has come of it."""
+
+
+def _run_name() -> str:
+    """Returns the name of a run: that of the flow file, and the time that it is about."""
+    given = runtime.flow_run.parameters
+    start = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    return f"{Path(given['path']).stem} {given.get('time') or f'{start:%Y-%m-%d %H:%M}'}"
+
+
+@flow(name="earthgptx", flow_run_name=_run_name)
+def run_file(path: str, time: str | None = None, *, retry_failed: bool = False) -> State:
+    """Runs a flow of jobs; a step is a task.
+
+    Args:
+        path: path of the flow file.
+        time: interval that replaces that of all jobs; empty to keep theirs.
+        retry_failed: whether to infer blocks with quarantined tiles again.
+    """
+    read = Flow.read(Path(path), time=time)
+    how = How(retry_failed, frozenset(), Spending(), lambda _name, _progress: None)
+    reports: dict[str, StepReport] = {}
+    most = max((job.engine.most for job in read.jobs.values()), default=1)
+    with shared_ray(most):
+        for node in read.nodes:
+            reports[node.name] = _tried(node, partial(run_step, read, node, reports, how))
+    _notify(read, list(reports.values()))
+    code = exit_code(list(reports.values()))
+    said = "; ".join(f"{each.name}: {each.said or each.outcome}" for each in reports.values())
+    if code:
+        raise OutputError(f"exit code {code}: {said}")
+    return Completed(message=said)
+
+
+def _tried(node: Node, do: Callable[[], StepReport]) -> StepReport:
+    """Does a step as a task, which is tried again while outages may pass."""
+    last: list[StepReport] = []
+
+    def step() -> State:
+        last[:] = [do()]
+        if last[0].code:
+            raise StepFailed(last[0].said)
+        name = {SKIPPED: "Skipped", NOTHING: "NothingToDo"}.get(last[0].outcome, "Completed")
+        return Completed(name=name, message=last[0].said)
+
+    made = task(
+        name=node.name,
+        task_run_name=f"{node.name} ({node.step.kind})",
+        retries=TRIES,
+        retry_delay_seconds=PAUSES_S,
+        retry_condition_fn=lambda *_: bool(last) and last[0].code == OUTAGE,
+    )(step)
+    state = made(return_state=True)
+    if not last:
+        state.result()  # raises: the run was ended
+    return last[0]
+
+
+def _notify(read: Flow, reports: list[StepReport]) -> None:
+    from earthgptx.workflows.flow.notify import tell
+
+    if read.spec.notify:
+        tell(read.spec.notify, read.spec.name, reports)
+
+
+def deploy(path: Path, name: str, cron: Cron, *, zone: str, pool: str) -> str:
+    """Deploys a flow file to the Prefect server that is configured; returns the deployment's name.
+
+    Args:
+        path: path of the flow file, which the workers of the pool reach.
+        name: name of the deployment; an older one of this name is replaced.
+        cron: when it runs.
+        zone: time zone of the schedule.
+        pool: work pool, which is made, for processes, if there is none.
+
+    Raises:
+        JobError: no server is configured.
+        Outage: the server does not answer.
+        OutputError: the server refuses.
+    """
+    url = get_current_settings().api.url
+    if not url:
+        raise JobError(
+            "no Prefect server is configured: set PREFECT_API_URL, such as "
+            "http://127.0.0.1:4200/api of `prefect server start`"
+        )
+    try:
+        with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        made = RunnerDeployment.from_flow(
+            run_file,
+            name=name,
+            schedules=[Schedule(cron.text, timezone=zone)],
+            parameters={"path": str(path.absolute())},
+            work_pool_name=pool,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        made.apply()
+    except (httpx.TransportError, RuntimeError) as error:
+        raise Outage(f"the Prefect server at {url} does not answer: {error}") from error
+    except (PrefectException, httpx.HTTPStatusError) as error:
+        raise OutputError(f"the Prefect server at {url} refuses: {error}") from error
+    return f"{run_file.name}/{name}"
