@@ -28,6 +28,7 @@ from earthgptx import open_result
 from tests import REPO
 from tests.archive import Archive, targets
 from tests.clusters import JobServer, free_port, job_server
+from tests.growing import GRID
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def scraped(server: JobServer) -> str:
 def test_a_running_job_has_metrics_and_is_canceled(
     server: JobServer, archive: Archive, tmp_path: Path
 ) -> None:
-    archive.add("a", targets(3, (1500, 1500)), nodata=None)
+    archive.add("a", targets(3, (1000, 1000)), nodata=None)
     archive.save()
-    job = job_file(archive, tmp_path, "slow", model="tests.analysts:Sleeping")
+    job = job_file(archive, tmp_path, "slow", model="tests.analysts:Sleeping", grid=GRID)
     said, _ = earthgptx("submit", job, "--shared", tmp_path)
     assert "earthgptx jobs logs raysubmit_" in said
     job_id = said.split()[1]
