@@ -31,6 +31,7 @@ from earthgptx.pipeline.job.grid import BlockKey, Grid
 from earthgptx.pipeline.objects.finals import (
     ANSWER,
     FINAL,
+    TILE_REPLY,
     finals_table,
     outline_columns,
 )
@@ -96,7 +97,13 @@ def block_objects(made: Plan, key: BlockKey, sample: pa.Table) -> BlockObjects:
             for at in range(round(A_BLOCK * CUT)):
                 y0 = south + at * (BLOCK - 4) // round(A_BLOCK * CUT)
                 parts.append(part(Mask(y0, border - 2, 2, 4, (0, 8)), key, grid))
-    return BlockObjects(finals=finals, settled=[], open=parts, answers=ANSWER.empty_table())
+    return BlockObjects(
+        finals=finals,
+        settled=[],
+        open=parts,
+        answers=ANSWER.empty_table(),
+        replies=TILE_REPLY.empty_table(),
+    )
 
 
 def prepare(folder: Path, side: int) -> JobSpec:

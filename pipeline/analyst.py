@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.errors import ModelError
 from earthgptx.model.interface.tile import AnalystTraits, TileInput, TileOutput
 from earthgptx.pipeline.errors import AnalystError, JobError
@@ -77,7 +78,7 @@ def check_output(output: TileOutput, tile: TileInput) -> None:
 
     Raises:
         AnalystError: the scores have a wrong shape or dtype, a grounding exceeds the tile or has a
-            score outside 0..1, or a prompt has no answer.
+            score outside 0..1, or a prompt or a question has no answer.
     """
     height, width = tile.valid.shape
     expected = (len(tile.phrases), height, width)
@@ -94,6 +95,10 @@ def check_output(output: TileOutput, tile: TileInput) -> None:
             )
         if not 0.0 <= grounding.score <= 1.0:
             raise AnalystError(f"the model gave the score {grounding.score}, expected 0..1")
+    _check_replies(tile.questions, output.replies)
+    for grounding in output.groundings:
+        if grounding.present:
+            _check_replies(tile.object_questions, grounding.replies)
     silent = {prompt.id for prompt in tile.prompts} - {
         grounding.prompt_id for grounding in output.groundings
     }
@@ -101,3 +106,14 @@ def check_output(output: TileOutput, tile: TileInput) -> None:
         raise AnalystError(
             f"the model gave no answer to the prompts {sorted(silent)[:5]}; every prompt needs one"
         )
+
+
+def _check_replies(questions: Sequence[str], replies: Sequence[Reply]) -> None:
+    if tuple(each.question for each in replies) != tuple(questions):
+        raise AnalystError(
+            f"the model replied to {len(replies)} of {len(questions)} questions; every question "
+            "needs a reply, in their order"
+        )
+    for each in replies:
+        if not 0.0 <= each.likelihood <= 1.0:
+            raise AnalystError(f"the model gave the likelihood {each.likelihood}, expected 0..1")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.tile import AnalystTraits, TileInput, TileOutput
 from earthgptx.pipeline.analysis.cfar import Cfar
 
@@ -125,3 +126,32 @@ class Sleeping(Cfar):
         answers = super().analyse(tiles)
         time.sleep(len(tiles) * 2.0)
         return answers
+
+
+class Replying(Cfar):
+    """Replies to each question with what it is about: the brightest pixel, or the width in pixels.
+
+    Questions that begin with "fail" have no reply.
+    """
+
+    @classmethod
+    def traits(cls) -> AnalystTraits:
+        return replace(Cfar.traits(), name="replying", replies=True)
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        found = super().analyse(tiles)
+        return [
+            replace(
+                output,
+                replies=_said(tile.questions, str(tile.pixels[:, tile.valid].max())),
+                groundings=tuple(
+                    replace(each, replies=_said(tile.object_questions, f"{each.mask.width} px"))
+                    for each in output.groundings
+                ),
+            )
+            for tile, output in zip(tiles, found, strict=True)
+        ]
+
+
+def _said(questions: Sequence[str], text: str) -> tuple[Reply, ...]:
+    return tuple(Reply(each, text, 0.25) for each in questions if not each.startswith("fail"))

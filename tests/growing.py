@@ -27,6 +27,15 @@ ASKED = {
     "tasks": {"find": ["target"], "refer": True},
     "prompts": {"from": "grid", "spacing_px": 100},
 }
+ASKED_ALL = ASKED | {
+    "model": "tests.analysts:Replying",
+    "tasks": {
+        "find": ["target"],
+        "refer": True,
+        "ask": ["how bright?", {"question": "how wide?", "of": "objects"}],
+    },
+}
+"""Every kind of rows."""
 NAMES = [f"{day}-{col}" for day in DAYS for col in COLS]
 
 
@@ -71,7 +80,13 @@ def grown(job: JobSpec, pool: ReplicaPool, **more: Any) -> RunReport:
     return run(plan(job), pool=pool, **more)
 
 
-Content = tuple[dict[str, xr.Dataset], gpd.GeoDataFrame, gpd.GeoDataFrame, dict[str, np.ndarray]]
+Content = tuple[
+    dict[str, xr.Dataset],
+    gpd.GeoDataFrame,
+    gpd.GeoDataFrame,
+    dict[str, np.ndarray],
+    gpd.GeoDataFrame,
+]
 
 
 def content(url: str, **version: Any) -> Content:
@@ -97,7 +112,16 @@ def content(url: str, **version: Any) -> Content:
         rows[f"{row.name} answers"] = np.concatenate(
             [group["prompt_id"][at], group["object_id"][at]], dtype=object
         )
-    return layers, objects, answers, rows
+        at = slice(row.first_reply, row.first_reply + row.replies)
+        group = result.root["replies"]
+        rows[f"{row.name} replies"] = np.concatenate(
+            [group["reply"][at], group["object_id"][at]], dtype=object
+        )
+    replies = result.replies
+    replies = replies.assign(at=replies.geometry.to_wkb()).sort_values(
+        ["slice", "about", "question", "object_id", "at"]
+    )
+    return layers, objects, answers, rows, replies.reset_index(drop=True)
 
 
 def same(one: Content, other: Content) -> None:
@@ -105,6 +129,7 @@ def same(one: Content, other: Content) -> None:
         xr.testing.assert_identical(layer.drop_attrs(), other[0][kind].drop_attrs())
     geopandas.testing.assert_geodataframe_equal(one[1], other[1])
     geopandas.testing.assert_geodataframe_equal(one[2], other[2])
+    geopandas.testing.assert_geodataframe_equal(one[4], other[4])
     assert one[3].keys() == other[3].keys()
     for name, rows in one[3].items():
         assert list(rows) == list(other[3][name]), name

@@ -18,7 +18,16 @@ from obstore.exceptions import BaseError
 from earthgptx.pipeline.engine.interrupts import terminate_as_interrupt
 from earthgptx.pipeline.storage.cloud import cloud_error
 from earthgptx.pipeline.storage.versions import version_error
-from earthgptx.workflows.commands import cluster, flows, jobs, models, queries, results, schedules
+from earthgptx.workflows.commands import (
+    cluster,
+    flows,
+    jobs,
+    models,
+    queries,
+    results,
+    schedules,
+    view,
+)
 from earthgptx.workflows.exit_codes import OURS, code_of
 from earthgptx.workflows.terminal import ErrStream, err, out
 
@@ -31,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (jobs, results, queries, flows, schedules, cluster, models):
+for commands in (jobs, results, view, queries, flows, schedules, cluster, models):
     app.add_typer(commands.app)
 
 

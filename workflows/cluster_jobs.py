@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -82,7 +83,13 @@ class ClusterJobs:
     """
 
     def __init__(self, address: str) -> None:
-        """Sets the URL of a cluster's job server. Ray reads the token from the environment."""
+        """Sets the URL of a cluster's job server. Ray reads the token from the environment.
+
+        Raises:
+            JobError: it is no http:// or https:// address.
+        """
+        if not address.startswith(("http://", "https://")):
+            raise JobError(f"'{address}' is no http:// or https:// address of a job server")
         self.address = address
         logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
 
@@ -107,8 +114,7 @@ class ClusterJobs:
         """
         flow = Flow.read(path)
         packed = pack(path, flow, most_bytes=MOST_BYTES, shared=shared)
-        only = list(flow.jobs) == [flow.spec.name] and len(flow.nodes) == 1
-        command = f"earthgptx {'run' if only else 'workflow run'} {packed.main}"
+        command = f"earthgptx {'run' if packed.is_job else 'workflow run'} {packed.main}"
         with tempfile.TemporaryDirectory() as folder, self._answering():
             for name, data in packed.files.items():
                 (Path(folder) / name).write_bytes(data)
@@ -175,7 +181,7 @@ class ClusterJobs:
             async for lines in self._client.tail_job_logs(job_id):
                 say(lines)
 
-        with self._answering():
+        with self._answering(RuntimeError):
             asyncio.run(follow())
         job = self.get(job_id)
         if job.state == "canceled":
@@ -185,14 +191,26 @@ class ClusterJobs:
         return 0 if job.state == "finished" else job.exit_code or 1
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Names the server in what goes wrong between it and us."""
+    def _answering(self, *passing: type[Exception]) -> Iterator[None]:
+        """Names the server in what goes wrong between it and us.
+
+        Args:
+            passing: errors that are outages beside those of the connection.
+        """
         try:
             yield
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            reason = " ".join(str(error).split())
-            kind = Outage if isinstance(error, ConnectionError) else OutputError
-            raise kind(f"the Ray job server at {self.address} does not do it: {reason}") from error
+        except (*passing, OSError, aiohttp.ClientError) as error:  # type: ignore[misc]
+            raise Outage(
+                f"the Ray job server at {self.address} does not answer: {_reason(error)}"
+            ) from error
+        except (RuntimeError, ValueError, RayError) as error:
+            raise OutputError(
+                f"the Ray job server at {self.address} refuses: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _begun(details: JobDetails) -> float:

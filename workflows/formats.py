@@ -24,7 +24,8 @@ def geojson(found: pa.Table) -> str:
     for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
         # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
         properties = {name: plain_value(value) for name, value in row.items()}
-        properties |= {name: str(row[name]) for name in ("object_id", "track_id")}
+        ids = [name for name in ("object_id", "track_id") if name in row]
+        properties |= {name: str(row[name]) for name in ids}
         outline = shapely.geometry.mapping(shape)
         features.append({"type": "Feature", "properties": properties, "geometry": outline})
     return json.dumps({"type": "FeatureCollection", "features": features})

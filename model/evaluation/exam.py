@@ -303,11 +303,11 @@ def _ask_words(session: Session, record: Record, about: dict[str, Any], answers:
     there, absent = truth[:2], [name for name in names if name not in truth][:2]
     asked_now += [(is_there(name), "yes", "yes/no") for name in there]
     asked_now += [(is_there(name), "no", "yes/no") for name in absent]
-    for (question, right, kind), (answer, _) in zip(
+    for (question, right, kind), reply in zip(
         asked_now, session.answer([(0, question, ()) for question, _, _ in asked_now]), strict=True
     ):
         answers.questions.append(
-            {**about, "question": question, "truth": right, "said": answer, "kind": kind}
+            {**about, "question": question, "truth": right, "said": reply.text, "kind": kind}
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgptx.model.interface.answer import Grounding
+from earthgptx.model.interface.answer import Grounding, Reply
 from earthgptx.model.interface.config import SCALES
 from earthgptx.model.interface.folder import digest, find_folder, read_config
 from earthgptx.model.interface.prompt import VisualPrompt
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that ship with the package, one subfolder per scale."""
-CODE = "11"
+CODE = "12"
 """Version of all code that affects answers; part of the digest."""
 MIN_SCORE = 0.35
 """Lowest score of an object that is kept and captioned, 0..1."""
@@ -71,6 +71,7 @@ class Weights:
             min_score=MIN_SCORE,
             min_area_px=4,
             max_area_px=10**7,
+            replies=True,
         )
 
     def load(self) -> EarthGPTXAnalyst:
@@ -147,7 +148,8 @@ class EarthGPTXAnalyst:
 
         Phrases are searched first and without prompts, so the objects found do not depend on the
         prompts. If captions are wanted, each object found then becomes a visual prompt with a known
-        label. Prompts that exceed the model's limit per image are split into several turns.
+        label. Questions in words come last: about the tile, and about each object as a visual
+        prompt. Prompts that exceed the model's limit per image are split into several turns.
         Tiles whose sides are not multiples of the token size are padded at the bottom and right.
         """
         from earthgptx.model.inference.pyramid import find
@@ -164,11 +166,14 @@ class EarthGPTXAnalyst:
                 captions[number] = texts[number] if tile.describe else ""
         self._caption_objects(images, tiles, answers)
         self._answer_prompts(images, tiles, answers)
+        self._ask_about_objects(images, tiles, answers)
+        replies = _replies(session, [(tile.questions, [()]) for tile in tiles])
         return [
             TileOutput(
                 scores=_scores(tile, found[number]),
                 groundings=tuple(answers[number]),
                 caption=captions[number],
+                replies=replies[number][0],
             )
             for number, tile in enumerate(tiles)
         ]
@@ -228,6 +233,65 @@ class EarthGPTXAnalyst:
             for number, each in zip(numbers, referred, strict=True):
                 answers[number] += [_referred(answer, tiles[number]) for answer in each]
 
+    def _ask_about_objects(
+        self,
+        images: _EncodedTiles,
+        tiles: Sequence[TileInput],
+        answers: list[list[Grounding]],
+    ) -> None:
+        """Adds the replies to questions about objects to all that are there."""
+        there = [
+            [at for at, found in enumerate(each) if tile.object_questions and found.present]
+            for tile, each in zip(tiles, answers, strict=True)
+        ]
+        prompts_of = [
+            [VisualPrompt(id=str(at), place=answers[number][at].mask) for at in each]
+            for number, each in enumerate(there)
+        ]
+        for numbers, prompts in _turns(prompts_of, self.model.config.max_prompts):
+            session = images.of(numbers).session(self.model, prompts)
+            about = [
+                (tiles[number].object_questions, [(prompt.id,) for prompt in each])
+                for number, each in zip(numbers, prompts, strict=True)
+            ]
+            for number, each, said in zip(numbers, prompts, _replies(session, about), strict=True):
+                for prompt, replies in zip(each, said, strict=True):
+                    at = int(prompt.id)
+                    answers[number][at] = replace(answers[number][at], replies=replies)
+
+
+def _replies(
+    session: Session,
+    about: Sequence[tuple[Sequence[str], Sequence[tuple[str, ...]]]],
+) -> list[list[tuple[Reply, ...]]]:
+    """Asks questions in words.
+
+    Args:
+        session: session on images.
+        about: of each image the questions, and the prompts that each of them is asked about: ids,
+            or nothing for the image as a whole.
+
+    Returns:
+        Of each image, for each of these prompts, the replies in the order of the questions.
+    """
+    asked = [
+        (image, question, ids)
+        for image, (questions, prompts) in enumerate(about)
+        for ids in prompts
+        for question in questions
+    ]
+    said = iter(session.answer(asked) if asked else ())
+    return [
+        [
+            tuple(
+                Reply(question, _ended(reply.text, cut=reply.cut), reply.likelihood)
+                for question, reply in zip(questions, said, strict=False)  # the next ones stay
+            )
+            for _ in prompts
+        ]
+        for questions, prompts in about
+    ]
+
 
 def _scores(tile: TileInput, found: Sequence[Found]) -> NDArray[np.uint8]:
     """Returns the scores per phrase, (K, Y, X) uint8; 0 outside `wanted`."""
@@ -270,8 +334,12 @@ def _as_prompts(found: Sequence[Grounding]) -> list[VisualPrompt]:
 
 
 def _text(answer: Captioned | Referred | Described) -> str:
-    """Returns the caption, with dots appended if its budget cut it."""
-    return f"{answer.caption} ..." if answer.cut else answer.caption
+    return _ended(answer.caption, cut=answer.cut)
+
+
+def _ended(words: str, *, cut: bool) -> str:
+    """Returns words, with dots appended if their budget cut them."""
+    return f"{words} ..." if cut else words
 
 
 def _referred(answer: Referred, tile: TileInput) -> Grounding:

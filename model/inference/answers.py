@@ -74,6 +74,17 @@ class Captioned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """The reply to a question in words."""
+
+    text: str
+    cut: bool
+    """True if the reply reached its budget."""
+    likelihood: float
+    """Probability of exactly these words, and that the reply ends there, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """The caption of a whole image."""
 

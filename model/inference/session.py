@@ -8,6 +8,7 @@ refer, segment, caption, describe, answer, choose.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -23,6 +24,7 @@ from earthgptx.model.inference.answers import (
     Instance,
     Located,
     Referred,
+    Replied,
 )
 from earthgptx.model.inference.generate import (
     Generated,
@@ -207,20 +209,21 @@ class Session:
         ]
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[tuple[int, str, Sequence[str]]]) -> list[tuple[str, bool]]:
-        """Answers questions in free text.
+    def answer(self, questions: Sequence[tuple[int, str, Sequence[str]]]) -> list[Replied]:
+        """Replies to questions in words.
 
         Args:
             questions: image number, question, and ids of the prompts that it is about.
-
-        Returns:
-            Per question the answer, and whether it reached its budget.
         """
         branches = [
             self.model.ask(image, question, prompt_ids) for image, question, prompt_ids in questions
         ]
         said = decode(self.model, self._encoded, self._past, branches, self._budget.answer)
-        return [(self.model.vocabulary.decode(one.tokens), one.cut) for one in said]
+        decoded = self.model.vocabulary.decode
+        return [
+            Replied(text=decoded(one.tokens), cut=one.cut, likelihood=math.exp(one.log_likelihood))
+            for one in said
+        ]
 
     @torch.inference_mode()
     def choose(self, question: str, names: Sequence[str]) -> list[dict[str, float]]:

@@ -1,10 +1,20 @@
-"""Grounded answers: named and outlined objects. Torch-free."""
+"""Grounded answers: named and outlined objects; replies to questions in words. Torch-free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from earthgptx.model.interface.region import Box, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model says to a question in words."""
+
+    question: str
+    text: str
+    likelihood: float
+    """Probability that the model gives to exactly this text, 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +34,8 @@ class Grounding:
     present: bool = True
     """False for the answer to a visual prompt that marks no such object. It is an answer and no
     object; its mask is the prompt's own pixels."""
+    replies: tuple[Reply, ...] = ()
+    """Replies to the questions about objects, in their order."""
 
     @property
     def box(self) -> Box:

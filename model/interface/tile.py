@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgptx.model.interface.answer import Grounding
+from earthgptx.model.interface.answer import Grounding, Reply
 from earthgptx.model.interface.prompt import VisualPrompt
 
 Modality = Literal["optical", "sar", "infrared"]
@@ -36,6 +36,10 @@ class TileInput:
     """Whether a caption of the whole tile is wanted."""
     caption: bool = True
     """Whether captions of the objects that are found by phrase are wanted."""
+    questions: tuple[str, ...] = ()
+    """Questions in words about the tile."""
+    object_questions: tuple[str, ...] = ()
+    """Questions in words about each object that is found or referred to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,8 @@ class TileOutput:
     """Objects found by phrase, and one answer per prompt."""
     caption: str = ""
     """Caption of the tile; empty if none is wanted."""
+    replies: tuple[Reply, ...] = ()
+    """Replies to the questions about the tile, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +76,5 @@ class AnalystTraits:
     """Smallest area of an object that is kept, in pixels; applied to the merged object."""
     max_area_px: int
     """Largest area of an object that is kept, in pixels; applied to the merged object."""
+    replies: bool = False
+    """Whether the model replies to questions in words."""

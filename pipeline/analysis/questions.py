@@ -67,6 +67,8 @@ def tile_questions(
         prompts=tile_prompts(plan, grid, tile, scene, placed),
         names=phrases,
         describe=plan.spec.tasks.describe,
+        questions=plan.spec.tasks.questions("tiles"),
+        object_questions=plan.spec.tasks.questions("objects"),
     )
     questions = [Question(tile, View(tile.window), own)]
     for view, prompt in wide_prompts(plan, grid, tile, placed):
@@ -85,6 +87,7 @@ def tile_questions(
             phrases=(),
             prompts=(prompt,),
             describe=False,
+            questions=(),
         )
         questions.append(Question(tile, view, tile_input))
     return questions

@@ -71,7 +71,7 @@ def _carry_out(order: Order, pool: ReplicaPool, payloads: Mapping[Task, Any]) ->
         pool.start(order.replica)
     elif isinstance(order, Stop):
         log.warning("a replica is replaced", why=order.reason)
-        pool.stop(order.replica)
+        pool.stop(order.replica, order.trouble)
     else:
         pool.assign(order, payloads.get(order.task))
 

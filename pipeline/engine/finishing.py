@@ -18,7 +18,7 @@ from earthgptx.pipeline.engine.tasks import Kind, Task
 from earthgptx.pipeline.errors import Outage
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS
+from earthgptx.pipeline.results.object_table import ANSWERS, OBJECTS, REPLIES
 from earthgptx.pipeline.results.rows_group import new_version, put_files
 from earthgptx.pipeline.results.slices_group import SliceTable
 from earthgptx.pipeline.results.store import overview_factors
@@ -98,7 +98,7 @@ class Finishing:
     def _write_rows(
         self, at: int, found: Gathering, folders: Mapping[str, FencedBlobs]
     ) -> dict[str, int | str]:
-        """Writes the files of a slice's objects and answers.
+        """Writes the files of a slice's objects, answers and replies.
 
         Returns:
             Columns of `slices` that say how many they are, and of which size.
@@ -107,6 +107,7 @@ class Finishing:
         written = [
             (OBJECTS, found.objects, found.tables()),
             (ANSWERS, found.answers, found.asked()),
+            (REPLIES, found.replies, found.replied()),
         ]
         for rows, count, tables in written:
             try:

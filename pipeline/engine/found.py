@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.prompt import VisualPrompt
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.analysis.prompts import is_own
 from earthgptx.pipeline.analysis.questions import Question
 from earthgptx.pipeline.engine.scratch import BlockObjects
-from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile
+from earthgptx.pipeline.job.grid import BlockKey, Grid, Tile, Window
 from earthgptx.pipeline.job.lonlat import LONLAT, cut_all
 from earthgptx.pipeline.objects.finals import (
     PENDING,
@@ -23,6 +25,7 @@ from earthgptx.pipeline.objects.finals import (
     PromptAnswer,
     answers_table,
     finals_table,
+    tile_replies_table,
 )
 from earthgptx.pipeline.objects.measure import GroundedObject, ground, outlines
 from earthgptx.pipeline.objects.parts import Part, is_settled, merge, resolve, window_of
@@ -41,6 +44,7 @@ def found_in_block(
     questions: Sequence[Question],
     parts: Sequence[Part],
     statuses: Mapping[Tile, int],
+    replies: Mapping[Tile, Sequence[Reply]],
 ) -> BlockObjects:
     """Merges what the tiles of a block saw, and finds what came of its prompts.
 
@@ -51,6 +55,7 @@ def found_in_block(
         questions: what was asked of its tiles.
         parts: what they saw of objects.
         statuses: `Status` of each of its tiles; nothing is taken of quarantined ones.
+        replies: replies about its tiles.
     """
     grid = plan.grids[key.grid]
     failed = {(t.row, t.col) for t, status in statuses.items() if status == Status.QUARANTINED}
@@ -72,7 +77,49 @@ def found_in_block(
         settled=[part for part, alone in zip(whole, apart, strict=True) if not alone],
         open=open_parts,
         answers=_answers(plan, key, questions, statuses, seen, finals),
+        replies=_tile_replies(
+            grid,
+            scene,
+            items,
+            {tile: said for tile, said in replies.items() if (tile.row, tile.col) not in failed},
+        ),
     )
+
+
+def _tile_replies(
+    grid: Grid, scene: Scene, items: Sequence[str], replies: Mapping[Tile, Sequence[Reply]]
+) -> pa.Table:
+    """Returns the replies about tiles, by row and column."""
+    tiles = sorted(
+        (tile for tile, said in replies.items() if said), key=lambda tile: (tile.row, tile.col)
+    )
+    shown = [
+        _most_shown(scene.source[(tile.core & scene.window).within(scene.window)], items)
+        for tile in tiles
+    ]
+    cores = np.array([*(_ground(grid, tile.core & grid.window) for tile in tiles), None], object)
+    said = [(replies[tile], item) for tile, item in zip(tiles, shown, strict=True)]
+    return tile_replies_table(said, cores[:-1])
+
+
+def _ground(grid: Grid, window: Window) -> BaseGeometry:
+    """Returns a window of a grid, lon/lat."""
+    corners = [
+        grid.affine @ corner
+        for corner in (
+            (window.x0, window.y0),
+            (window.x1, window.y0),
+            (window.x1, window.y1),
+            (window.x0, window.y1),
+        )
+    ]
+    return to_lonlat(shapely.Polygon(corners), grid.crs)
+
+
+def _most_shown(source: NDArray[np.int16], items: Sequence[str]) -> str:
+    """Returns the Item that most pixels show; empty for none."""
+    counts = np.bincount(source[source >= 0])
+    return items[int(counts.argmax())] if counts.size else ""
 
 
 def _answers(
@@ -172,5 +219,4 @@ def _seen_on(scene: Scene, items: Sequence[str], part: Part) -> Part:
     if box.empty:
         return part
     shown = scene.source[box.within(scene.window)][mask.window(box.y0, box.x0, box.y1, box.x1)]
-    counts = np.bincount(shown[shown >= 0])
-    return replace(part, item=items[int(counts.argmax())]) if counts.size else part
+    return replace(part, item=_most_shown(shown, items))

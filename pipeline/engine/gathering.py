@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from earthgptx.model.interface.allocator import trim_allocator
@@ -27,6 +28,7 @@ from earthgptx.pipeline.results.completing import (
     along_curve,
     completed,
     completed_answers,
+    completed_replies,
 )
 from earthgptx.pipeline.results.object_table import ROW_GROUP, regrouped
 
@@ -53,6 +55,8 @@ class Gathering:
         """Label, longitude and latitude of each final object, (N, 3), by block."""
         self._asked: dict[BlockKey, int] = {}
         """Number of visual prompts, by block."""
+        self._replied: dict[BlockKey, int] = {}
+        """Number of replies about tiles and final objects, by block."""
         self.unanswered = 0
         """Prompts whose tile saw no valid pixel or is quarantined."""
         stitched = stitch(plan, at, self._open_parts(plan.blocks_of(at)))
@@ -66,6 +70,8 @@ class Gathering:
         }
         counts = [len(each) for each in self._found.values()]
         self.objects, self.answers = sum(counts) + len(stitched), sum(self._asked.values())
+        self.replies = sum(self._replied.values())
+        self.replies += sum(len(each.part.replies) for each in stitched)
         self._nearest = self._distances()
         trim_allocator()
 
@@ -87,6 +93,7 @@ class Gathering:
                 continue
             self._found[key] = self._places(found.finals)
             self._asked[key] = len(found.answers)
+            self._replied[key] = len(found.replies) + _count_replies(found.finals)
             outcomes = found.answers["outcome"].to_pylist()
             self.unanswered += sum(each in UNANSWERED for each in outcomes)
             yield key, found.settled, found.open
@@ -156,6 +163,21 @@ class Gathering:
         for table in regrouped(map(self._scratch.get_answers, blocks), ROW_GROUP):
             yield completed_answers(table, self._prompted, self._origin)
 
+    def replied(self) -> Iterator[pa.Table]:
+        """Yields the rows of all replies, a block's after the other's along a Hilbert curve.
+
+        Raises:
+            ScratchLost: what a block has found is missing or damaged.
+        """
+        stitched = {key for key, table in self._stitched.items() if _count_replies(table)}
+        replied = {key for key, count in self._replied.items() if count}
+        yield from regrouped(map(self._replies_of, self._curve(replied | stitched)), ROW_GROUP)
+
+    def _replies_of(self, key: BlockKey) -> pa.Table:
+        tiles, finals = self._scratch.get_replies(key)
+        tables = [finals.drop_columns(MASK), self._stitched.get(key, self._nothing)]
+        return completed_replies(tiles, pa.concat_tables(tables), self._origin)
+
     def _curve(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
         """Returns blocks by grid, and along a Hilbert curve over its rows and columns."""
         found: list[BlockKey] = []
@@ -165,3 +187,8 @@ class Gathering:
             order = np.argsort(along_curve(*places), kind="stable")
             found += [members[at] for at in order]
         return found
+
+
+def _count_replies(objects: pa.Table) -> int:
+    """Returns the number of replies about objects."""
+    return int(pc.sum(pc.list_value_length(objects["replies"])).as_py() or 0)

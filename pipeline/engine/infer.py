@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.tile import TileOutput
 from earthgptx.pipeline.analysis.questions import Question, tile_questions
 from earthgptx.pipeline.engine.asking import Refusal
@@ -73,6 +74,8 @@ class BlockAnswers:
     records: dict[Tile, TileRecord]
     refusals: dict[Tile, Refusal] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
+    replies: dict[Tile, tuple[Reply, ...]] = field(default_factory=dict)
+    """Replies about each tile."""
     seconds: float = 0.0
     """Time spent asking, in s."""
 
@@ -90,6 +93,7 @@ class BlockAnswers:
         if before is None:
             self.blend.add(tile, answer.scores)
             self.records[tile] = _record(tile, answer, seconds)
+            self.replies[tile] = answer.replies
         else:
             self.records[tile] = replace(before, seconds=before.seconds + seconds)
         kinds = {each.id: each.kind for each in question.input.prompts}
@@ -233,6 +237,7 @@ def _keep(run: RunContext, block: ReadBlock, answers: BlockAnswers, failed: list
         block.questions,
         answers.parts,
         {tile: record.status for tile, record in answers.records.items()},
+        answers.replies,
     )
     run.scratch.put_objects(block.key, found)
     records = sorted(answers.records.values(), key=lambda record: (record.row, record.col))

@@ -222,6 +222,11 @@ def published_item(
                 if tasks.refer and plan.spec.prompts.origin != "none"
                 else {}
             ),
+            **(
+                {"replies": (f"./{name}.replies/", "application/vnd.apache.parquet")}
+                if tasks.ask
+                else {}
+            ),
             "items": (f"./{name}.items.parquet", "application/vnd.apache.parquet"),
         },
     )

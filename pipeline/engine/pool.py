@@ -145,19 +145,27 @@ class ReplicaPool:
         hand.waiting[actor.hello.remote()] = ("hello", None)
         hand.waiting[actor.load.remote()] = ("load", None)
 
-    def stop(self, number: int) -> None:
-        """Kills a replica."""
+    def stop(self, number: int, trouble: Trouble | None = None) -> None:
+        """Kills a replica.
+
+        Args:
+            number: number of the replica.
+            trouble: kind of the failure for which it is killed, if nobody has told of it.
+        """
         hand = self._hands.pop(number, None)
         if hand is not None:
             _kill(hand.actor)
+        if trouble is not None:
+            self._metrics.note(Lost(number, Failure(trouble, "")))
+        self._tell_replicas()
 
     def stop_all(self) -> None:
         """Kills all replicas."""
         for hand in (*self._hands.values(), *self._spare):
             _kill(hand.actor)
-        if self._hands:
-            self._metrics.replicas(Counter())
         self._hands, self._spare = {}, []
+        if hasattr(self, "_metrics"):  # a run has begun
+            self._tell_replicas()
 
     def assign(self, order: Assign, payload: Any = None) -> None:
         """Gives a replica a task.
@@ -199,8 +207,11 @@ class ReplicaPool:
             hand = self._hands.get(where[ref])
             if hand is not None and ref in hand.waiting:
                 found += self._outcome(where[ref], hand, ref)
-        self._metrics.replicas(Counter(_state(hand) for hand in self._hands.values()))
+        self._tell_replicas()
         return found
+
+    def _tell_replicas(self) -> None:
+        self._metrics.replicas(Counter(_state(hand) for hand in self._hands.values()))
 
     def _outcome(self, number: int, hand: _Hand, ref: Any) -> list[tuple[Event, object]]:
         what, order = hand.waiting.pop(ref)

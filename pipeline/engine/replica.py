@@ -104,6 +104,7 @@ class Replica:
         """
         trim_allocator()
         run = self._ready()
+        self._spent.pop(threading.get_ident(), None)  # of a task that failed
         with self._step("read"):
             block = read_block(run.plan, task.key, patient=not last, skip=skip)
         # Only the model is held: another thread asks it while this one merges and writes.
@@ -150,6 +151,7 @@ class Replica:
         """
         trim_allocator()
         run = self._ready()
+        self._spent.pop(threading.get_ident(), None)
         with self._step("write"):
             session = forked(fork) if fork else None
             entry = self._do(run.in_fork(session) if session else run, task, payload)

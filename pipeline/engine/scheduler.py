@@ -143,7 +143,7 @@ class Scheduler:
         """Returns what is to be done now; nothing if the run has ended."""
         orders: list[Order] = []
         for member, failure in self.staff.overdue(now):
-            orders.append(Stop(member.number, failure.reason))
+            orders.append(Stop(member.number, failure.reason, failure.trouble))
             self._lose(member, failure, now)
         for number in self.staff.dismissed(now):
             orders.append(Stop(number, "fails on what other replicas can do"))
@@ -156,6 +156,16 @@ class Scheduler:
         orders += self.staff.recruit(self._board.open, now)
         self._board.wake(now)
         return orders + self._hand_out(now)
+
+    def check_cost(self, now: float) -> None:
+        """Ends the run if it may cost no more; for where no decision is asked for a while.
+
+        Raises:
+            CostReached: it may not.
+        """
+        ending = self.staff.overspent(now)
+        if ending is not None:
+            raise ending
 
     def resume(self, now: float) -> None:
         """Forgets the silence of replicas while nobody listened."""

@@ -25,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.grid import BlockKey, Window
 from earthgptx.pipeline.objects.blend import Sums
-from earthgptx.pipeline.objects.finals import ANSWER, FINAL
+from earthgptx.pipeline.objects.finals import ANSWER, FINAL, REPLY, TILE_REPLY, reply_rows
 from earthgptx.pipeline.objects.parts import Part
 from earthgptx.pipeline.results.store import Cause, Status
 from earthgptx.pipeline.storage.blobs import open_blobs
@@ -105,6 +106,8 @@ class BlockObjects:
     """Parts of objects, which parts of other blocks may join."""
     answers: pa.Table
     """Rows of `finals.ANSWER`: the block's visual prompts."""
+    replies: pa.Table
+    """Rows of `finals.TILE_REPLY`: what was asked about the block's tiles in words."""
 
 
 def count_failed(records: Iterable[TileRecord]) -> FailedTiles:
@@ -233,6 +236,7 @@ class Scratch:
                 [_to_row(part, settled=settled) for part, settled in parts], schema=_PARTS
             ),
             "answers": found.answers,
+            "replies": found.replies,
         }
         packed = {name: np.frombuffer(_packed(table), np.uint8) for name, table in tables.items()}
         self._put_arrays("objects", key, packed)
@@ -250,6 +254,7 @@ class Scratch:
                 settled=[_from_row(row) for row in rows if row["settled"]],
                 open=[_from_row(row) for row in rows if not row["settled"]],
                 answers=_unpacked(arrays["answers"], ANSWER),
+                replies=_unpacked(arrays["replies"], TILE_REPLY),
             )
 
     def get_finals(self, key: BlockKey) -> pa.Table:
@@ -261,6 +266,11 @@ class Scratch:
         """Returns the answers to a block's prompts; see `get_objects`."""
         with self._arrays("objects", key) as arrays, _lost(key):
             return _unpacked(arrays["answers"], ANSWER)
+
+    def get_replies(self, key: BlockKey) -> tuple[pa.Table, pa.Table]:
+        """Returns the replies about a block's tiles, and its final objects; see `get_objects`."""
+        with self._arrays("objects", key) as arrays, _lost(key):
+            return _unpacked(arrays["replies"], TILE_REPLY), _unpacked(arrays["finals"], FINAL)
 
     def _put(self, kind: str, key: BlockKey, data: bytes) -> None:
         seal = _SEAL.pack(MAGIC, zlib.crc32(data), len(data))
@@ -343,6 +353,7 @@ _PARTS = pa.schema(
         ("prompt_kind", pa.string()),
         ("window", pa.list_(pa.int64())),
         ("runs", pa.list_(pa.int64())),
+        ("replies", pa.list_(REPLY)),
     ]
 )
 
@@ -364,6 +375,7 @@ def _to_row(part: Part, *, settled: bool) -> dict[str, object]:
         "prompt_kind": part.prompt_kind,
         "window": [mask.y0, mask.x0, mask.height, mask.width],
         "runs": list(mask.runs),
+        "replies": reply_rows(part.replies),
     }
 
 
@@ -378,4 +390,7 @@ def _from_row(row: dict[str, Any]) -> Part:
         tile=(row_number, col_number),
         scope=Window(*row["scope"]),
         mask=Mask(y0, x0, height, width, tuple(row["runs"])),
+        replies=tuple(
+            Reply(each["question"], each["reply"], each["likelihood"]) for each in row["replies"]
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from earthgptx.pipeline.errors import CostReached, JobError
@@ -19,6 +20,11 @@ class Spending:
     spent: float = 0.0
     reached: bool = False
     """Whether a run has ended because it, or all together, may cost no more."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is no amount."""
+        if self.most is not None and not 0 <= self.most < math.inf:
+            raise JobError(f"--max-cost {self.most:g} is no amount; give 0 or more")
 
     def limit_s(self, engine: Engine) -> float | None:
         """Returns the time in s that the replicas of the next run may take together; None for any.
@@ -45,7 +51,7 @@ class Spending:
         Raises:
             CostReached: earlier runs have cost what all may.
         """
-        if self.most is not None and self.spent >= self.most:
+        if self.most is not None and (self.reached or self.spent >= self.most):
             self.reached = True
             raise CostReached(
                 f"not begun: {self.spent:.2f} of at most {self.most:.2f} are spent. Run the same "

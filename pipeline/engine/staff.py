@@ -179,6 +179,11 @@ class Staff:
         most = self.limits.paid_s
         if most is None or self.paid_s(now) + ENDING_S * len(self.members) < most:
             return None
+        if not self._ever_ready:
+            return CostReached(
+                f"the run may cost {most:.0f} s of replicas, and none has loaded the model in that "
+                "time: it would never get further. Let it cost more"
+            )
         return CostReached(
             f"the run ends before it costs more than it may: its replicas ran for "
             f"{self.paid_s(now):.0f} s together. Finished blocks are kept; run the same command "

@@ -293,8 +293,10 @@ class Steps:
                 self._register(batch)
             self._answering.slices(pool, batch, self._unfinished, retry=self._retry)
             for at in batch:
+                self._scheduler.check_cost(time.monotonic())
                 fresh = at >= self._registered
                 finishing.slice(pool, at, self.table, self._folders, fresh=fresh)
+            self._scheduler.check_cost(time.monotonic())
             self._tracking.track(set(batch))
             self._publish(batch)
 

@@ -195,6 +195,8 @@ class Stop:
 
     replica: int
     reason: str
+    trouble: Trouble | None = None
+    """Kind of the failure that nobody else has told of."""
 
 
 @dataclass(frozen=True, slots=True)

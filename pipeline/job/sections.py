@@ -221,6 +221,26 @@ class Prompts(Section):
         return self
 
 
+class TextQuestion(Section):
+    """A question in words."""
+
+    question: Annotated[str, Field(min_length=1, max_length=300)]
+    of: Literal["tiles", "objects"] = "tiles"
+    """Whether it is asked about each tile, or about each object."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"question": value} if isinstance(value, str) else value
+
+    @field_validator("question")
+    @classmethod
+    def _words(cls, text: str) -> str:
+        if not text.strip() or not text.isprintable():
+            raise ValueError("a question is one line of words")
+        return text.strip()
+
+
 class Tasks(Section):
     """The tasks of the model."""
 
@@ -230,6 +250,8 @@ class Tasks(Section):
     """Whether visual prompts are answered."""
     describe: bool = False
     """Whether each tile gets a caption."""
+    ask: list[TextQuestion] = []
+    """Questions in words, about each tile or each object."""
     keep_scores: bool = False
     """Whether the scores of all phrases are kept, not only the highest score per pixel."""
 
@@ -241,10 +263,23 @@ class Tasks(Section):
             raise ValueError("phrases must be words, each only once, at most 254")
         return clean
 
+    def questions(self, of: Literal["tiles", "objects"]) -> tuple[str, ...]:
+        """Returns the questions about each tile, or about each object."""
+        return tuple(each.question for each in self.ask if each.of == of)
+
+    @property
+    def about_tiles(self) -> bool:
+        """Whether anything is asked that is not about visual prompts alone."""
+        return bool(self.find or self.describe or self.questions("tiles"))
+
     @model_validator(mode="after")
     def _something(self) -> Tasks:
-        if not (self.find or self.refer or self.describe):
-            raise ValueError("nothing is asked for; set find, refer or describe")
+        if not (self.find or self.refer or self.describe or self.ask):
+            raise ValueError("nothing is asked for; set find, refer, describe or ask")
+        if len(set(self.ask)) != len(self.ask):
+            raise ValueError("ask: a question is there twice")
+        if self.questions("objects") and not (self.find or self.refer):
+            raise ValueError("ask: questions about objects need some; set find or refer")
         return self
 
 

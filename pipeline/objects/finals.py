@@ -16,6 +16,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from earthgptx.model.interface.answer import Reply
 from earthgptx.model.interface.region import Mask
 from earthgptx.pipeline.job.lonlat import unwrapped
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 BBOX = pa.struct([(edge, pa.float64()) for edge in EDGES])
+REPLY = pa.struct([("question", pa.string()), ("reply", pa.string()), ("likelihood", pa.float64())])
 FINAL = pa.schema(
     [
         ("object_id", pa.int64()),
@@ -43,6 +45,7 @@ FINAL = pa.schema(
         ("bbox", BBOX),
         ("window", pa.list_(pa.int64(), 4)),
         ("runs", pa.list_(pa.int64())),
+        ("replies", pa.list_(REPLY)),
     ]
 )
 """Columns of an object. `caption` is the model's, empty for none; `item` collection and id; `lon`
@@ -64,6 +67,17 @@ ANSWER = pa.schema(
     ]
 )
 """Columns of an answer. `outcome` is a value of `Outcome`; `geometry` is that of the prompt."""
+TILE_REPLY = pa.schema(
+    [
+        ("question", pa.string()),
+        ("reply", pa.string()),
+        ("likelihood", pa.float64()),
+        ("item", pa.string()),
+        ("geometry", pa.binary()),
+        ("bbox", BBOX),
+    ]
+)
+"""Columns of a reply about a tile; `geometry` is the tile's core."""
 PENDING = -1
 """Id of an object whose block could not decide it alone."""
 
@@ -122,6 +136,7 @@ def finals_table(objects: Sequence[GroundedObject]) -> pa.Table:
         "lat": (south + north) / 2,
         "window": [[mask.y0, mask.x0, mask.height, mask.width] for mask in masks],
         "runs": [mask.runs for mask in masks],
+        "replies": [reply_rows(part.replies) for part in parts],
     }
     geometry, bbox = outline_columns(outlines)
     arrays = [
@@ -133,6 +148,32 @@ def finals_table(objects: Sequence[GroundedObject]) -> pa.Table:
         for field in FINAL
     ]
     return pa.Table.from_arrays(arrays, schema=FINAL)
+
+
+def reply_rows(replies: Sequence[Reply]) -> list[dict[str, str | float]]:
+    """Returns replies as values of `REPLY`."""
+    return [
+        {"question": each.question, "reply": each.text, "likelihood": each.likelihood}
+        for each in replies
+    ]
+
+
+def tile_replies_table(
+    replies: Sequence[tuple[Sequence[Reply], str]], cores: NDArray[np.object_]
+) -> pa.Table:
+    """Returns the replies about tiles as rows of `TILE_REPLY`, in their order.
+
+    Args:
+        replies: replies about each of N tiles, and collection and id of the Item that it shows.
+        cores: (N,) outlines of their cores, lon/lat.
+    """
+    rows = [row | {"item": item} for said, item in replies for row in reply_rows(said)]
+    of = np.repeat(np.arange(len(cores)), [len(said) for said, _ in replies])
+    columns = [
+        pa.array([row[name] for row in rows], TILE_REPLY.field(name).type)
+        for name in ("question", "reply", "likelihood", "item")
+    ]
+    return pa.Table.from_arrays([*columns, *outline_columns(cores[of])], schema=TILE_REPLY)
 
 
 def answers_table(answers: Sequence[PromptAnswer], places: NDArray[np.object_]) -> pa.Table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import shapely
 
-from earthgptx.model.interface.answer import Grounding
+from earthgptx.model.interface.answer import Grounding, Reply
 from earthgptx.model.interface.region import Mask
 from earthgptx.model.interface.tile import AnalystTraits
 from earthgptx.pipeline.job.grid import Tile, View, Window
@@ -53,6 +53,8 @@ class Part:
     """Kind of the first visual prompt that it answers, see `VisualPrompt.kind`; empty for none."""
     present: bool = True
     """False for the answer to a prompt that marks no object, which is not merged."""
+    replies: tuple[Reply, ...] = ()
+    """Replies to the questions about objects."""
 
 
 def to_part(
@@ -90,6 +92,7 @@ def to_part(
         prompted=bool(grounding.prompt_id),
         prompt_kind=prompt_kind,
         present=grounding.present,
+        replies=grounding.replies,
         tile=(tile.row, tile.col),
         scope=scope,
         cut=box.y0 == scope.y0 or box.x0 == scope.x0 or box.y1 == scope.y1 or box.x1 == scope.x1,
@@ -147,7 +150,8 @@ def resolve(group: Sequence[Part], traits: AnalystTraits) -> Part | None:
     """Merges a group of parts into one object.
 
     Takes the highest-scoring part that is not cut, and the first by tile row and column among
-    equals. If all parts are cut, joins their masks. Answers to prompts add their ids and caption;
+    equals. If all parts are cut, joins their masks. Answers to prompts add their ids, and their
+    caption and replies, which go before those of what was found by phrase;
     they are kept whatever their score and size.
 
     Returns:
@@ -168,8 +172,9 @@ def resolve(group: Sequence[Part], traits: AnalystTraits) -> Part | None:
     if best.score < traits.min_score or not traits.min_area_px <= area <= traits.max_area_px:
         return replace(prompted[0], prompt_ids=prompt_ids) if prompted else None
     caption = next((part.caption for part in prompted if part.caption), best.caption)
+    replies = next((part.replies for part in prompted if part.replies), best.replies)
     kind = prompted[0].prompt_kind if prompted else ""
-    return replace(best, prompt_ids=prompt_ids, caption=caption, prompt_kind=kind)
+    return replace(best, prompt_ids=prompt_ids, caption=caption, prompt_kind=kind, replies=replies)
 
 
 def is_settled(group: Sequence[Part], own: Window, traits: AnalystTraits, halo_px: int) -> bool:

@@ -196,7 +196,9 @@ def _pairs(
 
 
 def _united(pieces: Sequence[GroundedObject], shown: Sequence[GroundedObject]) -> GroundedObject:
-    """Returns one object of pieces, of which the first gives score, id and caption.
+    """Returns one object of pieces: the first gives score and id.
+
+    Caption and replies are those of the first piece that has any.
 
     Args:
         pieces: pieces, highest-scoring first.
@@ -207,9 +209,10 @@ def _united(pieces: Sequence[GroundedObject], shown: Sequence[GroundedObject]) -
         return best
     prompt_ids = tuple(sorted({name for each in everything for name in each.part.prompt_ids}))
     caption = next((each.part.caption for each in everything if each.part.caption), "")
+    replies = next((each.part.replies for each in everything if each.part.replies), ())
     united = replace(
         best,
-        part=replace(best.part, prompt_ids=prompt_ids, caption=caption),
+        part=replace(best.part, prompt_ids=prompt_ids, caption=caption, replies=replies),
         elsewhere=tuple((each.grid, each.part.mask) for each in everything[1:]),
     )
     if len(pieces) == 1:

@@ -76,6 +76,8 @@ def measure(plan: Plan) -> Speed:
         prompts=(),
         names=(),
         describe=plan.spec.tasks.describe,
+        questions=plan.spec.tasks.questions("tiles"),
+        object_questions=plan.spec.tasks.questions("objects"),
     )
     batch = [tile] * plan.traits.tiles_per_batch
     with _one_processor(plan):

@@ -102,8 +102,7 @@ class Plan:
     @cached_property
     def _only_about_objects(self) -> bool:
         """Whether nothing is asked but prompts that are objects of another result."""
-        tasks = self.spec.tasks
-        return self.spec.prompts.is_result and not tasks.find and not tasks.describe
+        return self.spec.prompts.is_result and not self.spec.tasks.about_tiles
 
     def blocks_of(self, time: int) -> tuple[BlockKey, ...]:
         """Returns the blocks of a slice where Items show the AOI, by grid, row and column.

@@ -38,7 +38,7 @@ from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.slices import time_slices
 from earthgptx.pipeline.planning.warnings import warnings_of
 
-ALGORITHM = "10"
+ALGORITHM = "11"
 """Version of all code that affects a result; a change begins a new series."""
 
 
@@ -94,6 +94,7 @@ def _resolved(
     aoi = read_aoi(spec.source.aoi)
     traits = find_analyst(spec.model).traits()
     _check_halo(spec, traits)
+    _check_replies(spec, traits)
     profiles = tuple(profile_of(each, spec.source.profiles) for each in spec.source.collections)
     doubts: list[str] = []
     opening, interval = spec.opening(), parse_interval(spec.source.time)
@@ -228,6 +229,14 @@ def _read_assets(profiles: Sequence[CollectionProfile]) -> set[str]:
     bands = [band for profile in profiles for band in profile.bands]
     keys = {key for band in bands for key in (*band.assets, *band.annotations)}
     return keys | {key for profile in profiles if profile.mask for key in profile.mask.assets}
+
+
+def _check_replies(spec: JobSpec, traits: AnalystTraits) -> None:
+    if spec.tasks.ask and not traits.replies:
+        raise JobError(
+            f"tasks.ask: model '{traits.name}' replies to no questions; take another one, such as "
+            "nano, or leave them out"
+        )
 
 
 def _check_halo(spec: JobSpec, traits: AnalystTraits) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.objects.finals import PENDING, Outcome
 from earthgptx.pipeline.objects.measure import measured_caption
-from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, MOMENT, SCHEMA
+from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, MOMENT, REPLY_SCHEMA, SCHEMA
 
 if TYPE_CHECKING:
     from earthgptx.pipeline.planning.plan import Plan
@@ -99,6 +100,28 @@ def completed_answers(answers: pa.Table, objects: Mapping[str, int], origin: Ori
         "outcome": pa.array(outcomes, pa.string()),
     }
     return _with(given, answers, ANSWER_SCHEMA)
+
+
+def completed_replies(tiles: pa.Table, objects: pa.Table, origin: Origin) -> pa.Table:
+    """Returns the rows of `REPLY_SCHEMA` of the replies about tiles, then about objects.
+
+    Args:
+        tiles: rows of `finals.TILE_REPLY`.
+        objects: rows of `finals.FINAL`.
+        origin: what is the same of all.
+    """
+    of = pc.list_parent_indices(objects["replies"].combine_chunks())
+    said = pc.list_flatten(objects["replies"].combine_chunks())
+    fields = {name: said.field(name) for name in ("question", "reply", "likelihood")}
+    names = ("object_id", "label", "item", "geometry", "bbox")
+    fields |= {name: objects[name].combine_chunks().take(of) for name in names}
+    about_objects = pa.table(fields)
+    about_tiles = tiles.append_column("object_id", pa.repeat(pa.scalar(0), len(tiles)))
+    about_tiles = about_tiles.append_column("label", pa.repeat(pa.scalar(""), len(tiles)))
+    rows = pa.concat_tables([about_tiles, about_objects.select(about_tiles.column_names)])
+    which = ["tiles"] * len(tiles) + ["objects"] * len(of)
+    given = origin.columns(rows["item"]) | {"about": pa.array(which, pa.string())}
+    return _with(given, rows, REPLY_SCHEMA)
 
 
 def _with(given: Mapping[str, pa.Array], table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -24,13 +24,7 @@ from earthgptx.catalogs.redaction import redact
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, METRES_PER_DEGREE, boxes
 from earthgptx.pipeline.results.condition import quoted, sql_of
-from earthgptx.pipeline.results.object_table import (
-    ANSWER_SCHEMA,
-    COLUMNS,
-    MOMENT,
-    SCHEMA,
-    outlines_of,
-)
+from earthgptx.pipeline.results.object_table import MOMENT, OBJECTS, REPLIES, Rows, outlines_of
 from earthgptx.pipeline.results.words import pattern, ranked, words_of
 from earthgptx.pipeline.storage.blobs import CLOUD
 from earthgptx.pipeline.storage.cloud import file_system
@@ -48,8 +42,20 @@ GROUPS = {
     "result": "result",
 }
 """What objects are counted by, as SQL."""
-ORDERS = ("score", "time", "area_m2", "length_m", "width_m", "distance_m")
-"""Columns that objects are sorted by; the largest first with `-` before it."""
+REPLY_GROUPS = GROUPS | {"question": "question", "reply": "reply", "about": "about"}
+"""What replies are counted by."""
+SAID = {
+    OBJECTS.name: "label || ' ' || caption",
+    REPLIES.name: "label || ' ' || question || ' ' || reply",
+}
+"""Where words are searched, as SQL."""
+ORDERS = {
+    OBJECTS.name: ("score", "time", "area_m2", "length_m", "width_m", "distance_m"),
+    REPLIES.name: ("likelihood", "time", "distance_m"),
+}
+"""Columns that rows are sorted by; the largest first with `-` before it."""
+TIES = {OBJECTS.name: ("object_id",), REPLIES.name: ("object_id", "question", "geometry")}
+"""Columns that decide which of equal ones comes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +63,10 @@ class Conditions:
     """What objects have to satisfy; all of it."""
 
     label: str | None = None
-    """Exact label."""
+    """Exact label, of a reply that of the object that it is about."""
     text: str = ""
-    """Words, each of which label or caption must contain as a word, singular or plural."""
+    """Words, each of which label or caption (of a reply: question or reply) must contain as a word,
+    singular or plural."""
     within: BaseGeometry | None = None
     """Lon/lat geometry that outlines must intersect."""
     start: datetime | None = None
@@ -80,7 +87,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFiles:
-    """Files of a result's objects."""
+    """Files of the rows of a result, such as its objects."""
 
     result: str
     """URL of the result."""
@@ -95,78 +102,113 @@ def find(
     order: str = "",
     limit: int | None = None,
     rank: bool = False,
+    rows: Rows = OBJECTS,
 ) -> pa.Table:
-    """Returns the objects that satisfy all conditions.
+    """Returns the objects, or replies, that satisfy all conditions.
 
     Args:
-        files: files of one or several results.
+        files: files of these rows, of one or several results.
         conditions: what the objects have to satisfy.
         order: one of `ORDERS`, with `-` before it for the largest first; empty for the order of
             the files: by slice, and along a curve on the ground.
         limit: largest number of objects; None for all.
         rank: whether to take objects that have any of the words, and sort them by BM25, the best
             match first.
+        rows: kind of the rows: objects or replies.
 
     Returns:
-        The columns of `object_table.SCHEMA` without `bbox`; `distance_m` if `near` is given,
+        The columns of `rows.schema` without `bbox`; `distance_m` if `near` is given,
         `rank` if it is asked for, and `result` if there are several results.
 
     Raises:
-        JobError: `order` is none of `ORDERS`, or goes with `rank`, or `rank` lacks words or the
-            package that computes it.
+        JobError: `order` is none of `ORDERS` for such rows, or goes with `rank`, or `rank` lacks
+            words or the package that computes it.
         OutputError: a file is missing or damaged.
     """
     exact = conditions.within is not None or conditions.near is not None or rank
-    _check(conditions, limit)
+    _check(conditions, limit, rows)
     if rank and (order or not words_of(conditions.text)):
         raise JobError("rank sorts by how well words match: give text, and no order")
-    by = _order(order, near=conditions.near is not None)
-    columns = [*COLUMNS, "geometry", *(["result"] if len(files) > 1 else [])]
+    if rank and rows is not OBJECTS:
+        raise JobError(f"{rows.name} are not ranked; sort them by {ORDERS[rows.name][0]}")
+    by = _order(order, rows, near=conditions.near is not None)
+    columns = [*_columns(rows), *(["result"] if len(files) > 1 else [])]
     sql = f"SELECT {', '.join(columns)} FROM objects"  # noqa: S608
-    sql += f" WHERE {_where(conditions, any_word=rank)}"
+    sql += f" WHERE {_where(conditions, rows, any_word=rank)}"
     if not exact:
         sql += by and f" ORDER BY {by}"
         sql += "" if limit is None else f" LIMIT {int(limit)}"
-    table = _ask(files, sql)
+    table = _ask(files, sql, rows)
     if exact:
         table = _exactly(table, conditions)
         if by:
-            table = table.sort_by(_arrow_order(order))
+            table = table.sort_by(_arrow_order(order, rows))
         if rank:
             table = ranked(table, conditions.text)
         table = table if limit is None else table.slice(0, limit)
     return table
 
 
-def count(files: Sequence[ObjectFiles], conditions: Conditions, by: Sequence[str] = ()) -> pa.Table:
-    """Returns how many objects satisfy all conditions.
+def count(
+    files: Sequence[ObjectFiles],
+    conditions: Conditions,
+    by: Sequence[str] = (),
+    rows: Rows = OBJECTS,
+) -> pa.Table:
+    """Returns how many objects, or replies, satisfy all conditions, in a column of their name.
 
     Args:
-        files: files of one or several results.
-        conditions: what the objects have to satisfy.
-        by: names of `GROUPS`; empty for one number.
+        files: files of these rows, of one or several results.
+        conditions: what they have to satisfy.
+        by: names of `GROUPS`, or of `REPLY_GROUPS`; empty for one number.
+        rows: kind of the rows.
 
     Raises:
         JobError: a name is none of `GROUPS`.
         OutputError: a file is missing or damaged.
     """
     by = list(dict.fromkeys(by))
-    unknown = [name for name in by if name not in GROUPS]
+    known = REPLY_GROUPS if rows is REPLIES else GROUPS
+    unknown = [name for name in by if name not in known]
     if unknown:
         raise JobError(
-            f"objects are not counted by '{unknown[0]}'; give some of {', '.join(GROUPS)}"
+            f"{rows.name} are not counted by '{unknown[0]}'; give some of {', '.join(known)}"
         )
-    _check(conditions, None)
-    groups = "".join(f'{GROUPS[name]} AS "{name}", ' for name in by)
-    where = _where(conditions)
+    _check(conditions, None, rows)
+    groups = "".join(f'{known[name]} AS "{name}", ' for name in by)
+    where = _where(conditions, rows)
     if conditions.within is None and conditions.near is None:
-        counting = f"SELECT {groups}count(*) AS objects FROM objects WHERE {where}"  # noqa: S608
-        return _ask(files, f"{counting} GROUP BY ALL ORDER BY ALL")
+        counting = f"SELECT {groups}count(*) AS {rows.name} FROM objects WHERE {where}"  # noqa: S608
+        return _ask(files, f"{counting} GROUP BY ALL ORDER BY ALL", rows)
     picking = f"SELECT {groups}geometry FROM objects WHERE {where}"  # noqa: S608
-    table = _exactly(_ask(files, picking), conditions)
+    table = _exactly(_ask(files, picking, rows), conditions)
     counted = table.group_by(list(by)).aggregate([([], "count_all")])
     ordered = counted.sort_by([(name, "ascending") for name in by]) if by else counted
-    return ordered.rename_columns([*by, "objects"])
+    return ordered.rename_columns([*by, rows.name])
+
+
+def density(files: Sequence[ObjectFiles], conditions: Conditions, step: float) -> pa.Table:
+    """Returns how many objects there are around places of a lon/lat lattice.
+
+    Outlines count where their bounds meet the area; the middle of these says of which place.
+
+    Args:
+        files: files of objects.
+        conditions: what the objects have to satisfy; `near` and `within` by bounds alone.
+        step: distance of the places in degrees.
+
+    Returns:
+        Columns `lon`, `lat` (mean middle of the objects), `label` (the commonest) and `objects`.
+    """
+    _check(conditions, None, OBJECTS)
+    x, y = "(bbox.xmin + bbox.xmax) / 2", "(bbox.ymin + bbox.ymax) / 2"
+    places = f"floor({x} / {step!r}), floor({y} / {step!r})"
+    return _ask(
+        files,
+        f"SELECT avg({x}) AS lon, avg({y}) AS lat, mode(label) AS label, count(*) AS objects"  # noqa: S608
+        f" FROM objects WHERE {_where(conditions, OBJECTS)} GROUP BY {places} ORDER BY ALL",
+        OBJECTS,
+    )
 
 
 def check_limit(limit: int | None) -> None:
@@ -179,12 +221,24 @@ def check_limit(limit: int | None) -> None:
         raise JobError(f"limit {limit} is no number of objects; give 1 or more")
 
 
-def _check(conditions: Conditions, limit: int | None) -> None:
+def _columns(rows: Rows) -> list[str]:
+    return [name for name in rows.schema.names if name != "bbox"]
+
+
+def _check(conditions: Conditions, limit: int | None, rows: Rows) -> None:
     """Lets conditions pass that have a meaning.
 
     Raises:
-        JobError: a number is none, or lies outside its range.
+        JobError: a number is none, or lies outside its range, or such rows have no such column.
     """
+    needs = {
+        "score": conditions.min_score > 0,
+        "length_m": conditions.length_m is not None,
+        "track_id": conditions.track is not None,
+    }
+    missing = [name for name, asked in needs.items() if asked and name not in rows.schema.names]
+    if missing:
+        raise JobError(f"{rows.name} have no {missing[0]}; leave out what asks for it")
     if conditions.near is not None:
         lon, lat, metres = conditions.near
         if not (-180 <= lon <= 180 and -90 <= lat <= 90 and 0 <= metres < np.inf):
@@ -197,13 +251,13 @@ def _check(conditions: Conditions, limit: int | None) -> None:
             raise JobError(f"length {least:g} {most:g} is no least and largest length in metres")
     check_limit(limit)
     if conditions.where:
-        _check_types(conditions.where)
+        _check_types(conditions.where, rows)
     for name, given in (("text", conditions.text), ("label", conditions.label or "")):
         if not " ".join(given.split()).isprintable():
             raise JobError(f"{name} holds characters that cannot be printed; give words")
 
 
-def _check_types(where: str) -> None:
+def _check_types(where: str, rows: Rows) -> None:
     """Lets a condition pass whose values can be compared with its columns.
 
     Raises:
@@ -211,63 +265,75 @@ def _check_types(where: str) -> None:
     """
     import duckdb
 
-    sql = sql_of(where, COLUMNS)
+    sql = sql_of(where, _conditional(rows))
     with _local().cursor() as connection:
-        connection.register("objects", _one_row())
+        connection.register("objects", _one_row(rows))
         try:
             connection.execute(f"SELECT 1 FROM objects WHERE {sql}").fetchall()  # noqa: S608
         except duckdb.Error as error:
-            raise JobError(f"'{where}' cannot be asked of objects ({_reason(error)})") from error
+            raise JobError(
+                f"'{where}' cannot be asked of {rows.name} ({_reason(error)})"
+            ) from error
 
 
-def _one_row() -> pa.Table:
+def _conditional(rows: Rows) -> list[str]:
+    """Returns the columns that a condition may name."""
+    return [name for name in _columns(rows) if name != "geometry"]
+
+
+def _one_row(rows: Rows) -> pa.Table:
     """Returns a row with some value in each column: constants are converted where there is one."""
     blank = {pa.string(): "", pa.binary(): b"", MOMENT: 0}
-    columns = [
-        pa.array([blank.get(field.type, 0)], field.type) for field in SCHEMA if field.name != "bbox"
-    ]
-    return pa.Table.from_arrays(columns, names=[name for name in SCHEMA.names if name != "bbox"])
+    fields = [rows.schema.field(name) for name in _columns(rows)]
+    columns = [pa.array([blank.get(field.type, 0)], field.type) for field in fields]
+    return pa.Table.from_arrays(columns, names=_columns(rows))
 
 
-def every_row(files: ObjectFiles, schema: pa.Schema) -> pa.Table:
-    """Returns all rows of some files of a result, whose columns are those of a schema.
+def every_row(files: ObjectFiles, rows: Rows, columns: Sequence[str] = ()) -> pa.Table:
+    """Returns all rows of some files of a result.
+
+    Args:
+        files: the files.
+        rows: kind of the rows.
+        columns: their columns; empty for all but `bbox`.
 
     Raises:
         OutputError: a file is missing or damaged.
     """
-    names = [name for name in schema.names if name != "bbox"]
-    return _ask([files], f"SELECT {', '.join(names)} FROM objects", schema)  # noqa: S608
+    names = ", ".join(columns or _columns(rows))
+    return _ask([files], f"SELECT {names} FROM objects", rows)  # noqa: S608
 
 
 def labels(files: Sequence[ObjectFiles]) -> list[str]:
     """Returns the labels that the objects have, sorted."""
-    table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label")
+    table = _ask(files, "SELECT DISTINCT label FROM objects ORDER BY label", OBJECTS)
     return [str(label) for label in table["label"].to_pylist()]
 
 
-def _order(order: str, *, near: bool) -> str:
+def _order(order: str, rows: Rows, *, near: bool) -> str:
     if not order:
         return ""
     name = order.removeprefix("-")
-    if name not in ORDERS or (name == "distance_m" and not near):
-        known = ", ".join(each for each in ORDERS if near or each != "distance_m")
-        raise JobError(f"objects are not sorted by '{name}'; give one of {known}")
-    # Of equal ones, always the same comes first.
-    return f"{name} {'DESC' if order.startswith('-') else 'ASC'}, object_id"
+    known = [each for each in ORDERS[rows.name] if near or each != "distance_m"]
+    if name not in known:
+        raise JobError(f"{rows.name} are not sorted by '{name}'; give one of {', '.join(known)}")
+    how = "DESC" if order.startswith("-") else "ASC"
+    return ", ".join([f"{name} {how}", *TIES[rows.name]])
 
 
-def _arrow_order(order: str) -> list[tuple[str, str]]:
+def _arrow_order(order: str, rows: Rows) -> list[tuple[str, str]]:
     how = "descending" if order.startswith("-") else "ascending"
-    return [(order.removeprefix("-"), how), ("object_id", "ascending")]
+    ties = [name for name in TIES[rows.name] if name != "geometry"]  # Arrow sorts no binary
+    return [(order.removeprefix("-"), how), *((name, "ascending") for name in ties)]
 
 
-def _where(conditions: Conditions, *, any_word: bool = False) -> str:
+def _where(conditions: Conditions, rows: Rows, *, any_word: bool = False) -> str:
     """Returns the conditions as SQL, as far as it can decide them."""
     terms = ["true"]
     if conditions.label is not None:
         terms.append(f"label = {quoted(conditions.label)}")
     if conditions.where:
-        terms.append(sql_of(conditions.where, COLUMNS))
+        terms.append(sql_of(conditions.where, _conditional(rows)))
     if conditions.track is not None:
         terms.append(f"track_id = {int(conditions.track)}")
     if conditions.min_score > 0:
@@ -283,7 +349,7 @@ def _where(conditions: Conditions, *, any_word: bool = False) -> str:
     for area in (conditions.within, _around(conditions.near)):
         if area is not None:
             terms.append(f"({' OR '.join(_meets(*edges) for edges in _boxes_of(area)) or 'false'})")
-    said = "lower(nfc_normalize(label || ' ' || caption))"
+    said = f"lower(nfc_normalize({SAID[rows.name]}))"
     matches = [
         f"regexp_matches({said}, {quoted(pattern(word))})" for word in words_of(conditions.text)
     ]
@@ -358,12 +424,11 @@ def _distances(outlines: np.ndarray, lon: float, lat: float) -> np.ndarray:
     return np.asarray(shapely.distance(flat, shapely.Point(0, 0)))
 
 
-def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> pa.Table:
+def _ask(files: Sequence[ObjectFiles], sql: str, rows: Rows) -> pa.Table:
     """Returns what DuckDB answers; `objects` in the SQL stands for the rows of all files."""
     import duckdb
 
     there = [each for each in files if each.files]
-    kind = "answers" if schema is ANSWER_SCHEMA else "objects"
     sources = [
         f"SELECT *, {quoted(each.result)} AS result"  # noqa: S608
         f" FROM read_parquet([{', '.join(map(_file, each.files))}], hive_partitioning = false)"
@@ -374,21 +439,23 @@ def _ask(files: Sequence[ObjectFiles], sql: str, schema: pa.Schema = SCHEMA) -> 
             if there:
                 sql = f"WITH objects AS ({' UNION ALL '.join(sources)}) {sql}"
             else:
-                nothing = schema.empty_table().append_column("result", pa.array([], pa.string()))
+                nothing = rows.schema.empty_table().append_column(
+                    "result", pa.array([], pa.string())
+                )
                 connection.register("objects", nothing)
             return connection.execute(sql).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
         raise OutputError(
-            f"a file of {kind} is missing, damaged, or of another version ({_reason(error)}); run "
-            "the job again, which writes it anew"
+            f"a file of {rows.name} is missing, damaged, or of another version "
+            f"({_reason(error)}); run the job again, which writes it anew"
         ) from error
     except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
         raise JobError(
-            f"a condition cannot be asked of these objects ({_reason(error)})"
+            f"a condition cannot be asked of these {rows.name} ({_reason(error)})"
         ) from error
     except duckdb.Error as error:  # of the file system of an object store
         raise Outage(
-            f"the objects of {there[0].result if there else 'a result'} cannot be read now "
+            f"the {rows.name} of {there[0].result if there else 'a result'} cannot be read now "
             f"({_reason(error)}); try again later"
         ) from error
 

@@ -1,4 +1,4 @@
-"""The tables of a result: its objects, and the answers to its visual prompts.
+"""The tables of a result: its objects, answers to its visual prompts, replies to its questions.
 
 As Arrow, as GeoParquet, and as GeoDataFrame. Files of each a time slice, in row groups that follow
 a Hilbert curve, so that what lies together on the ground lies together in a file.
@@ -82,6 +82,28 @@ ANSWER_SCHEMA = pa.schema(
 object that it marks (0 for none), and the geometry of the prompt, lon/lat."""
 
 
+REPLY_SCHEMA = pa.schema(
+    [
+        ("question", pa.string()),
+        ("about", pa.string()),
+        ("reply", pa.string()),
+        ("likelihood", pa.float64()),
+        ("object_id", pa.int64()),
+        ("label", pa.string()),
+        ("slice", MOMENT),
+        ("time", MOMENT),
+        ("item_id", pa.string()),
+        ("model", pa.string()),
+        ("model_digest", pa.string()),
+        ("geometry", pa.binary()),
+        ("bbox", BBOX),
+    ]
+)
+"""Columns of the replies, one row a question and what it is about: `about` is tiles or objects;
+`likelihood` the probability of exactly this reply; `object_id` and `label` those of the object (0
+and empty for a tile); the geometry is the object's outline or the tile's core, lon/lat."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A kind of rows that a result has: where they lie, and their columns of `slices`."""
@@ -131,7 +153,17 @@ ANSWERS = Rows(
     "answer_version",
     (),
 )
-KINDS = (OBJECTS, ANSWERS)
+REPLIES = Rows(
+    "replies",
+    REPLY_SCHEMA,
+    "replies",
+    "first_reply",
+    "reply_files",
+    "reply_bytes",
+    "reply_version",
+    (),
+)
+KINDS = (OBJECTS, ANSWERS, REPLIES)
 
 
 def regrouped(

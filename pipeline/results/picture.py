@@ -20,14 +20,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from earthgptx.catalogs.geoparquet import thaw
-from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.lonlat import LONLAT
-from earthgptx.pipeline.job.spec import JobSpec, items_beside
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.planning.resolve import resolve
-from earthgptx.pipeline.reading.scene import read_scene
+from earthgptx.pipeline.results.imagery import plan_of, scene_pixels
 from earthgptx.pipeline.results.result import Result
 
 SIDE_PX = 1800
@@ -54,8 +50,7 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
         OutputError: the run is not finished, or its imagery can no longer be read.
     """
     objects = result.objects
-    spec = JobSpec.model_validate(result.attrs["job"] | {"output": result.url})
-    job = resolve(spec, items=thaw(items_beside(result.url)))
+    job = plan_of(result)
     grid, time = _fullest(job, objects)
     moment = job.slices[time].start
     shown = objects[
@@ -71,7 +66,9 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "text.color": "white"}):
         figure, axes, closeups = _layout(window, len(named))
         axes.imshow(
-            _pixels(job, grid, time, window), interpolation="nearest", extent=_extent(window)
+            scene_pixels(job, grid, time, window, SIDE_PX),
+            interpolation="nearest",
+            extent=_extent(window),
         )
         _outline(axes, outlines, [colours[label] for label in shown["label"]], width=1.0)
         for number, at in enumerate(named, start=1):
@@ -79,7 +76,9 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
             _badge(axes, number, outline, colours[row["label"]])
             crop = _closeup(grid, outline)
             closeups[number - 1].imshow(
-                _pixels(job, grid, time, crop), interpolation="nearest", extent=_extent(crop)
+                scene_pixels(job, grid, time, crop, SIDE_PX),
+                interpolation="nearest",
+                extent=_extent(crop),
             )
             _outline(closeups[number - 1], [outline], [colours[row["label"]]], width=1.6)
             _caption(closeups[number - 1], number, row, colours[row["label"]])
@@ -155,27 +154,6 @@ def _closeup(grid: Grid, outline: shapely.Geometry) -> Window:
 
 def _extent(window: Window) -> tuple[float, float, float, float]:
     return window.x0, window.x1, window.y1, window.y0
-
-
-def _pixels(job: Plan, grid: Grid, time: int, window: Window) -> NDArray[np.uint8]:
-    """Reads the scene as (h, w, 3) uint8, subsampled if it is large.
-
-    Reads strips of rows, so that a large scene is never held at full resolution.
-
-    Raises:
-        OutputError: the imagery of a strip cannot be read.
-    """
-    step = max(1, -(-max(window.shape) // SIDE_PX))
-    strips = []
-    for y0 in range(window.y0, window.y1, 512 * step):
-        strip = Window(y0, window.x0, min(y0 + 512 * step, window.y1), window.x1)
-        scene = read_scene(
-            grid, strip, job.scene_items(grid.name, time, strip), compose=job.spec.compose
-        )
-        if scene.errors and not scene.valid.any():
-            raise OutputError(f"the imagery cannot be read any more: {scene.errors[0]}")
-        strips.append(scene.pixels[:, ::step, ::step])
-    return np.moveaxis(np.concatenate(strips, axis=1), 0, -1)
 
 
 def _to_pixels(grid: Grid, shapes: Sequence[shapely.Geometry]) -> list[shapely.Geometry]:

@@ -15,6 +15,7 @@ from earthgptx.pipeline.job.lonlat import cut
 from earthgptx.pipeline.results.find import Conditions, count, find, labels
 from earthgptx.pipeline.results.object_table import (
     OBJECTS,
+    Rows,
     to_frame,
 )
 from earthgptx.pipeline.results.slices_group import SliceRow
@@ -31,9 +32,10 @@ def find_objects(
     order: str = "",
     limit: int | None = None,
     rank: bool = False,
+    rows: Rows = OBJECTS,
     **asked: Any,
 ) -> pa.Table:
-    """Returns the objects of several results that satisfy all conditions, as `find` gives them.
+    """Returns the rows of several results that satisfy all conditions, as `find` gives them.
 
     Args:
         results: the results; the table says in the column `result` of which one each object is, if
@@ -41,6 +43,7 @@ def find_objects(
         order: see `Result.query`.
         limit: largest number of objects of all results; None for all.
         rank: see `Result.query`.
+        rows: kind of the rows: objects or replies.
         asked: label, text, within, min_score, length_m, track, where and near as in
             `find.Conditions`, and
             time, a closed interval as in a job file.
@@ -52,8 +55,8 @@ def find_objects(
     if not results:
         raise JobError("no result is named; name one or several")
     conditions = _conditions(**asked)
-    files = [result.files(conditions) for result in results]
-    found = find(files, conditions, order=order, limit=limit, rank=rank)
+    files = [result.files(conditions, rows) for result in results]
+    found = find(files, conditions, order=order, limit=limit, rank=rank, rows=rows)
     if not len(found):
         _refuse_impossible(results, conditions)
     return found
@@ -65,11 +68,13 @@ def objects_of_slice(result: Result, row: SliceRow, **asked: Any) -> gpd.GeoData
     return to_frame(find([files], _conditions(**asked), order="", limit=None))
 
 
-def count_objects(results: Sequence[Result], *by: str, **asked: Any) -> pa.Table:
-    """Returns how many objects of several results satisfy all conditions; see `Result.count`."""
+def count_objects(
+    results: Sequence[Result], *by: str, rows: Rows = OBJECTS, **asked: Any
+) -> pa.Table:
+    """Returns how many rows of several results satisfy all conditions; see `Result.count`."""
     conditions = _conditions(**asked)
-    counted = count([result.files(conditions) for result in results], conditions, by)
-    if not sum(counted["objects"].to_pylist()):
+    counted = count([result.files(conditions, rows) for result in results], conditions, by, rows)
+    if not sum(counted[rows.name].to_pylist()):
         _refuse_impossible(results, conditions)
     return counted
 

@@ -16,9 +16,9 @@ from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT
 from earthgptx.pipeline.results.find import Conditions, ObjectFiles, every_row
 from earthgptx.pipeline.results.object_table import (
-    ANSWER_SCHEMA,
     ANSWERS,
     OBJECTS,
+    REPLIES,
     Rows,
     files_in,
     to_frame,
@@ -148,7 +148,16 @@ class Result:
         Raises:
             OutputError: no time slice is finished yet, or a file of answers is missing or damaged.
         """
-        return to_frame(every_row(self.files_of(self.time_slices, ANSWERS), ANSWER_SCHEMA))
+        return to_frame(every_row(self.files_of(self.time_slices, ANSWERS), ANSWERS))
+
+    @cached_property
+    def replies(self) -> gpd.GeoDataFrame:
+        """The replies to the questions of `tasks.ask`, with what they are about, lon/lat.
+
+        Raises:
+            OutputError: no time slice is finished yet, or a file of replies is missing or damaged.
+        """
+        return to_frame(every_row(self.files_of(self.time_slices, REPLIES), REPLIES))
 
     @cached_property
     def slices(self) -> pd.DataFrame:
@@ -253,15 +262,15 @@ class Result:
 
         return diff(self, before, after, moved_m=moved_m, **asked)
 
-    def files(self, conditions: Conditions) -> ObjectFiles:
-        """Returns the files of the objects of those slices that may satisfy the conditions."""
+    def files(self, conditions: Conditions, rows: Rows = OBJECTS) -> ObjectFiles:
+        """Returns the files of the rows of those slices that may satisfy the conditions."""
         start, end = conditions.start, conditions.end
         met = [
             row
             for row in self.time_slices
             if not (start and row.end < start) and not (end and row.start > end)
         ]
-        return self.files_of(met, OBJECTS)
+        return self.files_of(met, rows)
 
     def files_of(self, slices: Iterable[SliceRow], rows: Rows) -> ObjectFiles:
         """Returns the files of the rows of some slices."""

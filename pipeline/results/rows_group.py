@@ -1,4 +1,4 @@
-"""The Zarr groups `objects` and `answers` of a result: the rows of its files, in order of slices.
+"""The Zarr groups `objects`, `answers` and `replies`: the rows of a result's files, by slice.
 
 Written from these files. What a slice that is made again has in front of it stays; the rows of the
 slices behind it are written anew. Nothing is held as a whole: a slice may have millions of rows.

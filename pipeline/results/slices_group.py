@@ -82,6 +82,16 @@ class SliceRow:
     """Size of its files of answers."""
     answer_version: str = ""
     """Version in the names of these files."""
+    replies: int = 0
+    """Replies to questions in words."""
+    first_reply: int = -1
+    """Row of its first reply in the Zarr group `replies`; -1 if they are not there yet."""
+    reply_files: int = 0
+    """Number of its files of replies."""
+    reply_bytes: int = 0
+    """Size of its files of replies."""
+    reply_version: str = ""
+    """Version in the names of these files."""
     state: str = SliceState.RUNNING
 
     @property
@@ -102,6 +112,10 @@ PLACES = (
     "answer_files",
     "answer_bytes",
     "answer_version",
+    "first_reply",
+    "reply_files",
+    "reply_bytes",
+    "reply_version",
 )
 """Columns that say where the objects and answers lie, and nothing of the slice."""
 _TEXTS = (
@@ -111,6 +125,7 @@ _TEXTS = (
     "object_digest",
     "track_key",
     "answer_version",
+    "reply_version",
     "state",
 )
 _MOMENTS = ("start", "end")
@@ -220,7 +235,7 @@ def _rows_of(columns: dict[str, NDArray[Any]], damaged: str) -> list[SliceRow]:
             values[name] = EPOCH + values[name] * MICROSECOND
         if damaged:
             values |= {"state": SliceState.RUNNING, "key": ""}
-            values |= {"first_object": -1, "first_answer": -1}
+            values |= {"first_object": -1, "first_answer": -1, "first_reply": -1}
         rows.append(SliceRow(**values))
     return rows
 

@@ -35,7 +35,7 @@ MARK = "earthgptx"
 """Root attribute that marks a store as a result; only marked stores are ever overwritten."""
 CODECS = [BloscCodec(cname="zstd", clevel=1), Crc32cCodec()]
 """A chunk carries a checksum: a reader gets its values or an error."""
-LAYOUT = 6
+LAYOUT = 7
 """Version of the layout of a result's groups and arrays; others are not read."""
 OVERVIEW_PX = 256
 """Overviews are added until the longer side has at most this many pixels, rounded down."""
@@ -358,10 +358,16 @@ def end(root: zarr.Group) -> None:
 
 
 def consolidate(root: zarr.Group) -> None:
-    """Writes the metadata of all arrays into the root's document."""
+    """Writes the metadata of all arrays into the root's document, and a zone's into its group's.
+
+    A reader may open a zone by itself.
+    """
     with warnings.catch_warnings():
         # Not yet in the Zarr v3 specification, but xarray opens a remote store far faster with it.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        for zone in grids_of(root):
+            if zone:
+                zarr.consolidate_metadata(root.store, path=zone)
         zarr.consolidate_metadata(root.store)
 
 

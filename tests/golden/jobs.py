@@ -31,6 +31,7 @@ UNLIKE = (
     "blocks/record",
     "slices/bytes",
     "slices/answer_bytes",
+    "slices/reply_bytes",
 )
 """Clocks; content keys, which know where the imagery lies; sizes and hashes of compressed files."""
 PORTABLE = {
@@ -92,7 +93,12 @@ def with_prompts(folder: Path) -> JobSpec:
         model="tiny",
         grid={"tile_px": 256, "halo_px": 64, "block_px": 256},
         prompts={"from": str(prompts)},
-        tasks={"find": ["ship", "tank"], "refer": True, "describe": True},
+        tasks={
+            "find": ["ship", "tank"],
+            "refer": True,
+            "describe": True,
+            "ask": ["how many ships are there?", {"question": "what is this?", "of": "objects"}],
+        },
     )
 
 

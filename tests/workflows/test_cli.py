@@ -47,6 +47,7 @@ COMMANDS = (
     "watch",
     "schedule",
     "submit",
+    "jobs",
     "chips",
     "train",
     "evaluate",

@@ -215,5 +215,6 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert "is a local path, which a cluster does not reach; name a URL" in said
     assert "has no job nowhere" in earthgptx("jobs", "logs", "nowhere", code=2)[1]
     away = f"http://127.0.0.1:{free_port()}"
-    assert "does not do it" in earthgptx("jobs", "--address", away, code=3)[1]
-    assert "does not do it" in earthgptx("jobs", code=2, RAY_AUTH_TOKEN="a-wrong-token")[1]
+    assert "does not answer" in earthgptx("jobs", "logs", "x", "--address", away, code=3)[1]
+    assert "refuses" in earthgptx("jobs", code=2, RAY_AUTH_TOKEN="a-wrong-token")[1]
+    assert "is no http:// or https:// address" in earthgptx("jobs", "--address", "x:1", code=2)[1]

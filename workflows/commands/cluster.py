@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from earthgptx.pipeline.errors import JobError
 from earthgptx.workflows.terminal import (
     AsJson,
     interrupts_in_words,
@@ -76,6 +78,8 @@ def list_jobs(context: typer.Context, address: Address = HERE, as_json: AsJson =
     from earthgptx.workflows.cluster_jobs import ClusterJobs
 
     if context.invoked_subcommand is not None:
+        if as_json or (address != HERE and not os.environ.get("RAY_API_SERVER_ADDRESS")):
+            raise JobError(f"give options behind it: earthgptx jobs {context.invoked_subcommand}")
         return
     rows = [asdict(each) for each in ClusterJobs(address).all()]
     if as_json:
@@ -101,7 +105,7 @@ def logs(
         print_text(cluster.logs(job_id).rstrip("\n"))
         return
     with interrupts_in_words():
-        cluster.wait(job_id, _say)
+        raise typer.Exit(cluster.wait(job_id, _say))
 
 
 @jobs.command(epilog="Example: earthgptx jobs cancel raysubmit_x")

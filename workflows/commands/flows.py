@@ -219,8 +219,10 @@ def backfill(
                 reports = _run(read, as_json=as_json, retry_failed=retry_failed, spending=spending)
                 ended = exit_code(reports)
                 code = code or ended
-                if ended == MISTAKE or (ended and spending.reached):
+                if ended == MISTAKE:
                     raise typer.Exit(ended)
+                if spending.reached:
+                    break
             found = survey_flow(Flow.read(flow, time=f"{first}/{last}"))
             if code or not any("stale" in each.shares for each in found):
                 break

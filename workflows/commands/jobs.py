@@ -185,9 +185,10 @@ def search(job: JobFile, as_json: AsJson = False) -> None:
 def plan(job: JobFile, time: Time = None, as_json: AsJson = False) -> None:
     """Show what a job would do: counts, bytes, memory bound, time. Changes nothing."""
     from earthgptx.pipeline.engine.plan import plan as make_plan
+    from earthgptx.pipeline.engine.spending import cost_of
     from earthgptx.pipeline.engine.survey import survey
     from earthgptx.pipeline.job.spec import JobSpec
-    from earthgptx.pipeline.planning.estimate import measure
+    from earthgptx.pipeline.planning.estimate import measure, replicas_of
 
     spec = JobSpec.from_yaml(job, time=time)
     with err.status("searching") as status:
@@ -203,6 +204,14 @@ def plan(job: JobFile, time: Time = None, as_json: AsJson = False) -> None:
     print_warnings(made.warnings)
     if found.refusal:
         print_warnings([found.refusal])
+    start = cost_of(spec.engine, speed.start_s * replicas_of(made, found.blocks))
+    if start is not None and spec.engine.max_cost is not None and start >= spec.engine.max_cost:
+        print_warnings(
+            [
+                f"engine.max_cost {spec.engine.max_cost:g} does not even pay the start of the "
+                f"replicas, about {start:.2f}: such a run never gets further"
+            ]
+        )
     table = Table(title=f"plan of {made.spec.name}", show_header=False)
     for name, value in _lines(made, facts).items():
         table.add_row(name, value)
@@ -296,7 +305,7 @@ def _cost(made: Plan, cost: float | None) -> str:
     engine = made.spec.engine
     if cost is None:
         return "set engine.price_per_replica_hour to know it"
-    most = "" if engine.max_cost is None else f", at most {engine.max_cost:,.2f}"
+    most = "" if engine.max_cost is None else f", at most {engine.max_cost:,.2f} a run"
     return f"about {cost:,.2f}{most} ({engine.price_per_replica_hour:g} an hour of a replica)"
 
 

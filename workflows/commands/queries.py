@@ -74,8 +74,8 @@ def query(
         str,
         typer.Option(
             metavar="COLUMN",
-            help="Sort by score, time, area_m2, length_m, width_m or distance_m."
-            " With - before it, the largest come first.",
+            help="Sort by score, time, area_m2, length_m, width_m or distance_m, replies by"
+            " likelihood or time. With - before it, the largest come first.",
         ),
     ] = "",
     rank: Annotated[
@@ -88,9 +88,15 @@ def query(
     count_by: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help="Count instead, by label, slice, day, month, year, item or result."
+            metavar="A,B",
+            help="Count instead, by label, slice, day, month, year, item or result;"
+            " replies also by question, reply or about.",
         ),
     ] = None,
+    replies: Annotated[
+        bool,
+        typer.Option("--replies", help="Replies to the questions of tasks.ask, not objects."),
+    ] = False,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Output file.")
@@ -102,7 +108,7 @@ def query(
 ) -> None:
     """Find or count objects by label, words, place, time, score and size."""
     from earthgptx.pipeline.errors import JobError
-    from earthgptx.pipeline.results.object_table import to_frame
+    from earthgptx.pipeline.results.object_table import OBJECTS, REPLIES, to_frame
     from earthgptx.pipeline.results.query import count_objects, find_objects
     from earthgptx.workflows.formats import geojson, write_geoparquet
 
@@ -110,7 +116,9 @@ def query(
     results = [
         opened(url, snapshot, tag, as_of) for output in outputs for url in _results_of(output)
     ]
-    asked = {
+    rows = REPLIES if replies else OBJECTS
+    asked: dict[str, Any] = {
+        "rows": rows,
         "label": label,
         "text": text,
         "within": _area(bbox, within),
@@ -133,7 +141,7 @@ def query(
     found = find_objects(results, order=order, limit=limit, rank=rank, **asked)
     if asked_format is Format.TABLE:
         more = f", the first {ROWS}" if len(found) > ROWS else ""
-        print_table(f"{len(found)} objects{more}", _rows(found))
+        print_table(f"{len(found)} {rows.name}{more}", _rows(found))
     elif asked_format is Format.PARQUET:
         write_geoparquet(to_frame(found), out_file)
     else:
@@ -249,9 +257,9 @@ def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
     if as_json:
         print_json([{name: plain_value(value) for name, value in row.items()} for row in rows])
         return
-    total = sum(row["objects"] for row in rows)
+    name = counted.column_names[-1]
     print_table(
-        f"{total:,} objects",
+        f"{sum(row[name] for row in rows):,} {name}",
         [{name: str(value) for name, value in row.items()} for row in rows],
     )
 
@@ -281,6 +289,8 @@ def _rows(found: pa.Table) -> list[dict[str, str]]:
     import pyarrow as pa
 
     extra = [name for name in ("distance_m", "rank", "result") if name in found.column_names]
+    if "reply" in found.column_names:
+        return _reply_rows(found, extra)
     names = ["object_id", "time", "label", "score", "caption", *extra]
     shown = found.select(names).slice(0, ROWS)
     # As texts: for times pyarrow loads pandas, which takes longer than most questions.
@@ -292,6 +302,25 @@ def _rows(found: pa.Table) -> list[dict[str, str]]:
             "label": row["label"],
             "score": f"{row['score']:.2f}",
             "caption": row["caption"],
+            **{name: _short(row[name]) for name in extra},
+        }
+        for row in shown.to_pylist()
+    ]
+
+
+def _reply_rows(found: pa.Table, extra: list[str]) -> list[dict[str, str]]:
+    import pyarrow as pa
+
+    names = ["object_id", "time", "label", "question", "reply", "likelihood", *extra]
+    shown = found.select(names).slice(0, ROWS)
+    shown = shown.set_column(1, "time", shown["time"].cast(pa.string()))
+    return [
+        {
+            "of": f"{row['label']} {row['object_id']:x}"[:16] if row["object_id"] else "tile",
+            "time": row["time"][:10],
+            "question": row["question"],
+            "reply": row["reply"],
+            "likelihood": f"{row['likelihood']:.2f}",
             **{name: _short(row[name]) for name in extra},
         }
         for row in shown.to_pylist()

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.results.find import every_row
-from earthgptx.pipeline.results.object_table import OBJECTS, SCHEMA
+from earthgptx.pipeline.results.object_table import OBJECTS
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.status import pixels_of
@@ -19,7 +18,6 @@ from earthgptx.pipeline.results.store import Status
 from earthgptx.workflows.flow.passed import Passed
 from earthgptx.workflows.flow.spec import Bounds
 
-SCORE = pa.schema([SCHEMA.field("score")])
 SEASON_DAYS = 45
 """Days of the year before and after a slice that are its season, in any year."""
 ENOUGH_SLICES = 8
@@ -151,4 +149,4 @@ def distance(scores: NDArray[np.float64], before: NDArray[np.float64]) -> float 
 
 def _scores(result: Result, rows: Sequence[SliceRow]) -> NDArray[np.float64]:
     files = result.files_of(rows, OBJECTS)
-    return every_row(files, SCORE)["score"].to_numpy()
+    return every_row(files, OBJECTS, ["score"])["score"].to_numpy()

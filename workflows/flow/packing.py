@@ -25,6 +25,8 @@ class Packed:
 
     main: str = ""
     """Name of the flow file, or of the job file that is run as one."""
+    is_job: bool = False
+    """Whether it is a job file."""
     files: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, path: Path, data: bytes | None = None) -> str:
@@ -46,9 +48,9 @@ class Packed:
         """Adds a vector file, with those beside it if it is a shapefile; returns its name."""
         name = self.add(path)
         if path.suffix.lower() == SHAPEFILE[0]:
-            for suffix in SHAPEFILE[1:]:
-                if (beside := path.with_suffix(suffix)).is_file():
-                    self.files[Path(name).with_suffix(suffix).name] = beside.read_bytes()
+            for beside in path.parent.iterdir():
+                if beside.stem == path.stem and beside.suffix.lower() in SHAPEFILE[1:]:
+                    self.files[Path(name).with_suffix(beside.suffix).name] = beside.read_bytes()
         return name
 
 
@@ -80,7 +82,7 @@ def pack(path: Path, flow: Flow, *, most_bytes: int, shared: Sequence[str] = ())
             _refuse_local(node.name, job, folders)
             file = flow.folder / node.step.job
             document = _document(file)
-            _place_files(document, job, packed)
+            _place_files(document, job, packed, own_prompts=node.step.prompts is None)
             names[node.step.job] = packed.add(file, _text(document))
     if "steps" in whole:
         for step in whole["steps"]:
@@ -90,6 +92,7 @@ def pack(path: Path, flow: Flow, *, most_bytes: int, shared: Sequence[str] = ())
         packed.main = packed.add(path, _text(whole))
     else:
         [packed.main] = names.values()
+        packed.is_job = True
     size = sum(map(len, packed.files.values()))
     if size > most_bytes:
         largest = max(packed.files, key=lambda name: len(packed.files[name]))
@@ -110,16 +113,26 @@ def _text(document: dict[str, Any]) -> bytes:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
 
 
-def _place_files(document: dict[str, Any], job: JobSpec, packed: Packed) -> None:
+def _place_files(
+    document: dict[str, Any], job: JobSpec, packed: Packed, *, own_prompts: bool
+) -> None:
     """Adds the vector files of a job, and has its document name them as they are sent.
 
     Other paths are shared ones, and become whole: the document will lie elsewhere.
+
+    Args:
+        document: the job file.
+        job: the job.
+        packed: takes the files.
+        own_prompts: whether the prompts are those of the job file, and not of its step.
     """
     aoi, prompts = job.source.aoi, job.prompts
-    if isinstance(aoi, str) and "://" not in aoi:
-        document["source"]["aoi"] = packed.add_vectors(Path(aoi))
-    if prompts.is_file and "://" not in prompts.origin:
-        document["prompts"]["from"] = packed.add_vectors(Path(prompts.origin))
+    if isinstance(aoi, str) and is_local(aoi):
+        document["source"]["aoi"] = packed.add_vectors(_path(aoi))
+    if own_prompts and prompts.is_file and is_local(prompts.origin):
+        document["prompts"]["from"] = packed.add_vectors(_path(prompts.origin))
+    if own_prompts and prompts.is_result:
+        document["prompts"]["from"] = prompts.origin
     document["source"]["catalog"], document["output"] = job.source.catalog, job.output
     if job.source.access.folders:
         document["source"]["access"]["folders"] = list(job.source.access.folders)
@@ -149,5 +162,9 @@ def _is_here(address: str, shared: Sequence[Path]) -> bool:
     """Whether an address is a path that only this machine has."""
     if not is_local(address):
         return False
-    path = Path(plain(address).removeprefix("file://")).absolute()
-    return not any(path.is_relative_to(each) for each in shared)
+    return not any(_path(address).is_relative_to(each) for each in shared)
+
+
+def _path(address: str) -> Path:
+    """Returns the path of a local address."""
+    return Path(plain(address).removeprefix("file://")).absolute()

@@ -89,6 +89,13 @@ class Flow:
                 jobs[node.name] = _at(job_of(node.step, folder, outputs, time), now)
                 outputs[node.name] = jobs[node.name].output
         _refuse_shared(nodes, outputs)
+        for node in nodes:
+            asked = node.step.select
+            if asked and asked.of == "replies" and not jobs[asked.origin].tasks.ask:
+                raise JobError(
+                    f"step '{node.name}' takes the replies of '{asked.origin}', which asks no "
+                    "questions; set tasks.ask in its job file"
+                )
         return cls(spec, folder, tuple(nodes), jobs)
 
 

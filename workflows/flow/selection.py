@@ -37,7 +37,9 @@ def select(result: Result, asked: Select, folder: Path) -> int:
     """
     counted = asked.areas is not None or asked.count_by
     table = (
-        _counted(result, asked, folder) if counted else find_objects([result], where=asked.where)
+        _counted(result, asked, folder)
+        if counted
+        else find_objects([result], where=asked.where, rows=asked.rows)
     )
     with _written(folder / asked.to) as partial:
         if partial.suffix == ".geojson":
@@ -74,12 +76,13 @@ def _written(path: Path) -> Iterator[Path]:
 
 def _counted(result: Result, asked: Select, folder: Path) -> pa.Table:
     if asked.areas is None:
-        return count_objects([result], *asked.count_by, where=asked.where)
+        return count_objects([result], *asked.count_by, rows=asked.rows, where=asked.where)
     tables = []
     for name, area in _areas(folder / asked.areas):
         # Not refused where the result saw nothing, as one area of many may lie there.
         conditions = Conditions(where=asked.where, within=cut(area))
-        found = count([result.files(conditions)], conditions, asked.count_by)
+        files = [result.files(conditions, asked.rows)]
+        found = count(files, conditions, asked.count_by, asked.rows)
         tables.append(found.add_column(0, "area", pa.array([name] * len(found), pa.string())))
     return pa.concat_tables(tables)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.sections import Section
 from earthgptx.pipeline.job.spec import JobSpec
 from earthgptx.pipeline.results.condition import sql_of
-from earthgptx.pipeline.results.find import GROUPS
-from earthgptx.pipeline.results.object_table import COLUMNS
+from earthgptx.pipeline.results.find import GROUPS, REPLY_GROUPS
+from earthgptx.pipeline.results.object_table import COLUMNS, OBJECTS, REPLIES, Rows
 
 Kind = Literal["job", "check", "select", "publish"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -63,6 +64,14 @@ class Bounds(Section):
     accept: tuple[str, ...] = ()
     """Names of slices that somebody has looked at: they pass."""
 
+    @field_validator("accept", mode="before")
+    @classmethod
+    def _days(cls, names: Any) -> Any:
+        """YAML reads 2026-03-04 without quotes as a date."""
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple(each.isoformat() if isinstance(each, date) else each for each in names)
+
     @model_validator(mode="after")
     def _something(self) -> Bounds:
         measures = [name for name in Bounds.model_fields if name != "accept"]
@@ -77,8 +86,10 @@ class Select(Section):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     origin: str = Field(alias="from")
     """Name of a step that is a job."""
+    of: Literal["objects", "replies"] = "objects"
+    """What of it: objects, or replies to questions in words."""
     where: str = ""
-    """Which of its objects, as CQL2 text; empty for all."""
+    """Which of them, as CQL2 text; empty for all."""
     count_by: tuple[str, ...] = ()
     """What they are counted by, as of `query --count-by`; empty to keep them."""
     areas: str | None = None
@@ -86,18 +97,20 @@ class Select(Section):
     to: str
     """File to write; ends in .csv, .parquet or .geojson."""
 
-    @field_validator("where")
-    @classmethod
-    def _where(cls, text: str) -> str:
-        return _condition(text)
+    @property
+    def rows(self) -> Rows:
+        """Kind of the rows that it takes."""
+        return REPLIES if self.of == "replies" else OBJECTS
 
-    @field_validator("count_by")
-    @classmethod
-    def _groups(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in GROUPS]
+    @model_validator(mode="after")
+    def _columns(self) -> Select:
+        if self.where:
+            sql_of(self.where, [n for n in self.rows.schema.names if n not in ("geometry", "bbox")])
+        known = GROUPS if self.of == "objects" else REPLY_GROUPS
+        unknown = [name for name in self.count_by if name not in known]
         if unknown:
-            raise ValueError(f"'{unknown[0]}' is none of {', '.join(GROUPS)}")
-        return names
+            raise ValueError(f"count_by: '{unknown[0]}' is none of {', '.join(known)}")
+        return self
 
     @field_validator("to")
     @classmethod

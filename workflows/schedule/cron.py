@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from earthgptx.pipeline.errors import JobError
 
@@ -97,3 +98,15 @@ def calendar_of(cron: Cron) -> str:
     )
     date, time = f"*-{month}-{day}", f"{hour}:{minute}:00"
     return f"{on + ' ' if cron.restricted[4] else ''}{date} {time}"
+
+
+def check_zone(zone: str) -> None:
+    """Lets the name of a time zone pass.
+
+    Raises:
+        JobError: it is none.
+    """
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise JobError(f"'{zone}' is no time zone; write Etc/UTC or Europe/Berlin") from error

@@ -7,14 +7,12 @@ import math
 import re
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
-from earthgptx.pipeline.errors import JobError
 from earthgptx.workflows.flow.packing import Packed, pack
 from earthgptx.workflows.flow.running import Flow
-from earthgptx.workflows.schedule.cron import Cron
+from earthgptx.workflows.schedule.cron import Cron, check_zone
 
 MOUNTED = "/flow"
 MOST_BYTES = 900_000
@@ -35,7 +33,7 @@ def manifests(path: Path, flow: Flow, cron: Cron, *, zone: str, image: str) -> s
         JobError: the flow needs what the cluster cannot reach.
     """
     name = _name(flow.spec.name)
-    _check_zone(zone)
+    check_zone(zone)
     packed = pack(path, flow, most_bytes=MOST_BYTES)
     gpus = math.ceil(max((job.engine.gpus_per_replica for job in flow.jobs.values()), default=0))
     settings = {
@@ -80,13 +78,6 @@ def _name(flow: str) -> str:
     """Returns a name as Kubernetes takes it: a label of RFC 1035, short enough for its pods."""
     plain = re.sub(r"[^a-z0-9-]+", "-", flow.lower()).strip("-")
     return (plain if plain[:1].isalpha() else f"flow-{plain}")[:40].rstrip("-")
-
-
-def _check_zone(zone: str) -> None:
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise JobError(f"'{zone}' is no time zone; write Etc/UTC or Europe/Berlin") from error
 
 
 def cluster(name: str, image: str, *, gpus: int = 0) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 from prefect import State, flow, get_client, runtime, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, PrefectException
 from prefect.schedules import Cron as Schedule
 from prefect.settings import get_current_settings
@@ -34,7 +35,7 @@ from earthgptx.workflows.flow.running import (
     exit_code,
     run_step,
 )
-from earthgptx.workflows.schedule.cron import Cron
+from earthgptx.workflows.schedule.cron import Cron, check_zone
 
 TRIES = 6
 """How often a step is tried again after an outage."""
@@ -49,19 +50,27 @@ class StepFailed(Exception):
 
 
 def _run_name() -> str:
-    """Returns the name of a run: that of the flow file, and the time that it is about."""
+    """Returns the name of a run: that of the flow, and the time that it is about."""
     given = runtime.flow_run.parameters
     start = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
-    return f"{Path(given['path']).stem} {given.get('time') or f'{start:%Y-%m-%d %H:%M}'}"
+    name = given.get("name") or Path(given["path"]).stem
+    return f"{name} {given.get('time') or f'{start:%Y-%m-%d %H:%M}'}"
 
 
 @flow(name="earthgptx", flow_run_name=_run_name)
-def run_file(path: str, time: str | None = None, *, retry_failed: bool = False) -> State:
+def run_file(
+    path: str,
+    time: str | None = None,
+    *,
+    name: str = "",  # noqa: ARG001  `_run_name` reads it
+    retry_failed: bool = False,
+) -> State:
     """Runs a flow of jobs; a step is a task.
 
     Args:
         path: path of the flow file.
         time: interval that replaces that of all jobs; empty to keep theirs.
+        name: name of the flow, for that of the run; empty for that of the file.
         retry_failed: whether to infer blocks with quarantined tiles again.
     """
     read = Flow.read(Path(path), time=time)
@@ -93,6 +102,7 @@ def _tried(node: Node, do: Callable[[], StepReport]) -> StepReport:
     made = task(
         name=node.name,
         task_run_name=f"{node.name} ({node.step.kind})",
+        cache_policy=NO_CACHE,
         retries=TRIES,
         retry_delay_seconds=PAUSES_S,
         retry_condition_fn=lambda *_: bool(last) and last[0].code == OUTAGE,
@@ -125,6 +135,7 @@ def deploy(path: Path, name: str, cron: Cron, *, zone: str, pool: str) -> str:
         Outage: the server does not answer.
         OutputError: the server refuses.
     """
+    check_zone(zone)
     url = get_current_settings().api.url
     if not url:
         raise JobError(
@@ -138,13 +149,17 @@ def deploy(path: Path, name: str, cron: Cron, *, zone: str, pool: str) -> str:
             run_file,
             name=name,
             schedules=[Schedule(cron.text, timezone=zone)],
-            parameters={"path": str(path.absolute())},
+            parameters={"path": str(path.absolute()), "name": name},
             work_pool_name=pool,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         made.apply()
-    except (httpx.TransportError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, PrefectException | httpx.HTTPError | RuntimeError):
+            raise
+        causes = (error, error.__cause__, error.__context__)
+        refused = isinstance(error, PrefectException | httpx.HTTPStatusError | DeploymentApplyError)
+        if refused and not any(isinstance(each, httpx.TransportError) for each in causes):
+            raise OutputError(f"the Prefect server at {url} refuses: {error}") from error
         raise Outage(f"the Prefect server at {url} does not answer: {error}") from error
-    except (PrefectException, httpx.HTTPStatusError) as error:
-        raise OutputError(f"the Prefect server at {url} refuses: {error}") from error
     return f"{run_file.name}/{name}"

@@ -164,9 +164,10 @@ def test_boxes_are_ordered_even_from_a_model_that_knows_nothing(tiny: EarthGPTX)
 
 def test_a_model_that_knows_nothing_says_words_only(tiny: EarthGPTX) -> None:
     session = ask(tiny, samples())
-    for text, cut in session.answer([(image, "what is this?", ("a",)) for image in range(8)]):
-        assert text
-        assert cut
+    for reply in session.answer([(image, "what is this?", ("a",)) for image in range(8)]):
+        assert reply.text
+        assert reply.cut
+        assert 0 <= reply.likelihood < 1
 
 
 def test_what_is_known_is_put_into_words_as_what_it_is_known_to_be(taught: EarthGPTX) -> None:
@@ -202,9 +203,10 @@ def test_questions_are_answered(session: Session) -> None:
     counted = session.answer(
         [(image, f"how many {name}s?", ()) for image, name in enumerate(NAMES)]
     )
-    assert counted == [("two", False)] * len(NAMES)
+    assert [(each.text, each.cut) for each in counted] == [("two", False)] * len(NAMES)
+    assert all(each.likelihood > 0.5 for each in counted)
     named = session.answer([(image, "what is this?", ("a",)) for image in range(len(NAMES))])
-    assert named == [(f"a {name}", False) for name in NAMES]
+    assert [(each.text, each.cut) for each in named] == [(f"a {name}", False) for name in NAMES]
 
 
 def test_an_image_alone_gets_the_answers_that_it_gets_in_a_batch(

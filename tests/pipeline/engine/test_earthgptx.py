@@ -119,6 +119,7 @@ def test_more_prompts_than_fit_are_split_and_none_is_dropped() -> None:
     from earthgptx.model.interface.prompt import VisualPrompt
     from earthgptx.model.interface.region import Point
     from earthgptx.model.interface.tile import TileInput
+    from earthgptx.pipeline.analyst import check_output
 
     model = untrained("tiny")
     count = model.config.max_prompts + 5
@@ -136,9 +137,17 @@ def test_more_prompts_than_fit_are_split_and_none_is_dropped() -> None:
         prompts=prompts,
         names=(),
         describe=False,
+        questions=("is there a runway?", "how many ships?"),
+        object_questions=("what does it carry?",),
     )
     [answer] = EarthGPTXAnalyst(model).analyse([tile])
     assert [grounding.prompt_id for grounding in answer.groundings] == [
         prompt.id for prompt in prompts
     ]
     assert answer.scores.shape == (0, 130, 140)
+    assert [each.question for each in answer.replies] == list(tile.questions)
+    assert all(each.text and 0 <= each.likelihood <= 1 for each in answer.replies)
+    for grounding in answer.groundings:
+        asked = tile.object_questions if grounding.present else ()
+        assert tuple(each.question for each in grounding.replies) == asked
+    check_output(answer, tile)

@@ -18,7 +18,7 @@ from earthgptx.pipeline.engine.report import Progress
 from earthgptx.pipeline.errors import OutputError, RunFailed
 from tests.archive import Archive
 from tests.growing import (
-    ASKED,
+    ASKED_ALL,
     DAYS,
     GRID,
     NAMES,
@@ -59,14 +59,14 @@ def check(archive: Archive, pool: ReplicaPool, history: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = {"tiles_per_batch": history["batch"], "order": history["order"]}
         output = f"{history.get('kind', '')}{folder}/grown.zarr"
-        job = archive.job(output, grid=GRID, engine=engine, **ASKED)
+        job = archive.job(output, grid=GRID, engine=engine, **ASKED_ALL)
         for state, death in zip(history["states"], [*history["deaths"], None], strict=True):
             archive.publish(state)
             with suppress(Killed), dying(death) if death else nullcontext():
                 grown(job, pool)
         again = grown(job, pool)
         assert (again.tiles, again.slices) == (0, 0), "nothing is left to do"
-        once = archive.job(f"{folder}/once.zarr", grid=GRID, **ASKED)
+        once = archive.job(f"{folder}/once.zarr", grid=GRID, **ASKED_ALL)
         grown(once, pool)
         same(content(job.output), content(once.output))
 

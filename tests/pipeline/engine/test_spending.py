@@ -44,6 +44,22 @@ def test_a_limit_needs_a_price() -> None:
         Engine(max_cost=1)
 
 
+@pytest.mark.parametrize("amount", [-1.0, float("nan"), float("inf")])
+def test_what_is_no_amount_is_refused(amount: float) -> None:
+    with pytest.raises(JobError, match="is no amount"):
+        Spending(amount)
+
+
+def test_a_limit_that_does_not_pay_the_start_says_so() -> None:
+    scheduler = Scheduler(Limits(1, 1, paid_s=10))
+    scheduler.add(Task(Kind.INFER, BlockKey("g", 0, 0, 0)))
+    scheduler.decide(0.0)
+    scheduler.handle(Up(0), 1.0)
+    scheduler.resume(11.0)
+    scheduler.decide(11.0)
+    assert "none has loaded the model" in str(scheduler.ending)
+
+
 def test_time_is_paid_from_when_a_process_runs_until_it_is_gone() -> None:
     scheduler = Scheduler(Limits(1, 2, paid_s=100))
     for col in range(8):

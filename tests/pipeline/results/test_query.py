@@ -15,6 +15,7 @@ from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.results import find
+from earthgptx.pipeline.results.object_table import OBJECTS
 from earthgptx.pipeline.results.query import count_objects, find_objects
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.words import ranked
@@ -211,7 +212,7 @@ def test_words_of_captions(text: str, found: bool) -> None:
 
 def matching(text: str, caption: str) -> int:
     objects = pa.table({"label": [""], "caption": [caption]})
-    where = find._where(find.Conditions(text=text))
+    where = find._where(find.Conditions(text=text), OBJECTS)
     connection = find._new()
     connection.register("objects", objects)
     answer = connection.execute(f"SELECT count(*) FROM objects WHERE {where}").fetchone()

@@ -55,18 +55,18 @@ def test_files_of_one_name_stay_apart_and_a_shapefile_is_sent_whole(tmp_path: Pa
     path = flow_file(tmp_path / "here")
     more = tmp_path / "here/more"
     more.mkdir()
-    for suffix in (".shp", ".shx", ".dbf", ".prj"):
+    for suffix in (".SHP", ".SHX", ".dbf", ".prj"):
         (more / f"my aoi{suffix}").write_bytes(suffix.encode())
     job = yaml.safe_load((tmp_path / "here/ships.yaml").read_text())
     job |= {"name": "more", "output": "s3://bucket/b.zarr"}
-    job["source"]["aoi"] = "my aoi.shp"
+    job["source"]["aoi"] = f"file://{more}/my aoi.SHP"
     (more / "ships.yaml").write_text(yaml.safe_dump(job))
     flow = yaml.safe_load(path.read_text())
     flow["steps"].insert(0, {"job": "more/ships.yaml", "name": "more"})
     path.write_text(yaml.safe_dump(flow))
     there = unpacked(packed(path), tmp_path / "there")
     names = {each.name for each in there.parent.iterdir()}
-    assert {f"my_aoi{suffix}" for suffix in (".shp", ".shx", ".dbf", ".prj")} < names
+    assert {f"my_aoi{suffix}" for suffix in (".SHP", ".SHX", ".dbf", ".prj")} < names
     assert {"ships.yaml", "_ships.yaml"} < names
     assert {job.name for job in Flow.read(there).jobs.values()} == {"ships", "more"}
 
@@ -87,6 +87,18 @@ def test_what_a_cluster_does_not_reach_is_refused(
     with pytest.raises(JobError, match=said):
         packed(path)
     assert packed(path, shared=(str(tmp_path / "here"), "/data")).files
+
+
+def test_what_is_shared_is_named_by_its_whole_path(tmp_path: Path) -> None:
+    path = flow_file(tmp_path / "here")
+    job = yaml.safe_load((tmp_path / "here/ships.yaml").read_text())
+    job |= {"tasks": {"refer": True}, "prompts": {"from": "old.zarr", "within": "P3D"}}
+    (tmp_path / "here/ships.yaml").write_text(yaml.safe_dump(job))
+    files = packed(tmp_path / "here/ships.yaml", shared=(str(tmp_path),))
+    sent = yaml.safe_load(files.files["ships.yaml"])
+    assert sent["prompts"]["from"] == str(tmp_path / "here/old.zarr")
+    assert files.is_job
+    assert not packed(path, shared=(str(tmp_path),)).is_job
 
 
 def test_too_much_is_refused(tmp_path: Path) -> None:

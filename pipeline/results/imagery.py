@@ -1,0 +1,53 @@
+"""The imagery that a result was made from, read again."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earthgptx.catalogs.geoparquet import thaw
+from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.job.grid import Grid, Window
+from earthgptx.pipeline.job.spec import JobSpec, items_beside
+from earthgptx.pipeline.planning.plan import Plan
+from earthgptx.pipeline.planning.resolve import resolve
+from earthgptx.pipeline.reading.scene import read_scene
+from earthgptx.pipeline.results.result import Result
+
+STRIP_PX = 512
+"""Rows that are read at once, in pixels of what is returned."""
+
+
+def plan_of(result: Result) -> Plan:
+    """Returns the plan of a result, by its frozen Items."""
+    spec = JobSpec.model_validate(result.attrs["job"] | {"output": result.url})
+    return resolve(spec, items=thaw(items_beside(result.url)))
+
+
+def scene_pixels(
+    plan: Plan, grid: Grid, time: int, window: Window, side_px: int
+) -> NDArray[np.uint8]:
+    """Returns the scene of a window as (h, w, 3) uint8, subsampled if it is large.
+
+    Reads strips of rows, so that a large scene is never held at full resolution.
+
+    Args:
+        plan: plan of the result.
+        grid: grid of the window.
+        time: number of the time slice in the plan.
+        window: window of the grid, not empty.
+        side_px: longest side that is returned.
+
+    Raises:
+        OutputError: the imagery of a strip cannot be read.
+    """
+    step = max(1, -(-max(window.shape) // side_px))
+    strips = []
+    for y0 in range(window.y0, window.y1, STRIP_PX * step):
+        strip = Window(y0, window.x0, min(y0 + STRIP_PX * step, window.y1), window.x1)
+        items = plan.scene_items(grid.name, time, strip)
+        scene = read_scene(grid, strip, items, compose=plan.spec.compose)
+        if scene.errors and not scene.valid.any():
+            raise OutputError(f"the imagery cannot be read any more: {scene.errors[0]}")
+        strips.append(scene.pixels[:, ::step, ::step])
+    return np.moveaxis(np.concatenate(strips, axis=1), 0, -1)

@@ -1,0 +1,1 @@
+"""A map of results in the browser: a server on this machine, and its page."""
