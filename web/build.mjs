@@ -1,6 +1,6 @@
 // Bundles the page into workflows/view/page, and lists the licences of what the bundle holds.
 import { build } from "esbuild";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 
 const page = "../workflows/view/page";
 const made = await build({
@@ -21,9 +21,13 @@ for (const input of Object.keys(made.metafile.inputs)) {
   const found = input.match(/.*node_modules\/((?:@[^/]+\/)?[^/]+)\//);
   if (found) names.add(found[1]);
 }
-const lines = [...names].sort().map((name) => {
-  const about = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf8"));
-  const licence = about.license ?? about.licenses?.map((each) => each.type).join(", ");
-  return `${name} ${about.version}: ${licence}`;
+const texts = [...names].sort().map((name) => {
+  const folder = `node_modules/${name}`;
+  const about = JSON.parse(readFileSync(`${folder}/package.json`, "utf8"));
+  const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+  const text = file ? readFileSync(`${folder}/${file}`, "utf8").trim() : "";
+  if (!text) throw new Error(`${name} has no text of its licence`);
+  return `${name} ${about.version} (${about.license})\n\n${text}\n`;
 });
-writeFileSync(`${page}/licences.txt`, `What app.js and app.css hold of others:\n${lines.join("\n")}\n`);
+const rule = `\n${"-".repeat(80)}\n`;
+writeFileSync(`${page}/licences.txt`, ["What app.js and app.css hold of others.\n", ...texts].join(rule));

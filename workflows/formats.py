@@ -17,18 +17,23 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 
-def geojson(found: pa.Table) -> str:
-    """Returns a table of objects as a GeoJSON FeatureCollection."""
+def features(found: pa.Table) -> list[dict[str, Any]]:
+    """Returns a table of objects, or of other rows, as GeoJSON features."""
+    made = []
     outlines = outlines_of(found)
-    features = []
     for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
         # Ids have 63 bits, but many JSON readers keep only 53 bits of a number.
         properties = {name: plain_value(value) for name, value in row.items()}
         ids = [name for name in ("object_id", "track_id") if name in row]
         properties |= {name: str(row[name]) for name in ids}
         outline = shapely.geometry.mapping(shape)
-        features.append({"type": "Feature", "properties": properties, "geometry": outline})
-    return json.dumps({"type": "FeatureCollection", "features": features})
+        made.append({"type": "Feature", "properties": properties, "geometry": outline})
+    return made
+
+
+def geojson(found: pa.Table) -> str:
+    """Returns a table of objects, or of other rows, as a GeoJSON FeatureCollection."""
+    return json.dumps({"type": "FeatureCollection", "features": features(found)})
 
 
 def write_geoparquet(found: gpd.GeoDataFrame, path: Path | None) -> None:

@@ -149,7 +149,9 @@ def is_bbox(west: float, south: float, east: float, north: float) -> bool:
 
 def bbox_area(west: float, south: float, east: float, north: float) -> BaseGeometry:
     """Returns the area of bounds in degrees, cut at the antimeridian."""
-    return cut(shapely.box(west, south, east + 360 * (east < west), north))
+    area = shapely.box(west, south, east + 360 * (east < west), north)
+    # An edge of more than 180 degrees would count as a jump across the antimeridian.
+    return cut(shapely.segmentize(area, 90) if east - west > 90 else area)
 
 
 def bbox(geometry: BaseGeometry) -> list[float]:

@@ -14,8 +14,8 @@ from earthgptx.pipeline.planning.resolve import resolve
 from earthgptx.pipeline.reading.scene import read_scene
 from earthgptx.pipeline.results.result import Result
 
-STRIP_PX = 512
-"""Rows that are read at once, in pixels of what is returned."""
+STRIP_PX = 2**24
+"""Pixels that are read at once, about."""
 
 
 def plan_of(result: Result) -> Plan:
@@ -43,8 +43,9 @@ def scene_pixels(
     """
     step = max(1, -(-max(window.shape) // side_px))
     strips = []
-    for y0 in range(window.y0, window.y1, STRIP_PX * step):
-        strip = Window(y0, window.x0, min(y0 + STRIP_PX * step, window.y1), window.x1)
+    rows = max(STRIP_PX // (window.shape[1] * step), 1) * step
+    for y0 in range(window.y0, window.y1, rows):
+        strip = Window(y0, window.x0, min(y0 + rows, window.y1), window.x1)
         items = plan.scene_items(grid.name, time, strip)
         scene = read_scene(grid, strip, items, compose=plan.spec.compose)
         if scene.errors and not scene.valid.any():

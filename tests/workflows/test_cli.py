@@ -42,6 +42,7 @@ COMMANDS = (
     "query",
     "show",
     "serve",
+    "inspect",
     "export",
     "workflow",
     "backfill",

@@ -22,7 +22,7 @@ export async function ask(path, asked = {}, signal = undefined) {
     throw new Error("the server does not answer; is `earthgptx serve` still running?");
   }
   const found = await answer.json().catch((error) => {
-    if (answer.ok) throw error;  // such as one that was aborted on its way
+    if (answer.ok || error.name === "AbortError") throw error;
     return { error: `the server answers ${answer.status}` };
   });
   if (!answer.ok) throw new Error(found.error ?? `the server answers ${answer.status}`);

@@ -8,7 +8,13 @@ export const CHANGES = {
 };
 const seen = new Map();
 
-/** Returns always the same colour for a label: phrases first, then what else comes. */
+/** Begins anew: the phrases of a result come first, so that an address shows the same colours. */
+export function nameColours(phrases) {
+  seen.clear();
+  phrases.forEach(colourOf);
+}
+
+/** Returns always the same colour for a label. */
 export function colourOf(label) {
   if (!seen.has(label)) seen.set(label, LABELS[seen.size % LABELS.length]);
   return seen.get(label);

@@ -19,12 +19,12 @@ import { register } from "ol/proj/proj4.js";
 import proj4 from "proj4";
 
 import { address, ask, place } from "./api.js";
-import { CHANGES, STATUSES, colourOf, rasterStyle } from "./colours.js";
+import { CHANGES, STATUSES, colourOf, nameColours, rasterStyle } from "./colours.js";
 
 const $ = (id) => document.getElementById(id);
 const MAP = "EPSG:3857";
 const geojson = new GeoJSON({ dataProjection: "EPSG:4326", featureProjection: MAP });
-const state = { number: 0, about: null, slice: 0, other: "", requests: null, restoring: false };
+const state = { number: 0, about: null, slice: 0, other: "", hit: "", requests: null, restoring: false };
 
 // Messages
 
@@ -36,10 +36,13 @@ function say(text) {
 const told = (work) => (...given) =>
   work(...given).catch((error) => { if (error.name !== "AbortError") say(error.message); });
 
-function hasWebGL() {
+// Once, and given back: a page may have few contexts.
+const hasWebGL = (() => {
   const canvas = document.createElement("canvas");
-  return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
-}
+  const context = canvas.getContext("webgl2") ?? canvas.getContext("webgl");
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return Boolean(context);
+})();
 
 // Maps: one, or two side by side that share their view
 
@@ -80,10 +83,11 @@ function styleOf(feature) {
       text: new Text({ text: String(count), fill: new Fill({ color: "#101418" }), font: "11px system-ui" }),
     });
   }
-  const named = view.getResolution() < 3 || feature.get("hit");
+  const hit = state.hit && feature.get("object_id") === state.hit;
+  const named = view.getResolution() < 3 || hit;
   const words = `${label} ${Number(feature.get("score")).toFixed(2)}`;
   return new Style({
-    stroke: new Stroke({ color: colour, width: feature.get("hit") ? 3 : 1.5 }),
+    stroke: new Stroke({ color: colour, width: hit ? 4 : 1.5 }),
     fill: new Fill({ color: `${colour}22` }),
     text: named ? new Text({ text: words, overflow: true, offsetY: -12, fill: new Fill({ color: colour }), stroke: new Stroke({ color: "#101418", width: 3 }), font: "12px system-ui" }) : undefined,
   });
@@ -96,18 +100,25 @@ function shownSlice(side) {
 
 /** Draws the layers of a side anew. */
 function draw(side) {
-  for (const layer of [...side.scenes, ...side.rasters]) side.map.removeLayer(layer);
-  side.scenes = []; side.rasters = [];
-  const slice = shownSlice(side);
+  const slice = shownSlice(side), layer = $("layer").value, drawn = slice ? `${state.number} ${layer}` : "";
+  // Layers of rasters stay while only the slice changes: each has a WebGL context.
+  const stays = side.drawn === drawn;
+  for (const each of stays ? side.scenes : [...side.scenes, ...side.rasters]) {
+    side.map.removeLayer(each);
+    each.dispose();
+  }
+  side.scenes = [];
+  if (!stays) side.rasters = [];
+  side.drawn = drawn;
   if (!slice) return;
-  const layer = $("layer").value;
+  if (stays) for (const each of side.rasters) each.getSource().updateDimensions({ time: slice.at });
   for (const zone of state.about.zones) {
     if ($("scene").checked) {
       const url = address(`api/${state.number}/scene.png`, { zone: zone.path, slice: slice.name });
       const source = new ImageStatic({ url, projection: zone.code, imageExtent: zone.extent, interpolate: false });
       side.scenes.push(new ImageLayer({ source, zIndex: 0 }));
     }
-    if (layer && hasWebGL()) {
+    if (!stays && layer && hasWebGL && zone.has_code) {
       const source = new GeoZarr({
         url: place(`store/${state.number}${zone.path && `/${zone.path}`}`),
         bands: [layer], dimensions: { time: slice.at }, resample: "nearest", transition: 0, wrapX: false,
@@ -117,7 +128,7 @@ function draw(side) {
       }));
     }
   }
-  for (const each of [...side.scenes, ...side.rasters]) side.map.addLayer(each);
+  for (const each of stays ? side.scenes : [...side.scenes, ...side.rasters]) side.map.addLayer(each);
 }
 
 /** Asks for the objects of the view, on each side. */
@@ -129,13 +140,22 @@ async function refresh() {
   await Promise.all(sides.filter(Boolean).map((side) => refreshSide(side, signal))).catch((error) => {
     if (error.name !== "AbortError") throw error;  // the map has moved on
   });
+  if (!signal.aborted) say(standing());
+}
+
+/** What holds as long as the result is shown. */
+function standing() {
+  if (!state.about.slices.length) return "no time slice of this result is finished yet";
+  if (!hasWebGL) return "this browser has no WebGL: the scene and the objects are shown, and no layers";
+  if (!state.about.zones.every((zone) => zone.has_code)) return "its CRS has no EPSG code: the scene and the objects are shown, and no layers";
+  return "";
 }
 
 async function refreshSide(side, signal) {
   const slice = shownSlice(side);
   side.vector.setVisible($("objects").checked);
   if (!slice || !$("objects").checked || !side.map.getSize()) return;
-  if ($("changes").checked && state.other) return changes(side, signal);
+  if ($("changes").checked && state.other && state.other !== state.about.slices[state.slice].name) return changes(side, signal);
   const asked = { slice: slice.name, bbox: boundsOfView(side).join(","), min_score: $("score").value, label: $("label").value, text: $("text").value.trim() };
   const found = await ask(`api/${state.number}/objects`, asked, signal);
   side.outlines.clear();
@@ -161,7 +181,12 @@ async function changes(side, signal) {
 
 function boundsOfView(side) {
   const [west, south, east, north] = transformExtent(view.calculateExtent(side.map.getSize()), MAP, "EPSG:4326");
-  return [Math.max(west, -180), Math.max(south, -90), Math.min(east, 180), Math.min(north, 90)];
+  const [low, high] = [Math.max(south, -90), Math.min(north, 90)];
+  const turned = (lon) => ((((lon + 180) % 360) + 360) % 360) - 180;
+  const [first, last] = [turned(west), turned(east)];
+  // West exceeds east across the antimeridian, as long as that is narrow.
+  if (east - west >= 180 && (east - west >= 360 || first >= last)) return [-180, low, 180, high];
+  return [first, low, last, high];
 }
 
 // Details
@@ -230,7 +255,6 @@ function asked() {
 
 async function search() {
   const found = await ask(`api/${state.number}/search`, asked());
-  say("");
   const count = found.features.length;
   $("found").textContent = count ? `${found.more ? "the first " : ""}${count} objects, the surest first` : "nothing found";
   $("hits").replaceChildren(...found.features.map((each) => {
@@ -242,19 +266,19 @@ async function search() {
     item.append(button);
     return item;
   }));
-  for (const [id, format] of [["geojson", "geojson"], ["parquet", "parquet"]]) {
-    $(id).href = address(`api/${state.number}/download`, { ...asked(), format });
-  }
   await refresh();
   share();
 }
 
 async function fly(hit) {
   const start = hit.properties.slice;
-  const at = state.about.slices.findIndex((each) => each.start.slice(0, 19) === start.slice(0, 19));
+  const at = state.about.slices.findIndex((each) => each.start === start);
   if (at >= 0 && at !== state.slice) { state.slice = at; sliceChanged(); }
+  state.hit = hit.properties.object_id;
   const feature = geojson.readFeature(hit);
   await new Promise((done) => view.fit(feature.getGeometry().getExtent(), { maxZoom: 17, padding: [80, 80, 80, 80], duration: 400, callback: done }));
+  await refresh();
+  share();
 }
 
 // The panel
@@ -292,6 +316,8 @@ function sliceChanged() {
 }
 
 const change = told(async () => { sliceChanged(); await refresh(); share(); });
+/** What concerns objects alone leaves the layers as they are. */
+const objectsChange = told(async () => { legend(); await refresh(); share(); });
 
 function compare(name) {
   state.other = name;
@@ -302,14 +328,15 @@ function compare(name) {
 }
 
 async function load(number) {
-  state.number = number;
-  state.about = await ask(`api/${number}/about`);
-  const { about } = state;
+  const about = await ask(`api/${number}/about`);
+  Object.assign(state, { number, about, other: "", hit: "" });
+  for (const id of ["hits", "found", "detail"]) $(id).replaceChildren();
+  $("detail").hidden = $("map-other").hidden = true;
   for (const zone of about.zones) {
     proj4.defs(zone.code, zone.proj4);
   }
   register(proj4);
-  about.phrases.forEach(colourOf);
+  nameColours(about.phrases);
   state.slice = Math.max(about.slices.length - 1, 0);
   $("slice").max = state.slice;
   $("label").replaceChildren(new Option("any", ""), ...about.phrases.map((phrase) => new Option(phrase, phrase)));
@@ -317,8 +344,9 @@ async function load(number) {
   document.title = `${about.name} - earthgptx`;
   const states = { running: "a run is under way: what is finished is shown", error: "its last run ended by an error: what is finished is shown", canceled: "its last run was ended: what is finished is shown" };
   $("state").textContent = states[about.state] ?? "";
-  say(about.slices.length ? "" : "no time slice of this result is finished yet");
-  const extent = transformExtent(about.bounds, "EPSG:4326", MAP);
+  say(standing());
+  const [west, south, east, north] = about.bounds;
+  const extent = transformExtent([west, south, east + (east < west ? 360 : 0), north], "EPSG:4326", MAP);
   view.fit(extent, { size: sides[0].map.getSize(), padding: [20, 20, 20, 20] });
 }
 
@@ -333,11 +361,23 @@ function share() {
   };
   const given = Object.entries(shown).filter(([, value]) => value !== "");
   history.replaceState(null, "", `#${new URLSearchParams(given)}`);
+  for (const format of ["geojson", "parquet"]) {
+    $(format).href = address(`api/${state.number}/download`, { ...asked(), format });
+  }
 }
 
 async function restore() {
-  const shown = new URLSearchParams(location.hash.slice(1));
   state.restoring = true;
+  try {
+    await restored(new URLSearchParams(location.hash.slice(1)));
+  } finally {
+    state.restoring = false;
+  }
+  share();
+  document.body.dataset.ready = "yes";
+}
+
+async function restored(shown) {
   const results = await ask("api/results");
   $("result").replaceChildren(...results.map((url, at) => new Option(url.split("/").pop(), at)));
   const number = Math.min(Number(shown.get("result") ?? 0) || 0, results.length - 1);
@@ -350,12 +390,9 @@ async function restore() {
   if (at >= 0) state.slice = at;
   const [lon, lat, zoom] = (shown.get("at") ?? "").split(",").map(Number);
   if ([lon, lat, zoom].every(Number.isFinite) && zoom) { view.setCenter(fromLonLat([lon, lat])); view.setZoom(zoom); }
-  state.restoring = false;
-  if (!hasWebGL()) say("this browser has no WebGL: the scene and the objects are shown, and no layers");
   sliceChanged();
   if (shown.get("other")) { $("other").value = shown.get("other"); compare(shown.get("other")); }
   if ($("text").value) await search(); else await refresh();
-  document.body.dataset.ready = "yes";
 }
 
 /** Counts the frames of the last second while the map moves, for benchmarks. */
@@ -369,14 +406,14 @@ function countFrames(map) {
   });
 }
 
-$("result").addEventListener("change", told(async () => { await load(Number($("result").value)); sliceChanged(); await refresh(); }));
+$("result").addEventListener("change", told(async () => { await load(Number($("result").value)); sliceChanged(); await refresh(); share(); }));
 $("slice").addEventListener("input", () => { state.slice = Number($("slice").value); change(); });
-for (const id of ["layer", "scene", "objects", "changes"]) $(id).addEventListener("change", change);
+for (const id of ["layer", "scene"]) $(id).addEventListener("change", change);
+for (const id of ["objects", "changes", "score", "label", "time", "here"]) $(id).addEventListener("change", objectsChange);
 $("opacity").addEventListener("input", () => {
   for (const side of sides.filter(Boolean)) for (const each of side.rasters) each.setOpacity(Number($("opacity").value));
 });
 $("score").addEventListener("input", () => { $("score-shown").textContent = $("score").value; });
-$("score").addEventListener("change", change);
 $("other").addEventListener("change", () => compare($("other").value));
 $("search").addEventListener("submit", (event) => { event.preventDefault(); told(search)(); });
 document.addEventListener("keydown", (event) => {
@@ -387,4 +424,5 @@ document.addEventListener("keydown", (event) => {
   if (step && state.about?.slices[state.slice + step]) { state.slice += step; change(); }
 });
 
+window.addEventListener("hashchange", told(restore));
 told(restore)();

@@ -9,8 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from earthgptx.pipeline.results.find import every_row
-from earthgptx.pipeline.results.object_table import OBJECTS
+from earthgptx.pipeline.results.drift import drift
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.status import pixels_of
@@ -22,10 +21,6 @@ SEASON_DAYS = 45
 """Days of the year before and after a slice that are its season, in any year."""
 ENOUGH_SLICES = 8
 """Slices of a season from which it is known what is usual."""
-BEFORE = 16
-"""Slices before one whose scores it is compared with."""
-ENOUGH_SCORES = 30
-"""Objects of a slice, and of those before it, from which their scores are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ def _of_slice(
         if found is not None:
             yield _most(row, "unusual", found, bounds.unusual)
     if bounds.drift is not None:
-        found = distance(_scores(result, [row]), _scores(result, rows[max(at - BEFORE, 0) : at]))
+        found = drift(result, rows, at)
         if found is not None:
             yield _most(row, "drift", found, bounds.drift)
 
@@ -130,23 +125,3 @@ def _days_apart(one: datetime, other: datetime) -> int:
     """Returns the days between two days of the year, whatever the years."""
     apart = abs(one.timetuple().tm_yday - other.timetuple().tm_yday)
     return min(apart, 366 - apart)
-
-
-def distance(scores: NDArray[np.float64], before: NDArray[np.float64]) -> float | None:
-    """Returns the Kolmogorov-Smirnov distance of two samples beyond chance; None for small ones.
-
-    From the distance is subtracted what two samples of one distribution have in one case of a
-    thousand, sqrt(-ln(0.0005) / 2 * (n + m) / (n * m)).
-    """
-    n, m = len(scores), len(before)
-    if min(n, m) < ENOUGH_SCORES:
-        return None
-    from scipy.stats import ks_2samp
-
-    chance = float(np.sqrt(-np.log(0.0005) / 2 * (n + m) / (n * m)))
-    return max(float(ks_2samp(scores, before).statistic) - chance, 0.0)
-
-
-def _scores(result: Result, rows: Sequence[SliceRow]) -> NDArray[np.float64]:
-    files = result.files_of(rows, OBJECTS)
-    return every_row(files, OBJECTS, ["score"])["score"].to_numpy()

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyproj
 import rasterio
 import shapely
@@ -19,9 +23,11 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import array_bounds
 
-from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.catalogs.redaction import redacted
+from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.grid import Grid, Window
-from earthgptx.pipeline.job.lonlat import LONLAT, bbox_area
+from earthgptx.pipeline.job.lonlat import LONLAT, bbox, bbox_area
+from earthgptx.pipeline.job.lonlat import middle as middle_of
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.find import Conditions, density, find
 from earthgptx.pipeline.results.imagery import plan_of, scene_pixels
@@ -30,7 +36,7 @@ from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result, open_result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.store import STATUS_WORDS
-from earthgptx.workflows.formats import plain_value
+from earthgptx.workflows.formats import features, plain_value
 
 FRESH_S = 5.0
 """Seconds after which a result is opened anew."""
@@ -42,28 +48,34 @@ HITS = 100
 """Objects of a search that are listed."""
 SCENE_PX, CROP_PX = 2048, 320
 """Longest side of a picture of the scene, and of one object."""
+CROP_MOST = 2000
+"""Half of the side that a picture of one object may read, in pixels."""
+PICTURES = 40
+"""Pictures that are kept."""
 
 
 class Served:
     """A result that is served."""
 
     def __init__(self, url: str) -> None:
-        """Opens a result.
-
-        Raises:
-            OutputError: there is none.
-        """
+        """Sets the URL of a result, which is opened when it is asked for."""
         self.url = url
-        self._lock = threading.Lock()
-        self._opened, self._at = open_result(url), time.monotonic()
-        self._plan: Plan | None = None
+        self._opening, self._reading = threading.Lock(), threading.Lock()
+        self._opened: Result | None = None
+        self._at = 0.0
+        self._plan: tuple[tuple[str, ...], Plan] | None = None
+        self._pictures: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
 
     @property
     def result(self) -> Result:
-        """The result as it was a moment ago at most."""
-        with self._lock:
-            if time.monotonic() - self._at > FRESH_S:
-                self._opened, self._at, self._plan = open_result(self.url), time.monotonic(), None
+        """The result as it was a moment ago at most.
+
+        Raises:
+            OutputError: there is none any more.
+        """
+        with self._opening:
+            if self._opened is None or time.monotonic() - self._at > FRESH_S:
+                self._opened, self._at = open_result(self.url), time.monotonic()
             return self._opened
 
     def about(self) -> dict[str, Any]:
@@ -74,9 +86,9 @@ class Served:
             ((row, at) for at, row in enumerate(result.rows) if row.finished),
             key=lambda each: (each[0].start, each[0].name),
         )
-        west, south, east, north = result.ground.bounds
+        west, south, east, north = bbox(result.ground)
         return {
-            "url": self.url,
+            "url": redacted(self.url),
             "name": job["name"],
             "state": result.state,
             "phrases": job["tasks"]["find"],
@@ -100,18 +112,20 @@ class Served:
     def _zone(self, result: Result, name: str) -> dict[str, Any]:
         group: Any = result.root[name] if name else result.root
         attributes = dict(group.attrs)
-        code = attributes["proj:code"]
+        code = attributes.get("proj:code")
         shapes: dict[str, list[int]] = result.attrs["grids"]
         rows, cols = shapes[name] if name else next(iter(shapes.values()))
         # Not `spatial:bbox`, which is that of whole blocks.
-        west, south, east, north = array_bounds(
-            rows, cols, Affine(*attributes["spatial:transform"])
-        )
+        extent = array_bounds(rows, cols, Affine(*attributes["spatial:transform"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a PROJ string is what the page's library reads
+            proj4 = pyproj.CRS.from_user_input(code or attributes["proj:wkt2"]).to_proj4()
         return {
             "path": name,
-            "code": code,
-            "proj4": pyproj.CRS.from_user_input(code).to_proj4(),
-            "extent": [west, south, east, north],
+            "code": code or f"zone:{name}",
+            "has_code": code is not None,
+            "proj4": proj4,
+            "extent": list(extent),
         }
 
     def _row(self, name: str) -> SliceRow:
@@ -120,10 +134,12 @@ class Served:
                 return row
         raise JobError(f"there is no finished time slice '{name}'")
 
-    def objects(self, asked: dict[str, Any], slice_name: str, bbox: list[float]) -> dict[str, Any]:
+    def objects(
+        self, asked: dict[str, Any], slice_name: str, bounds: list[float]
+    ) -> dict[str, Any]:
         """Returns the objects of a slice in a part of the map: outlines, or counts by places."""
-        west, south, east, north = bbox
-        area = bbox_area(*bbox)
+        west, south, east, north = bounds
+        area = bbox_area(*bounds)
         files = [self.result.files_of([self._row(slice_name)], OBJECTS)]
         conditions = Conditions(within=area, **asked)
         step = max(east - west if east > west else east - west + 360, north - south) / PLACES_A_SIDE
@@ -156,6 +172,8 @@ class Served:
 
     def changes(self, before: str, after: str) -> dict[str, Any]:
         """Returns what became of the objects of one slice in another."""
+        if before == after:
+            raise JobError("a time slice is compared with itself; choose another one")
         found = self.result.diff(before, after)
         found = found.astype({"before_id": str, "after_id": str})
         features = [
@@ -170,65 +188,89 @@ class Served:
         ]
         return {"type": "FeatureCollection", "features": features}
 
-    @property
-    def _planned(self) -> Plan:
+    def _pictured(self, what: tuple[str, ...], draw: Callable[[Plan], NDArray[np.uint8]]) -> bytes:
+        """Returns a picture of imagery, as PNG; those of late are kept.
+
+        One at a time is read: each holds as much memory as it may.
+        """
         result = self.result
-        with self._lock:
-            if self._plan is None:
-                self._plan = plan_of(result)
-            return self._plan
+        state = tuple(row.key for row in result.rows)
+        with self._reading:
+            if self._plan is None or self._plan[0] != state:
+                self._plan = state, plan_of(result)
+                self._pictures.clear()
+            if what not in self._pictures:
+                self._pictures[what] = _png(draw(self._plan[1]))
+            self._pictures.move_to_end(what)
+            while len(self._pictures) > PICTURES:
+                self._pictures.popitem(last=False)
+            return self._pictures[what]
 
     def scene(self, zone: str, slice_name: str) -> bytes:
         """Returns a picture of a zone's scene in a slice, as PNG, on the pixels of its raster."""
-        plan = self._planned
-        grid = self._grid(plan, zone)
-        pixels = scene_pixels(plan, grid, self._time(plan, slice_name), grid.window, SCENE_PX)
-        return _png(pixels)
 
-    def crop(self, slice_name: str, bbox: list[float]) -> bytes:
+        def draw(plan: Plan) -> NDArray[np.uint8]:
+            grid, at = _grid(plan, zone), _time(plan, slice_name)
+            return scene_pixels(plan, grid, at, grid.window, SCENE_PX)
+
+        return self._pictured((zone, slice_name), draw)
+
+    def crop(self, slice_name: str, bounds: list[float]) -> bytes:
         """Returns a picture of the scene around lon/lat bounds, as PNG."""
-        plan = self._planned
-        middle = bbox_area(*bbox).centroid
-        for grid in plan.grids.values():
-            move = pyproj.Transformer.from_crs(LONLAT, grid.crs, always_xy=True)
-            xs, ys = move.transform([bbox[0], bbox[2], middle.x], [bbox[1], bbox[3], middle.y])
-            cols, rows = zip(
-                *(~grid.affine @ place for place in zip(xs, ys, strict=True)), strict=True
-            )
-            height, width = grid.shape
-            if not (0 <= cols[2] < width and 0 <= rows[2] < height):
-                continue
-            half = max(24, int(0.9 * max(np.ptp(cols[:2]), np.ptp(rows[:2]))))
-            y0, x0 = int(rows[2]) - half, int(cols[2]) - half
-            window = Window(y0, x0, y0 + 2 * half, x0 + 2 * half) & grid.window
-            return _png(scene_pixels(plan, grid, self._time(plan, slice_name), window, CROP_PX))
-        raise JobError("the place lies outside the result")
 
-    def _grid(self, plan: Plan, zone: str) -> Grid:
-        if zone == "" and len(plan.grids) == 1:
-            return next(iter(plan.grids.values()))
-        if zone not in plan.grids:
-            raise JobError(f"there is no zone '{zone}'")
-        return plan.grids[zone]
+        def draw(plan: Plan) -> NDArray[np.uint8]:
+            grid, window = _crop_window(plan, bounds)
+            return scene_pixels(plan, grid, _time(plan, slice_name), window, CROP_PX)
 
-    def _time(self, plan: Plan, slice_name: str) -> int:
-        for at, piece in enumerate(plan.slices):
-            if piece.name == slice_name:
-                return at
-        raise OutputError(f"the frozen Items show no time slice '{slice_name}'")
+        return self._pictured(("crop", slice_name, str(bounds)), draw)
 
 
-def _features(found: Any) -> list[dict[str, Any]]:
-    """Returns a table of objects as GeoJSON features; ids as text, as they have 63 bits."""
-    features = []
-    outlines = outlines_of(found)
-    for row, shape in zip(found.drop_columns("geometry").to_pylist(), outlines, strict=True):
-        properties = {name: plain_value(value) for name, value in row.items()}
-        properties |= {name: str(row[name]) for name in ("object_id", "track_id")}
-        properties["bounds"] = shape.bounds
-        geometry = shapely.geometry.mapping(shape)
-        features.append({"type": "Feature", "properties": properties, "geometry": geometry})
-    return features
+def _crop_window(plan: Plan, bounds: list[float]) -> tuple[Grid, Window]:
+    """Returns a square around lon/lat bounds, in the grid that shows their middle.
+
+    Raises:
+        JobError: no grid does, or the square is larger than a picture may read.
+    """
+    west, south, east, north = bounds
+    middle = middle_of(bbox_area(*bounds))
+    for grid in plan.grids.values():
+        move = pyproj.Transformer.from_crs(LONLAT, grid.crs, always_xy=True)
+        xs, ys = move.transform([west, east, middle.x], [south, north, middle.y])
+        places = [~grid.affine @ place for place in zip(xs, ys, strict=True)]
+        (x0, y0), (x1, y1), (x, y) = places
+        height, width = grid.shape
+        if not (0 <= x < width and 0 <= y < height):
+            continue
+        half = max(24, int(0.9 * max(abs(x1 - x0), abs(y1 - y0))))
+        if half > CROP_MOST:
+            raise JobError("that is too large for a picture; zoom in")
+        return grid, Window(
+            int(y) - half, int(x) - half, int(y) + half, int(x) + half
+        ) & grid.window
+    raise JobError("the place lies outside the result")
+
+
+def _grid(plan: Plan, zone: str) -> Grid:
+    if zone == "" and len(plan.grids) == 1:
+        return next(iter(plan.grids.values()))
+    if zone not in plan.grids:
+        raise JobError(f"there is no zone '{zone}'")
+    return plan.grids[zone]
+
+
+def _time(plan: Plan, slice_name: str) -> int:
+    for at, piece in enumerate(plan.slices):
+        if piece.name == slice_name:
+            return at
+    raise JobError(f"the Items of the result show no time slice '{slice_name}'")
+
+
+def _features(found: pa.Table) -> list[dict[str, Any]]:
+    """Returns a table of objects as GeoJSON features that know their bounds."""
+    made = features(found)
+    for feature, shape in zip(made, outlines_of(found), strict=True):
+        feature["properties"]["bounds"] = bbox(shape)
+    return made
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -67,3 +67,13 @@ def test_boxes_and_middles_are_those_of_the_parts() -> None:
     assert boxes(halves).area == pytest.approx(3)
     assert middle(halves).x == pytest.approx(179)
     assert boxes(shapely.box(1, 2, 3, 4).boundary.convex_hull).bounds == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("west", [-180.0, -170.0, -100.0, -91.0, -10.0])
+def test_a_box_wider_than_half_the_world_is_what_lies_inside(west: float) -> None:
+    from earthgptx.pipeline.job.lonlat import bbox_area
+
+    area = cut(bbox_area(west, -80, -west, 80))
+    assert area.contains(shapely.Point(0, 0))
+    assert area.bounds == (west, -80, -west, 80)
+    assert west == -180 or not area.intersects(shapely.Point(west - 1, 0))

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from earthgptx.pipeline.results.drift import distance
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState
 from earthgptx.pipeline.results.store import Status
-from earthgptx.workflows.flow.checks import deviation, distance, empty_share
+from earthgptx.workflows.flow.checks import deviation, empty_share
 
 
 def a_slice(day: int, objects: int, *, tiles: int = 100) -> SliceRow:

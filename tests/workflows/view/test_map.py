@@ -88,9 +88,15 @@ def test_files_of_the_store_come_whole_or_in_pieces(address: str, result: Result
         answer = requests.get(url, headers={"Range": asked})
         assert (answer.status_code, answer.content) == (206, piece), asked
     assert answer.headers["Content-Range"] == f"bytes 5-{len(data) - 1}/{len(data)}"
-    for asked in ("bytes=9-5", f"bytes={len(data)}-", "bytes=-", "lines=1-2"):
-        assert requests.get(url, headers={"Range": asked}).status_code == 416
-    assert requests.head(url).headers["Content-Length"] == str(len(data))
+    for asked in ("bytes=9-5", "bytes=-", "lines=1-2", "bytes=0-1,5-6", f"bytes={'9' * 40}-"):
+        answer = requests.get(url, headers={"Range": asked})
+        assert (answer.status_code, len(answer.content)) == (200, len(data)), "no range at all"
+    for asked in (f"bytes={len(data)}-", "bytes=-0"):
+        answer = requests.get(url, headers={"Range": asked})
+        assert answer.status_code == 416
+        assert answer.headers["Content-Range"] == f"bytes */{len(data)}"
+    told = requests.head(url, headers={"Range": "bytes=0-9"})
+    assert (told.status_code, told.headers["Content-Length"]) == (200, str(len(data)))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +107,11 @@ def test_files_of_the_store_come_whole_or_in_pieces(address: str, result: Result
         "store/0/raster/%2e%2e/%2e%2e/out.items.parquet",
         "store/0//etc/passwd",
         "store/0/%2Fetc%2Fpasswd",
-        "store/1/zarr.json",
         "store/0/nothing",
+        "store/0/" + "a" * 300 + "/zarr.json",
         "..%2Fapp.py",
+        "..%5C..%5Capp.js",
         "app.py",
-        "api/1/about",
     ],
 )
 def test_nothing_else_can_be_reached(address: str, path: str) -> None:
@@ -121,6 +127,8 @@ def test_another_name_of_this_machine_and_a_missing_token_are_refused(
     address: str, result: Result
 ) -> None:
     assert requests.get(address, headers={"Host": "evil.example"}).status_code == 400
+    away = {"Sec-Fetch-Site": "cross-site"}
+    assert requests.get(f"{address}/api/0/download", headers=away).status_code == 403
     for open_address in serving(make_app([Served(result.url)], token="secret")):
         assert requests.get(f"{open_address}/").status_code == 404
         assert requests.get(f"{open_address}/api/results").status_code == 404
@@ -143,6 +151,9 @@ def test_objects_come_as_outlines_or_counted_by_places(
     middle = (west + east) / 2
     part = asked | {"bbox": f"{west},{south},{middle - 1e-3},{north}"}
     assert requests.get(f"{address}/api/0/objects", params=part).json()["total"] == 1
+    for wide in ("-170,-80,170,80", "-100,-80,100,80", "-180,-90,180,90"):
+        whole = requests.get(f"{address}/api/0/objects", params=asked | {"bbox": wide}).json()
+        assert whole["total"] == 2, wide
     monkeypatch.setattr(served_module, "OUTLINES", 1)
     counted = requests.get(f"{address}/api/0/objects", params=asked).json()
     assert sum(each["objects"] for each in counted["places"]) == counted["total"] == 2
@@ -176,11 +187,13 @@ def test_searches_reasons_changes_and_downloads(
     [
         ("objects?slice=never&bbox=0,0,1,1", "there is no finished time slice 'never'"),
         ("objects?slice=2026-01-01&bbox=0,0,1", "bbox"),
-        ("objects?bbox=0,0,1,1", "slice"),
+        ("objects?bbox=0,0,1,1", "slice is missing"),
+        ("objects?slice=2026-01-01&bbox=0,0,1,1&min_score=inf", "min_score 'inf' is no number"),
+        ("changes?before=2026-01-01&after=2026-01-01", "compared with itself"),
         ("search?time=yesterday", "yesterday"),
         ("why?lon=100&lat=0", "lies outside the result"),
         ("scene.png?slice=2026-01-01&zone=x", "there is no zone 'x'"),
-        ("crop.png?slice=2026-01-01&bbox=0,0,1,1", "outside the result"),
+        ("crop.png?slice=2026-01-01&bbox=-100,0,-99,1", "outside the result"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(address: str, path: str, said: str) -> None:
@@ -199,6 +212,10 @@ def test_the_scene_is_that_of_the_slice(address: str) -> None:
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, result: Result) -> None:
     assert "holds no Zarr store" in earthgptx("serve", tmp_path / "no.zarr", code=2)[1]
+    for open_address in serving(make_app([Served(str(tmp_path / "no.zarr"))], token="")):
+        answer = requests.get(f"{open_address}/api/0/about")
+        assert answer.status_code == 400
+        assert "holds no Zarr store" in answer.json()["error"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -249,6 +266,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         "--window-size=1280,800",
     ):
         options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     made = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield made
     made.quit()
@@ -419,3 +437,18 @@ def test_no_request_leaves_this_machine_and_nothing_is_refused(page: webdriver.C
     )
     assert seen
     assert all(name.startswith(("http://127.0.0.1", "blob:", "data:")) for name in seen)
+    severe = [each["message"] for each in page.get_log("browser") if each["level"] == "SEVERE"]
+    assert not [each for each in severe if "Content Security Policy" in each]
+
+
+def test_sliding_through_time_loses_no_context(page: webdriver.Chrome) -> None:
+    page.execute_script(
+        "for (const canvas of document.querySelectorAll('canvas'))"
+        " canvas.addEventListener('webglcontextlost', () => document.body.dataset.lost = 'yes')"
+    )
+    for turn in range(30):
+        set_value(page, "slice", str(turn % 2), "input")
+        time.sleep(0.05)
+    time.sleep(2)
+    assert page.execute_script("return document.body.dataset.lost") is None
+    assert page.execute_script("return document.getElementById('message').hidden")
