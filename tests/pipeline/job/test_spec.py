@@ -63,10 +63,10 @@ def test_relative_paths_are_relative_to_the_job_file(tmp_path: Path) -> None:
         ({"grid": {"tile": 512}}, "unknown key 'grid.tile'; did you mean 'tile_px'\\?"),
         (
             {"engine": {"zzz": 1}},
-            "unknown key 'engine.zzz'; known here: gpus_per_replica, max_failed_fraction, order",
+            "unknown key 'engine.zzz'; known here: gpus_per_replica, max_cost, max_failed_fraction",
         ),
         ({"tasks": {"find": "ship"}}, "'tasks.find': .*list.*given: 'ship'"),
-        ({"tasks": {}}, "nothing is asked for; set find, refer or describe"),
+        ({"tasks": {}}, "nothing is asked for; set find, refer, describe or ask"),
         ({"tasks": {"find": ["a", "a"]}}, "each only once"),
         ({"tasks": {"refer": True}}, "tasks.refer needs prompts"),
         ({"slices": "week"}, "'slices': .*'item', 'day', 'month' or 'all'.*given: 'week'"),
