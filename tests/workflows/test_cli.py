@@ -321,7 +321,7 @@ def test_what_does_not_answer_is_one_sentence_and_code_3(folder: Path) -> None:
     job = job_with(folder, source__catalog=nowhere)
     for command, sentence in (
         (("run", job), nowhere),
-        (("submit", folder / "job.yaml", "--address", nowhere), "does not take the job"),
+        (("submit", folder / "job.yaml", "--shared", "/", "--address", nowhere), "does not answer"),
     ):
         _, said = earthgptx(*command, code=3)
         assert said.count("error:") == 1
