@@ -277,7 +277,12 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     """Returns (h, w, 3) uint8 as PNG; black pixels are transparent."""
     height, width, _ = pixels.shape
     alpha = np.where(pixels.any(axis=2), 255, 0).astype(np.uint8)
-    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as file:
+    with (
+        warnings.catch_warnings(),
+        rasterio.Env(GDAL_PAM_ENABLED="NO"),
+        MemoryFile() as file,
+    ):
+        warnings.simplefilter("ignore")  # a picture has no place on the ground
         with file.open(driver="PNG", height=height, width=width, count=4, dtype="uint8") as png:
             png.write(np.concatenate([np.moveaxis(pixels, -1, 0), alpha[None]]))
         return bytes(file.read())
