@@ -7,23 +7,16 @@ of the objects' answer is the same question to DuckDB alone, counted in the same
 
 from __future__ import annotations
 
-import shutil
-import socket
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
-import uvicorn
 import zarr
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from benchmarks.archive import objects
 from benchmarks.engine import make_plan, make_scene
@@ -35,8 +28,8 @@ from earthgptx.pipeline.results.find import Conditions, count
 from earthgptx.pipeline.results.object_table import OBJECTS, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition, rows_beside
 from earthgptx.pipeline.results.slices_group import SliceTable
-from earthgptx.workflows.view.app import make_app
 from earthgptx.workflows.view.served import Served
+from tests.browsers import chromium, serving
 
 SIDE = 16_384
 MOVES = 60
@@ -61,38 +54,6 @@ def fill(url: str, number: int) -> None:
     path.write_bytes(data)
     slices.change(0, objects=number, files=1, bytes=len(data))
     slices.save()
-
-
-@contextmanager
-def serving(results: list[Served]) -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        config = uvicorn.Config(make_app(results, token=""), log_level="error", lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(10)
-
-
-@contextmanager
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or "chromium"
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--window-size=1280,800",
-    ):
-        options.add_argument(argument)
-    made = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield made
-    made.quit()
 
 
 def first_picture_s(page: webdriver.Chrome, address: str) -> float:
@@ -131,20 +92,19 @@ def main() -> None:
     args = arguments(__doc__)
     side, million = (4096, 100_000) if args.quick else (SIDE, 1_000_000)
     figures: dict[str, Any] = {"side_px": float(side), "objects": float(million)}
-    with tempfile.TemporaryDirectory() as name, browser() as page:
+    with tempfile.TemporaryDirectory() as name, chromium() as page:
         folder = Path(name)
         make_scene(folder, side)
         made = make_plan(folder, 2)
         run(made)
-        served = Served(made.spec.output)
-        with serving([served]) as address:
+        with serving(made.spec.output) as address:
             figures["first_picture_s"] = first_picture_s(page, address)
             figures["frames_s"] = frames_s(page)
         fill(made.spec.output, million)
-        served = Served(made.spec.output)
-        with serving([served]) as address:
+        with serving(made.spec.output) as address:
             figures["first_picture_1m_s"] = first_picture_s(page, address)
             figures["frames_1m_s"] = frames_s(page)
+        served = Served(made.spec.output)
         row, bounds = served.result.rows[0], list(served.result.ground.bounds)
         clocks = [time.perf_counter()]
         served.objects({}, row.name, bounds)

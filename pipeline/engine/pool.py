@@ -163,8 +163,9 @@ class ReplicaPool:
         """Kills all replicas."""
         for hand in (*self._hands.values(), *self._spare):
             _kill(hand.actor)
+        were_told = bool(self._hands)
         self._hands, self._spare = {}, []
-        if hasattr(self, "_metrics"):  # a run has begun
+        if were_told:
             self._tell_replicas()
 
     def assign(self, order: Assign, payload: Any = None) -> None:

@@ -150,9 +150,8 @@ def resolve(group: Sequence[Part], traits: AnalystTraits) -> Part | None:
     """Merges a group of parts into one object.
 
     Takes the highest-scoring part that is not cut, and the first by tile row and column among
-    equals. If all parts are cut, joins their masks. Answers to prompts add their ids, and their
-    caption and replies, which go before those of what was found by phrase;
-    they are kept whatever their score and size.
+    equals. If all parts are cut, joins their masks. Answers to prompts are kept whatever their
+    score and size. They add their ids; their caption and replies replace those found by phrase.
 
     Returns:
         The merged object. None if it answers no prompt and is dropped: its score or area is outside

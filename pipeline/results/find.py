@@ -132,7 +132,7 @@ def find(
     if rank and rows is not OBJECTS:
         raise JobError(f"{rows.name} are not ranked; sort them by {ORDERS[rows.name][0]}")
     by = _order(order, rows, near=conditions.near is not None)
-    columns = [*_columns(rows), *(["result"] if len(files) > 1 else [])]
+    columns = [*rows.columns, "geometry", *(["result"] if len(files) > 1 else [])]
     sql = f"SELECT {', '.join(columns)} FROM objects"  # noqa: S608
     sql += f" WHERE {_where(conditions, rows, any_word=rank)}"
     if not exact:
@@ -221,10 +221,6 @@ def check_limit(limit: int | None) -> None:
         raise JobError(f"limit {limit} is no number of objects; give 1 or more")
 
 
-def _columns(rows: Rows) -> list[str]:
-    return [name for name in rows.schema.names if name != "bbox"]
-
-
 def _check(conditions: Conditions, limit: int | None, rows: Rows) -> None:
     """Lets conditions pass that have a meaning.
 
@@ -265,7 +261,7 @@ def _check_types(where: str, rows: Rows) -> None:
     """
     import duckdb
 
-    sql = sql_of(where, _conditional(rows))
+    sql = sql_of(where, rows.columns)
     with _local().cursor() as connection:
         connection.register("objects", _one_row(rows))
         try:
@@ -276,17 +272,12 @@ def _check_types(where: str, rows: Rows) -> None:
             ) from error
 
 
-def _conditional(rows: Rows) -> list[str]:
-    """Returns the columns that a condition may name."""
-    return [name for name in _columns(rows) if name != "geometry"]
-
-
 def _one_row(rows: Rows) -> pa.Table:
     """Returns a row with some value in each column: constants are converted where there is one."""
     blank = {pa.string(): "", pa.binary(): b"", MOMENT: 0}
-    fields = [rows.schema.field(name) for name in _columns(rows)]
+    fields = [rows.schema.field(name) for name in (*rows.columns, "geometry")]
     columns = [pa.array([blank.get(field.type, 0)], field.type) for field in fields]
-    return pa.Table.from_arrays(columns, names=_columns(rows))
+    return pa.Table.from_arrays(columns, names=(*rows.columns, "geometry"))
 
 
 def every_row(files: ObjectFiles, rows: Rows, columns: Sequence[str] = ()) -> pa.Table:
@@ -300,7 +291,7 @@ def every_row(files: ObjectFiles, rows: Rows, columns: Sequence[str] = ()) -> pa
     Raises:
         OutputError: a file is missing or damaged.
     """
-    names = ", ".join(columns or _columns(rows))
+    names = ", ".join(columns or (*rows.columns, "geometry"))
     return _ask([files], f"SELECT {names} FROM objects", rows)  # noqa: S608
 
 
@@ -333,7 +324,7 @@ def _where(conditions: Conditions, rows: Rows, *, any_word: bool = False) -> str
     if conditions.label is not None:
         terms.append(f"label = {quoted(conditions.label)}")
     if conditions.where:
-        terms.append(sql_of(conditions.where, _conditional(rows)))
+        terms.append(sql_of(conditions.where, rows.columns))
     if conditions.track is not None:
         terms.append(f"track_id = {int(conditions.track)}")
     if conditions.min_score > 0:

@@ -59,7 +59,6 @@ SCHEMA = pa.schema(
 slice after slice, see `engine.tracking`; `slice` is the start of the time slice, `time` that of the
 Item that the object was seen on (in a median, the start of the slice); `prompt_ids` are separated
 by spaces, ids with spaces quoted as in a shell (`shlex.split`); outlines are lon/lat."""
-COLUMNS = tuple(name for name in SCHEMA.names if name not in ("geometry", "bbox"))
 ANSWER_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -125,6 +124,11 @@ class Rows:
     digest: str = ""
     """Column with a hash of these files; empty for none."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns without the geometry and its bounds: those that a condition may name."""
+        return tuple(name for name in self.schema.names if name not in ("geometry", "bbox"))
+
 
 def files_in(row: SliceRow, rows: Rows) -> list[str]:
     """Returns the names of a slice's files of such rows, in their folder."""
@@ -164,6 +168,7 @@ REPLIES = Rows(
     (),
 )
 KINDS = (OBJECTS, ANSWERS, REPLIES)
+COLUMNS = OBJECTS.columns
 
 
 def regrouped(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -78,7 +77,8 @@ def list_jobs(context: typer.Context, address: Address = HERE, as_json: AsJson =
     from earthgptx.workflows.cluster_jobs import ClusterJobs
 
     if context.invoked_subcommand is not None:
-        if as_json or (address != HERE and not os.environ.get("RAY_API_SERVER_ADDRESS")):
+        source = context.get_parameter_source("address")
+        if as_json or (source is not None and source.name == "COMMANDLINE"):
             raise JobError(f"give options behind it: earthgptx jobs {context.invoked_subcommand}")
         return
     rows = [asdict(each) for each in ClusterJobs(address).all()]

@@ -125,11 +125,12 @@ def inspect(
     from earthgptx.pipeline.results.inspection import inspect as measure
 
     bounds = Bounds(seam, holes, step, drift, duplicates, cut)
-    found = measure(opened(output, "", "", ""), bounds, slice_names or ())
+    result = opened(output, "", "", "")
+    found = measure(result, bounds, slice_names or ())
     if png is not None:
         from earthgptx.pipeline.results.inspection_picture import draw_places
 
-        draw_places(opened(output, "", "", ""), found, png)
+        draw_places(result, found, png)
     if as_json:
         print_json([asdict(each) for each in found])
     else:

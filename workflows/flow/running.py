@@ -6,6 +6,7 @@ import time as clock
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -144,6 +145,7 @@ def run_flow(
     spending: Spending | None = None,
     on_step: Callable[[StepReport], None] = lambda _: None,
     on_progress: Callable[[str, Progress], None] = lambda _, __: None,
+    around: Callable[[Node, Callable[[], StepReport]], StepReport] = lambda _, do: do(),
 ) -> list[StepReport]:
     """Runs the steps of a flow, each after what it needs; returns what has come of each.
 
@@ -154,6 +156,7 @@ def run_flow(
         spending: what all jobs may cost, and what has been spent; None for any.
         on_step: called with the report of each step.
         on_progress: called with the name of a job and its progress.
+        around: called with each step and what does it; may do it again, and returns its report.
     """
     unknown = sorted(set(overwrite) - flow.jobs.keys())
     if unknown:
@@ -163,7 +166,7 @@ def run_flow(
     most = max((job.engine.most for job in flow.jobs.values()), default=1)
     with shared_ray(most):
         for node in flow.nodes:
-            reports[node.name] = run_step(flow, node, reports, how)
+            reports[node.name] = around(node, partial(run_step, flow, node, reports, how))
             on_step(reports[node.name])
     return list(reports.values())
 

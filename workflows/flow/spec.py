@@ -105,7 +105,7 @@ class Select(Section):
     @model_validator(mode="after")
     def _columns(self) -> Select:
         if self.where:
-            sql_of(self.where, [n for n in self.rows.schema.names if n not in ("geometry", "bbox")])
+            sql_of(self.where, self.rows.columns)
         known = GROUPS if self.of == "objects" else REPLY_GROUPS
         unknown = [name for name in self.count_by if name not in known]
         if unknown:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,18 +21,16 @@ from prefect.settings import get_current_settings
 from prefect.states import Completed
 from prefect.types.entrypoint import EntrypointType
 
-from earthgptx.pipeline.engine.sharing import shared_ray
-from earthgptx.pipeline.engine.spending import Spending
 from earthgptx.pipeline.errors import JobError, Outage, OutputError
+from earthgptx.workflows.flow.notify import tell
 from earthgptx.workflows.flow.order import Node
 from earthgptx.workflows.flow.running import (
     NOTHING,
     SKIPPED,
     Flow,
-    How,
     StepReport,
     exit_code,
-    run_step,
+    run_flow,
 )
 from earthgptx.workflows.schedule.cron import Cron, check_zone
 
@@ -74,15 +71,11 @@ def run_file(
         retry_failed: whether to infer blocks with quarantined tiles again.
     """
     read = Flow.read(Path(path), time=time)
-    how = How(retry_failed, frozenset(), Spending(), lambda _name, _progress: None)
-    reports: dict[str, StepReport] = {}
-    most = max((job.engine.most for job in read.jobs.values()), default=1)
-    with shared_ray(most):
-        for node in read.nodes:
-            reports[node.name] = _tried(node, partial(run_step, read, node, reports, how))
-    _notify(read, list(reports.values()))
-    code = exit_code(list(reports.values()))
-    said = "; ".join(f"{each.name}: {each.said or each.outcome}" for each in reports.values())
+    reports = run_flow(read, retry_failed=retry_failed, around=_tried)
+    if read.spec.notify:
+        tell(read.spec.notify, read.spec.name, reports)
+    code = exit_code(reports)
+    said = "; ".join(f"{each.name}: {each.said or each.outcome}" for each in reports)
     if code:
         raise OutputError(f"exit code {code}: {said}")
     return Completed(message=said)
@@ -111,13 +104,6 @@ def _tried(node: Node, do: Callable[[], StepReport]) -> StepReport:
     if not last:
         state.result()  # raises: the run was ended
     return last[0]
-
-
-def _notify(read: Flow, reports: list[StepReport]) -> None:
-    from earthgptx.workflows.flow.notify import tell
-
-    if read.spec.notify:
-        tell(read.spec.notify, read.spec.name, reports)
 
 
 def deploy(path: Path, name: str, cron: Cron, *, zone: str, pool: str) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyproj
 import rasterio
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
@@ -36,7 +35,7 @@ from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result, open_result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.store import STATUS_WORDS
-from earthgptx.workflows.formats import features, plain_value
+from earthgptx.workflows.formats import features
 
 FRESH_S = 5.0
 """Seconds after which a result is opened anew."""
@@ -175,18 +174,8 @@ class Served:
         if before == after:
             raise JobError("a time slice is compared with itself; choose another one")
         found = self.result.diff(before, after)
-        found = found.astype({"before_id": str, "after_id": str})
-        features = [
-            {
-                "type": "Feature",
-                "properties": {name: plain_value(value) for name, value in row.items()},
-                "geometry": shapely.geometry.mapping(shape),
-            }
-            for row, shape in zip(
-                found.drop(columns="geometry").to_dict("records"), found.geometry, strict=True
-            )
-        ]
-        return {"type": "FeatureCollection", "features": features}
+        made: dict[str, Any] = found.astype({"before_id": str, "after_id": str}).to_geo_dict()
+        return made
 
     def _pictured(self, what: tuple[str, ...], draw: Callable[[Plan], NDArray[np.uint8]]) -> bytes:
         """Returns a picture of imagery, as PNG; those of late are kept.

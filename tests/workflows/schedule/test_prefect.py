@@ -153,6 +153,7 @@ def ended_run(server: Server, name: str) -> dict[str, Any]:
 
 AGAIN = """
 import sys
+from earthgptx.workflows.flow import running
 from earthgptx.workflows.flow.running import StepReport
 from earthgptx.workflows.schedule import on_prefect
 
@@ -168,7 +169,7 @@ for given in sys.argv[2:]:
             name=node.name, kind="job", code=code, outcome="failed" if code else "done"
         )
 
-    on_prefect.run_step = run_step
+    running.run_step = run_step
     state = on_prefect.run_file(sys.argv[1], return_state=True)
     print(state.type.value, *tried)
 """

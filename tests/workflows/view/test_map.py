@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,20 +17,16 @@ import matplotlib.image
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.results.result import Result
 from earthgptx.workflows.view import served as served_module
-from earthgptx.workflows.view.app import make_app
-from earthgptx.workflows.view.served import Served
 from tests.archive import Archive
+from tests.browsers import CHROMIUM, DRIVER, chromium, serving
 from tests.workflows.test_cli import earthgptx
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ATTACK = "<img src=x onerror=\"document.body.dataset.attacked='yes'\">"
 GRID = {"tile_px": 256, "halo_px": 64, "block_px": 512}
 SHIPS = {"2026-01-01": [(100, 100), (300, 420)], "2026-01-02": [(100, 100), (200, 250)]}
@@ -55,21 +49,10 @@ def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Resul
     return open_result(str(folder / "out.zarr"))
 
 
-def serving(app: Any) -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def address(result: Result) -> Iterator[str]:
-    yield from serving(make_app([Served(result.url)], token=""))
+    with serving(result.url) as served:
+        yield served
 
 
 # The server
@@ -129,7 +112,7 @@ def test_another_name_of_this_machine_and_a_missing_token_are_refused(
     assert requests.get(address, headers={"Host": "evil.example"}).status_code == 400
     away = {"Sec-Fetch-Site": "cross-site"}
     assert requests.get(f"{address}/api/0/download", headers=away).status_code == 403
-    for open_address in serving(make_app([Served(result.url)], token="secret")):
+    with serving(result.url, token="secret") as open_address:
         assert requests.get(f"{open_address}/").status_code == 404
         assert requests.get(f"{open_address}/api/results").status_code == 404
         assert requests.get(f"{open_address}/secret/api/results").json() == [result.url]
@@ -212,7 +195,7 @@ def test_the_scene_is_that_of_the_slice(address: str) -> None:
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, result: Result) -> None:
     assert "holds no Zarr store" in earthgptx("serve", tmp_path / "no.zarr", code=2)[1]
-    for open_address in serving(make_app([Served(str(tmp_path / "no.zarr"))], token="")):
+    with serving(str(tmp_path / "no.zarr")) as open_address:
         answer = requests.get(f"{open_address}/api/0/about")
         assert answer.status_code == 400
         assert "holds no Zarr store" in answer.json()["error"]
@@ -253,23 +236,8 @@ def test_the_command_serves_until_it_is_ended(result: Result) -> None:
 def browser() -> Iterator[webdriver.Chrome]:
     if not (CHROMIUM and DRIVER):
         pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--disable-background-networking",
-        "--no-first-run",
-        "--window-size=1280,800",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield made
-    made.quit()
+    with chromium() as made:
+        yield made
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = 40) -> Any:
