@@ -130,7 +130,7 @@ def test_a_flow_is_deployed_and_run_by_a_worker(
         worker.terminate()
         worker.wait()
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
-    assert ended["name"] == "flow 2026-01-01/2026-01-01"
+    assert ended["name"] == "watch 2026-01-01/2026-01-01"
     assert "ships: 1 time slices made" in ended["state"]["message"]
     tasks = server.ask("/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert sorted(each["name"] for each in tasks) == [
