@@ -24,7 +24,8 @@ from benchmarks.report import arguments, report
 from earthgptx import open_result, run
 from earthgptx.pipeline.objects.finals import outline_columns
 from earthgptx.pipeline.results.completing import along_curve
-from earthgptx.pipeline.results.find import Conditions, count
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import count
 from earthgptx.pipeline.results.object_table import OBJECTS, as_geoparquet
 from earthgptx.pipeline.results.partitions import partition, rows_beside
 from earthgptx.pipeline.results.slices_group import SliceTable

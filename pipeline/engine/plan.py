@@ -15,7 +15,8 @@ from earthgptx.pipeline.planning.blocks import NO_OBJECTS, AskedObject, AskedObj
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.resolve import resolve
 from earthgptx.pipeline.results.condition import sql_of
-from earthgptx.pipeline.results.find import Conditions, find
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import find
 from earthgptx.pipeline.results.object_table import COLUMNS, outlines_of
 from earthgptx.pipeline.results.result import Result, open_result
 from earthgptx.pipeline.results.slices_group import EPOCH, MICROSECOND, SliceState

@@ -97,7 +97,7 @@ def find_slice(result: Result, text: str) -> SliceRow:
     Raises:
         JobError: there is none, or there are several.
     """
-    rows = sorted(result.time_slices, key=lambda row: (row.start, row.name))
+    rows = result.slices_in_time
     found = [row for row in rows if row.name == text]
     if not found:
         try:

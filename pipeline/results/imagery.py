@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgptx.catalogs.geoparquet import thaw
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.spec import JobSpec, items_beside
 from earthgptx.pipeline.planning.plan import Plan
@@ -22,6 +22,18 @@ def plan_of(result: Result) -> Plan:
     """Returns the plan of a result, by its frozen Items."""
     spec = JobSpec.model_validate(result.attrs["job"] | {"output": result.url})
     return resolve(spec, items=thaw(items_beside(result.url)))
+
+
+def time_of(plan: Plan, slice_name: str) -> int:
+    """Returns the number of a time slice in a plan.
+
+    Raises:
+        JobError: the plan has none of that name.
+    """
+    for at, piece in enumerate(plan.slices):
+        if piece.name == slice_name:
+            return at
+    raise JobError(f"the Items of the result show no time slice '{slice_name}'")
 
 
 def scene_pixels(

@@ -83,7 +83,7 @@ def inspect(result: Result, bounds: Bounds, slices: Sequence[str] = ()) -> list[
         JobError: there is no such slice.
         OutputError: no slice is finished yet.
     """
-    rows = sorted(result.time_slices, key=lambda row: (row.start, row.name))
+    rows = result.slices_in_time
     unknown = sorted(set(slices) - {row.name for row in rows})
     if unknown:
         raise JobError(f"there is no finished time slice '{unknown[0]}'")

@@ -1,4 +1,4 @@
-"""Draws a result as PNG: the scene with outlined objects, and captioned close-ups.
+"""Draws a result as PNG: the scene with its objects, and captioned close-ups of a few.
 
 Reads the imagery of the result's Items again.
 """
@@ -6,92 +6,180 @@ Reads the imagery of the result's Items again.
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pyproj
 import shapely
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.lonlat import LONLAT
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.imagery import plan_of, scene_pixels
+from earthgptx.pipeline.results.chosen import chosen
+from earthgptx.pipeline.results.colours import colours_of
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import find
+from earthgptx.pipeline.results.imagery import plan_of, scene_pixels, time_of
+from earthgptx.pipeline.results.lattice import density, surest
+from earthgptx.pipeline.results.object_table import OBJECTS, to_frame
 from earthgptx.pipeline.results.result import Result
+from earthgptx.pipeline.results.slices_group import SliceRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 SIDE_PX = 1800
 """Longest side in pixels that is drawn at full resolution; larger scenes are subsampled."""
 NAMED = 12
 """Number of objects that get a number, a close-up and a caption."""
+OUTLINES = 10_000
+"""Objects that are drawn one by one; more are drawn as their density."""
+PLACES, CANDIDATES = 300, 8
+"""Places along the longer side by which objects are counted, and of whose surest some are named."""
 WIDE = 1.4
 """Aspect ratio (width / height) from which close-ups go below the scene instead of beside it."""
-COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#c77dff")
 DARK, PALE = "#101418", "#9fb3c8"
 
 
-def draw(result: Result, png: str | Path, *, title: str = "") -> None:
-    """Draws the grid and time slice with the most objects.
+@dataclass(slots=True)
+class _Shown:
+    """What a picture shows of the objects of a zone and time slice."""
 
-    Close-ups show the highest-scoring objects.
+    total: int
+    outlines: list[shapely.Geometry]
+    """In pixels of the grid; squares by which the objects are counted if there are too many."""
+    labels: list[str]
+    counts: list[int] | None
+    """Number of objects in each square; None if outlines are those of objects."""
+    named: pd.DataFrame
+    """Rows of the objects that are shown close up, from left to right."""
+    named_outlines: list[shapely.Geometry]
+
+
+def draw(result: Result, png: str | Path, *, title: str = "") -> None:
+    """Draws the zone and time slice with the most objects.
+
+    Many objects are drawn as their density. Close-ups show the surest of each label, far apart.
 
     Args:
-        result: a finished result.
+        result: a result with finished time slices.
         png: path of the image to write.
         title: title of the figure; empty for job name and phrases.
 
     Raises:
-        OutputError: the run is not finished, or its imagery can no longer be read.
+        OutputError: no slice is finished, or the imagery can no longer be read.
     """
-    objects = result.objects
+    _ = result.time_slices  # raises if there are none
     job = plan_of(result)
-    grid, time = _fullest(job, objects)
-    moment = job.slices[time].start
-    shown = objects[
-        (objects["slice"] == moment) & objects.intersects(_lonlat_extent(grid))
-    ].reset_index(drop=True)
-    outlines = _to_pixels(grid, list(shown.geometry))
-    window = _window(grid, outlines)
-    colours = {
-        label: COLOURS[at % len(COLOURS)] for at, label in enumerate(sorted(set(shown["label"])))
-    }
-    surest = np.lexsort([-shown["area_m2"], -shown["score"]])[:NAMED].tolist()
-    named = sorted(surest, key=lambda at: outlines[at].bounds[:2])
+    grid, row = _fullest(result, job)
+    shown = _shown(result, grid, row)
+    time, window = time_of(job, row.name), _window(grid, shown.outlines)
+    colours = colours_of(result.attrs["job"]["tasks"]["find"], [*shown.labels, *shown.named.label])
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "text.color": "white"}):
-        figure, axes, closeups = _layout(window, len(named))
+        figure, axes, closeups = _layout(window, len(shown.named))
         axes.imshow(
             scene_pixels(job, grid, time, window, SIDE_PX),
             interpolation="nearest",
             extent=_extent(window),
         )
-        _outline(axes, outlines, [colours[label] for label in shown["label"]], width=1.0)
-        for number, at in enumerate(named, start=1):
-            row, outline = shown.iloc[at], outlines[at]
-            _badge(axes, number, outline, colours[row["label"]])
-            crop = _closeup(grid, outline)
-            closeups[number - 1].imshow(
+        _draw_objects(axes, shown, colours)
+        for number, outline in enumerate(shown.named_outlines, start=1):
+            told = shown.named.iloc[number - 1]
+            colour, panel, crop = colours[told.label], closeups[number - 1], _closeup(grid, outline)
+            _badge(axes, number, outline, colour)
+            panel.imshow(
                 scene_pixels(job, grid, time, crop, SIDE_PX),
                 interpolation="nearest",
                 extent=_extent(crop),
             )
-            _outline(closeups[number - 1], [outline], [colours[row["label"]]], width=1.6)
-            _caption(closeups[number - 1], number, row, colours[row["label"]])
+            _outline(panel, [outline], [colour], width=1.6)
+            _caption(panel, number, told, colour)
         name = title or (
             f"{result.attrs['job']['name']}: "
             f"{', '.join(result.attrs['job']['tasks']['find']) or 'prompts'}"
         )
-        found = f"{len(shown)} objects, {moment:%Y-%m-%d}, {job.modality}, model {job.traits.name}"
+        found = f"{shown.total:,} objects{' as their density' if shown.counts else ''}"
+        about = f"{found}, {row.start:%Y-%m-%d}, {job.modality}, model {job.traits.name}"
         axes.set_title(name, loc="left", color="white", fontsize=13, weight="bold")
-        axes.set_title(found, loc="right", color=PALE, fontsize=9)
+        axes.set_title(about, loc="right", color=PALE, fontsize=9)
         _scale_bar(axes, grid, window)
         figure.set_layout_engine("constrained", h_pad=0.1)
         figure.savefig(png, dpi=120)
+
+
+def _fullest(result: Result, job: Plan) -> tuple[Grid, SliceRow]:
+    """Returns the zone and time slice with the most objects; the first of equal ones."""
+    counts: dict[tuple[str, str], int] = {}
+    rows = {row.name: row for row in result.slices_in_time}
+    for zone, grid in job.grids.items():
+        for name, row in rows.items():
+            files = [result.files_of([row], OBJECTS)]
+            whole = row.objects if len(job.grids) == 1 else None
+            within = Conditions(within=_lonlat_extent(grid))
+            counts[zone, name] = _total(density(files, within, 360.0)) if whole is None else whole
+    zone, name = max(counts, key=lambda key: counts[key])
+    return job.grids[zone], rows[name]
+
+
+def _total(counted: pa.Table) -> int:
+    return sum(counted["objects"].to_pylist())
+
+
+def _shown(result: Result, grid: Grid, row: SliceRow) -> _Shown:
+    """Asks for the objects of a zone in a time slice."""
+    files, extent = [result.files_of([row], OBJECTS)], _lonlat_extent(grid)
+    conditions = Conditions(within=extent)
+    west, south, east, north = extent.bounds
+    side = max(east - west, north - south)
+    counted = density(files, conditions, side / PLACES)
+    many = _total(counted) > OUTLINES
+    table = surest(files, conditions, side / CANDIDATES) if many else find(files, conditions)
+    rows = to_frame(table)
+    outlines = _to_pixels(grid, list(rows.geometry))
+    middles = np.array([shape.centroid.coords[0] for shape in outlines]).reshape(-1, 2)
+    picks = chosen(rows["label"].tolist(), rows["score"].to_numpy(), middles, NAMED)
+    picks.sort(key=lambda at: outlines[at].bounds[:2])
+    named, named_outlines = rows.iloc[picks], [outlines[at] for at in picks]
+    if not many:
+        return _Shown(len(rows), outlines, rows["label"].tolist(), None, named, named_outlines)
+    half = side / PLACES / 2
+    squares = [
+        shapely.box(lon - half, lat - half, lon + half, lat + half)
+        for lon, lat in zip(counted["lon"].to_pylist(), counted["lat"].to_pylist(), strict=True)
+    ]
+    return _Shown(
+        _total(counted),
+        _to_pixels(grid, squares),
+        counted["label"].to_pylist(),
+        counted["objects"].to_pylist(),
+        named,
+        named_outlines,
+    )
+
+
+def _draw_objects(axes: mpl.axes.Axes, shown: _Shown, colours: Mapping[str, str]) -> None:
+    shades = [colours[label] for label in shown.labels]
+    if shown.counts is None:
+        _outline(axes, shown.outlines, shades, width=1.0)
+        return
+    # By logarithm: a harbour holds a thousand times as many as open water.
+    dense = np.log1p(shown.counts) / np.log1p(max(shown.counts))
+    filled = [
+        mpl.colors.to_rgba(shade, alpha)
+        for shade, alpha in zip(shades, 0.15 + 0.75 * dense, strict=True)
+    ]
+    corners = [shapely.get_coordinates(square) for square in shown.outlines]
+    axes.add_collection(
+        PolyCollection(corners, facecolors=filled, edgecolors="none"), autolim=False
+    )
 
 
 def _layout(window: Window, closeups: int) -> tuple[Figure, mpl.axes.Axes, list[mpl.axes.Axes]]:
@@ -117,16 +205,6 @@ def _layout(window: Window, closeups: int) -> tuple[Figure, mpl.axes.Axes, list[
         each.set(xticks=[], yticks=[], facecolor=DARK)
         each.spines[:].set_visible(False)
     return figure, axes, small
-
-
-def _fullest(job: Plan, objects: gpd.GeoDataFrame) -> tuple[Grid, int]:
-    counts: Counter[tuple[str, int]] = Counter()
-    for name, grid in job.grids.items():
-        here = objects[objects.intersects(_lonlat_extent(grid))]
-        for number, piece in enumerate(job.slices):
-            counts[name, number] = int((here["slice"] == piece.start).sum())
-    (name, time), _ = max(counts.items(), key=lambda pair: (pair[1], pair[0][0], -pair[0][1]))
-    return job.grids[name], time
 
 
 def _lonlat_extent(grid: Grid) -> shapely.Polygon:

@@ -12,7 +12,8 @@ from earthgptx.catalogs.errors import CatalogError
 from earthgptx.catalogs.interval import parse_interval
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import cut
-from earthgptx.pipeline.results.find import Conditions, count, find, labels
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import count, find, labels
 from earthgptx.pipeline.results.object_table import (
     OBJECTS,
     Rows,
@@ -45,7 +46,7 @@ def find_objects(
         rank: see `Result.query`.
         rows: kind of the rows: objects or replies.
         asked: label, text, within, min_score, length_m, track, where and near as in
-            `find.Conditions`, and
+            `conditions.Conditions`, and
             time, a closed interval as in a job file.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import shapely
@@ -14,7 +14,9 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT
-from earthgptx.pipeline.results.find import Conditions, ObjectFiles, every_row
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.duck import ObjectFiles
+from earthgptx.pipeline.results.find import every_row
 from earthgptx.pipeline.results.object_table import (
     ANSWERS,
     OBJECTS,
@@ -38,6 +40,7 @@ from earthgptx.pipeline.storage.versions import LAST, Version, history
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import matplotlib as mpl
     import pandas as pd
     import xarray as xr
 
@@ -205,6 +208,15 @@ class Result:
             )
         return found
 
+    @property
+    def slices_in_time(self) -> list[SliceRow]:
+        """The finished time slices in the order of time, as the time axis of `layer` has them.
+
+        Raises:
+            OutputError: none is finished yet.
+        """
+        return sorted(self.time_slices, key=lambda row: (row.start, row.name))
+
     @cached_property
     def ground(self) -> BaseGeometry:
         """Bounds of the rasters, lon/lat."""
@@ -261,6 +273,29 @@ class Result:
         from earthgptx.pipeline.results.diff import diff
 
         return diff(self, before, after, moved_m=moved_m, **asked)
+
+    def plot(
+        self,
+        layer: Literal["label", "score", "status"] = "label",
+        time_slice: str = "",
+        zone: str = "",
+        ax: mpl.axes.Axes | None = None,
+    ) -> mpl.axes.Axes:
+        """Plots a layer of a time slice in map coordinates; see `notebook.plot`."""
+        from earthgptx.pipeline.results.notebook import plot
+
+        return plot(self, layer, time_slice, zone, ax)
+
+    def explore(self, **asked: Any) -> Any:
+        """Returns a map of objects by lonboard or folium; see `notebook.explore`."""
+        from earthgptx.pipeline.results.notebook import explore
+
+        return explore(self, **asked)
+
+    def _repr_html_(self) -> str:
+        from earthgptx.pipeline.results.notebook import as_html
+
+        return as_html(self)
 
     def files(self, conditions: Conditions, rows: Rows = OBJECTS) -> ObjectFiles:
         """Returns the files of the rows of those slices that may satisfy the conditions."""

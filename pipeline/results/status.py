@@ -61,7 +61,7 @@ def state_of(result: Result) -> State:
 def pixels_of(result: Result, slices: Sequence[SliceRow]) -> dict[str, NDArray[np.int64]]:
     """Returns the number of pixels by `Status` of each of some finished slices, by its name."""
     counts = {row.name: np.zeros(len(Status), np.int64) for row in slices}
-    shown = sorted(result.time_slices, key=lambda row: (row.start, row.name)) if slices else []
+    shown = result.slices_in_time if slices else []
     for grid in result.grids if slices else ():
         status = result.layer("raster", grid)["status"]
         # A zone that a run has just begun may have fewer slices.

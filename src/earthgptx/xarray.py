@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from earthgptx.pipeline.errors import OutputError
 from earthgptx.pipeline.job.lonlat import cut
-from earthgptx.pipeline.results.find import check_limit
+from earthgptx.pipeline.results.conditions import check_limit
 from earthgptx.pipeline.results.result import Result, Why, open_result
 
 if TYPE_CHECKING:

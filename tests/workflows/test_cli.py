@@ -271,7 +271,16 @@ def test_why_show_and_export(folder: Path, tmp_path: Path) -> None:
     earthgptx("show", out, "--png", tmp_path / "a.png")
     assert imread(tmp_path / "a.png").shape[1] > 600
     said, _ = earthgptx("export", out, tmp_path / "gis")
-    assert [Path(line).suffix for line in said.split()] == [".tif"] * 4 + [".csv"]
+    written = [Path(line) for line in said.split()]
+    assert [path.suffix for path in written] == [*[".tif"] * 4, ".fgb", ".csv", ".qgs"] + [
+        ".json"
+    ] * 2
+    assert all(path.is_file() for path in written)
+    _, complained = earthgptx("export", out, tmp_path / "gis", code=2)
+    assert "gis is not an empty folder; name a new one" in " ".join(complained.split())
+    asked = ("--as", "stack", "--objects", "kml", "--objects", "geojson")
+    said, _ = earthgptx("export", out, tmp_path / "stack", *asked)
+    assert {"objects.kml", "objects.geojson"} <= {Path(line).name for line in said.split()}
 
 
 @pytest.mark.parametrize(

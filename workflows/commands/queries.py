@@ -108,9 +108,9 @@ def query(
 ) -> None:
     """Find or count objects by label, words, place, time, score and size."""
     from earthgptx.pipeline.errors import JobError
+    from earthgptx.pipeline.results.formats import geojson, write_geoparquet
     from earthgptx.pipeline.results.object_table import OBJECTS, REPLIES, to_frame
     from earthgptx.pipeline.results.query import count_objects, find_objects
-    from earthgptx.workflows.formats import geojson, write_geoparquet
 
     asked_format = _asked(format, out_file, as_json=as_json)
     results = [
@@ -176,7 +176,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show which objects appeared, vanished, moved or stayed between two time slices."""
-    from earthgptx.workflows.formats import write_geoparquet
+    from earthgptx.pipeline.results.formats import write_geoparquet
 
     format = _asked(format, out_file, as_json=as_json)
     _refuse_unwritable(format, out_file)
@@ -251,7 +251,7 @@ def _results_of(output: str) -> list[str]:
 
 
 def _print_counts(counted: pa.Table, *, as_json: bool) -> None:
-    from earthgptx.workflows.formats import plain_value
+    from earthgptx.pipeline.results.formats import plain_value
 
     rows = counted.to_pylist()
     if as_json:

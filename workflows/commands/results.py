@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earthgptx.pipeline.results.vectors import Format
 from earthgptx.workflows.terminal import AsJson, out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -124,14 +126,33 @@ def show(
     out.print(f"picture: {path}", soft_wrap=True)
 
 
-@app.command(epilog="Example: earthgptx export results/harbour.zarr gis")
+class As(StrEnum):
+    """How time slices become files."""
+
+    SLICES = "slices"
+    STACK = "stack"
+
+
+@app.command(epilog="Example: earthgptx export results/harbour.zarr gis --as stack")
 def export(
     output: Output,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files are written.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, where the files are written.")
+    ],
+    how: Annotated[
+        As, typer.Option("--as", help="A COG for each time slice, or one with slices as bands.")
+    ] = As.SLICES,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--objects", help="Format of the objects; may be repeated. fgb and csv."),
+    ] = None,
+    snapshot: Snapshot = "",
+    tag: Tag = "",
+    as_of: AsOf = "",
 ) -> None:
-    """Write the layers as COGs for GIS programs."""
-    from earthgptx.pipeline.results.export import export_cogs
-    from earthgptx.pipeline.results.result import open_result
+    """Write layers as COGs, objects as files, a QGIS project and a STAC Collection."""
+    from earthgptx.pipeline.results.export import export as write
 
-    for path in export_cogs(open_result(output), folder):
+    result = opened(output, snapshot, tag, as_of)
+    for path in write(result, folder, stack=how == As.STACK, formats=formats or ()):
         out.print(str(path), soft_wrap=True)

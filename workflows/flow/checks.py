@@ -49,7 +49,7 @@ def check(result: Result, bounds: Bounds) -> tuple[int, list[Finding]]:
     Returns:
         Number of slices that were checked, and what does not hold.
     """
-    rows = sorted(result.time_slices, key=lambda row: (row.start, row.name))
+    rows = result.slices_in_time
     known = Passed(result.url, bounds)
     wrong: list[Finding] = []
     passed: list[SliceRow] = []

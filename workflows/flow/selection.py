@@ -15,12 +15,13 @@ from shapely.geometry.base import BaseGeometry
 from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import LONLAT, cut
 from earthgptx.pipeline.job.vectors import read_vector
-from earthgptx.pipeline.results.find import Conditions, count
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import count
+from earthgptx.pipeline.results.formats import geojson, write_geoparquet
 from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.query import count_objects, find_objects
 from earthgptx.pipeline.results.result import Result
 from earthgptx.workflows.flow.spec import Select
-from earthgptx.workflows.formats import geojson, write_geoparquet
 
 
 def select(result: Result, asked: Select, folder: Path) -> int:

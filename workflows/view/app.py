@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -23,11 +22,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from earthgptx.catalogs.redaction import redacted
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.job.lonlat import bbox_area, is_bbox
+from earthgptx.pipeline.results.formats import geojson_texts, write_geoparquet
 from earthgptx.pipeline.results.object_table import to_frame
 from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.storage.errors import storage_errors
 from earthgptx.workflows.exit_codes import OURS, code_of
-from earthgptx.workflows.formats import features, write_geoparquet
 from earthgptx.workflows.view.served import Served
 from earthgptx.workflows.view.store_files import BadRange, piece_of, size_of
 
@@ -35,8 +34,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
 PAGE = {each.name: each for each in (files("earthgptx.workflows.view") / "page").iterdir()}
 """Files of the page by name; no other file can be named."""
-ROWS = 5000
-"""Objects of a download that are written at once."""
 HEADERS = {
     # No inline script: captions and ids are somebody else's words. The decoder of Blosc chunks is
     # WebAssembly whose glue makes functions of texts of its own, hence `unsafe-eval`.
@@ -203,7 +200,9 @@ def _download(request: Request) -> Response:
     kind = "parquet" if asked.get("format") == "parquet" else "geojson"
     named = {"Content-Disposition": f'attachment; filename="objects.{kind}"'}
     if kind == "geojson":
-        return StreamingResponse(_geojson(found), media_type="application/geo+json", headers=named)
+        return StreamingResponse(
+            geojson_texts(found), media_type="application/geo+json", headers=named
+        )
     with tempfile.NamedTemporaryFile(suffix=".parquet", delete=False) as file:
         path = Path(file.name)
     write_geoparquet(to_frame(found), path)
@@ -213,17 +212,6 @@ def _download(request: Request) -> Response:
         headers=named,
         background=BackgroundTask(path.unlink),
     )
-
-
-def _geojson(found: pa.Table) -> Iterator[str]:
-    """Yields a FeatureCollection, some objects at a time."""
-    import json
-
-    yield '{"type": "FeatureCollection", "features": ['
-    for start in range(0, len(found), ROWS):
-        texts = [json.dumps(each) for each in features(found.slice(start, ROWS))]
-        yield ("," if start else "") + ",".join(texts)
-    yield "]}"
 
 
 def _results(request: Request) -> Response:

@@ -28,14 +28,16 @@ from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.job.lonlat import LONLAT, bbox, bbox_area
 from earthgptx.pipeline.job.lonlat import middle as middle_of
 from earthgptx.pipeline.planning.plan import Plan
-from earthgptx.pipeline.results.find import Conditions, density, find
-from earthgptx.pipeline.results.imagery import plan_of, scene_pixels
+from earthgptx.pipeline.results.conditions import Conditions
+from earthgptx.pipeline.results.find import find
+from earthgptx.pipeline.results.formats import features
+from earthgptx.pipeline.results.imagery import plan_of, scene_pixels, time_of
+from earthgptx.pipeline.results.lattice import density
 from earthgptx.pipeline.results.object_table import OBJECTS, outlines_of
 from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result, open_result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.store import STATUS_WORDS
-from earthgptx.workflows.formats import features
 
 FRESH_S = 5.0
 """Seconds after which a result is opened anew."""
@@ -199,7 +201,7 @@ class Served:
         """Returns a picture of a zone's scene in a slice, as PNG, on the pixels of its raster."""
 
         def draw(plan: Plan) -> NDArray[np.uint8]:
-            grid, at = _grid(plan, zone), _time(plan, slice_name)
+            grid, at = _grid(plan, zone), time_of(plan, slice_name)
             return scene_pixels(plan, grid, at, grid.window, SCENE_PX)
 
         return self._pictured((zone, slice_name), draw)
@@ -209,7 +211,7 @@ class Served:
 
         def draw(plan: Plan) -> NDArray[np.uint8]:
             grid, window = _crop_window(plan, bounds)
-            return scene_pixels(plan, grid, _time(plan, slice_name), window, CROP_PX)
+            return scene_pixels(plan, grid, time_of(plan, slice_name), window, CROP_PX)
 
         return self._pictured(("crop", slice_name, str(bounds)), draw)
 
@@ -245,13 +247,6 @@ def _grid(plan: Plan, zone: str) -> Grid:
     if zone not in plan.grids:
         raise JobError(f"there is no zone '{zone}'")
     return plan.grids[zone]
-
-
-def _time(plan: Plan, slice_name: str) -> int:
-    for at, piece in enumerate(plan.slices):
-        if piece.name == slice_name:
-            return at
-    raise JobError(f"the Items of the result show no time slice '{slice_name}'")
 
 
 def _features(found: pa.Table) -> list[dict[str, Any]]:

@@ -203,7 +203,8 @@ def test_the_offset_is_the_one_under_which_ground_fits_best(taught: EarthGPTX) -
     offset = fitted_offset(model, records)
     best = fit(offset)
     assert best > max(too_little, 0.9)
-    assert all(best >= fit(offset + step) for step in (-2, -1, 1, 2))
+    # The offset is fitted to whole words, and on other processors the least bit otherwise.
+    assert all(best >= fit(offset + step) - 1e-3 for step in (-2, -1, 1, 2))
     assert fitted_offset(model, []) == model.config.mask_offset
 
 

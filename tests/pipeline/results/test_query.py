@@ -14,7 +14,8 @@ import zarr
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.errors import JobError, OutputError
-from earthgptx.pipeline.results import find
+from earthgptx.pipeline.results.conditions import Conditions, sql_where
+from earthgptx.pipeline.results.duck import connect
 from earthgptx.pipeline.results.object_table import OBJECTS
 from earthgptx.pipeline.results.query import count_objects, find_objects
 from earthgptx.pipeline.results.result import Result
@@ -212,8 +213,8 @@ def test_words_of_captions(text: str, found: bool) -> None:
 
 def matching(text: str, caption: str) -> int:
     objects = pa.table({"label": [""], "caption": [caption]})
-    where = find._where(find.Conditions(text=text), OBJECTS)
-    connection = find._new()
+    where = sql_where(Conditions(text=text), OBJECTS)
+    connection = connect()
     connection.register("objects", objects)
     answer = connection.execute(f"SELECT count(*) FROM objects WHERE {where}").fetchone()
     assert answer

@@ -21,7 +21,6 @@ import zarr
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.results.export import export_cogs
 from earthgptx.pipeline.results.status import state_of
 from earthgptx.pipeline.results.store import Status
 from tests.archive import Archive, targets
@@ -186,27 +185,6 @@ def test_the_tables_beside_it_open_with_geopandas_and_pystac(result: Path) -> No
     sources = [link.target for link in item.links if link.rel == "derived_from"]
     assert len(sources) == 2
     assert Path(item.assets["objects"].get_absolute_href() or "").is_dir()
-
-
-def test_exported_cogs_open_in_rasterio_with_the_right_place(result: Path, tmp_path: Path) -> None:
-    written = export_cogs(open_result(str(result)), tmp_path / "gis")
-    assert len(written) == 2 * 4 + 1
-    raster = open_result(str(result)).layer("raster").load()
-    raster["score"] = (raster["score"] * 255).round()
-    for name in ("label", "score", "status", "object"):
-        with rasterio.open(tmp_path / "gis" / f"{name}-2026-01-01T000000.tif") as cog:
-            assert cog.crs.to_epsg() == 32631
-            assert cog.transform == rasterio.Affine(10, 0, 500_000, 0, -10, 4_700_000)
-            assert cog.nodata == 0
-            assert cog.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-            assert cog.overviews(1)
-            values = cog.read(1)
-        if name == "object":
-            table = pd.read_csv(tmp_path / "gis" / "objects.csv", index_col="row")
-            ids = table["object_id"].reindex(range(len(table) + 1), fill_value=0).to_numpy()
-            assert np.array_equal(ids.astype(np.uint64)[values], raster["object_id"].values[0])
-        else:
-            assert np.array_equal(values, raster[name].values[0])
 
 
 def test_a_result_that_is_not_finished_says_so(result: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from earthgptx.pipeline.results.object_table import outlines_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+ROWS = 5000
+"""Rows of a GeoJSON document that are made at once."""
 
 
 def features(found: pa.Table) -> list[dict[str, Any]]:
@@ -33,7 +37,16 @@ def features(found: pa.Table) -> list[dict[str, Any]]:
 
 def geojson(found: pa.Table) -> str:
     """Returns a table of objects, or of other rows, as a GeoJSON FeatureCollection."""
-    return json.dumps({"type": "FeatureCollection", "features": features(found)})
+    return "".join(geojson_texts(found))
+
+
+def geojson_texts(found: pa.Table) -> Iterator[str]:
+    """Yields the parts of a GeoJSON FeatureCollection, some rows at a time."""
+    yield '{"type": "FeatureCollection", "features": ['
+    for start in range(0, len(found), ROWS):
+        texts = [json.dumps(each) for each in features(found.slice(start, ROWS))]
+        yield (", " if start else "") + ", ".join(texts)
+    yield "]}"
 
 
 def write_geoparquet(found: gpd.GeoDataFrame, path: Path | None) -> None:
