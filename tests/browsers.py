@@ -34,7 +34,8 @@ def serving(*urls: str, token: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def chromium() -> Iterator[webdriver.Chrome]:
+def chromium(*more: str) -> Iterator[webdriver.Chrome]:
+    """Starts the browser, with more arguments if given."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or "chromium"
     for argument in (
@@ -46,6 +47,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
         "--disable-background-networking",
         "--no-first-run",
         "--window-size=1280,800",
+        *more,
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -105,6 +105,60 @@ REGISTRY: dict[str, tuple[SetConfig, ...]] = {
             absent=NO_PORT,
         ),
     ),
+    "gdit-aircraft": (
+        _known(
+            "gdit-aircraft",
+            format="dota",
+            modality="optical",
+            licence="public domain by the set's own word",
+            names={"aircraft": "aircraft"},
+            absent=("ship", "harbour"),
+        ),
+    ),
+    "sen2ships": (
+        _known(
+            "sen2ships",
+            format="coco",
+            modality="optical",
+            metres_per_pixel=10,
+            licence="MIT; contains modified Copernicus Sentinel data",
+            names={"ship": "ship"},
+        ),
+    ),
+    "eurosat": (
+        _known(
+            "eurosat",
+            format="scenes",
+            images=".",
+            modality="optical",
+            metres_per_pixel=10,
+            licence="MIT; contains modified Copernicus Sentinel data",
+            names={
+                "AnnualCrop": "field",
+                "Forest": "forest",
+                "HerbaceousVegetation": "shrubs",
+                "Highway": "highway",
+                "Industrial": "industry",
+                "Pasture": "pasture",
+                "PermanentCrop": "orchard",
+                "Residential": "houses",
+                "River": "river",
+                "SeaLake": "sea or lake",
+            },
+        ),
+    ),
+    "shanghai-roads": (
+        _known(
+            "shanghai-roads",
+            format="masks",
+            labels="masks",
+            modality="optical",
+            licence="CC BY-SA 4.0",
+            names={"road": "road"},
+            stuff=True,
+            absent=("aircraft", "runway"),
+        ),
+    ),
     "hrsid-mini": (
         _known(
             "hrsid-mini",

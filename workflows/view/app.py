@@ -64,6 +64,7 @@ def make_app(results: Sequence[Served], *, token: str) -> Starlette:
         Route("/about", _answer(lambda served, _: served.about())),
         Route("/objects", _answer(_objects)),
         Route("/search", _answer(lambda served, asked: served.search(_searched(asked)))),
+        Route("/track", _answer(_track)),
         Route("/why", _answer(_why)),
         Route("/changes", _answer(_changes)),
         Route("/scene.png", _picture(_scene)),
@@ -171,6 +172,13 @@ def _searched(asked: dict[str, str]) -> dict[str, Any]:
 
 def _objects(served: Served, asked: dict[str, str]) -> Any:
     return served.objects(_conditions(asked), _text(asked, "slice"), _bbox(asked))
+
+
+def _track(served: Served, asked: dict[str, str]) -> Any:
+    track = _text(asked, "id")
+    if not (track.isascii() and track.isdigit()) or int(track) >= 2**63:
+        raise JobError(f"id '{track[:40]}' is no id of a track")
+    return served.track(int(track))
 
 
 def _why(served: Served, asked: dict[str, str]) -> Any:

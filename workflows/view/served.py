@@ -47,6 +47,8 @@ PLACES_A_SIDE = 40
 """Places by which they are counted along the longer side of the map."""
 HITS = 100
 """Objects of a search that are listed."""
+TRACK = 1000
+"""Objects of a track that are shown."""
 SCENE_PX, CROP_PX = 2048, 320
 """Longest side of a picture of the scene, and of one object."""
 CROP_MOST = 2000
@@ -156,6 +158,11 @@ class Served:
         found = find_objects([self.result], order="-score", limit=HITS + 1, **asked)
         features = _features(found.slice(0, HITS))
         return {"more": len(found) > HITS, "features": features}
+
+    def track(self, track: int) -> dict[str, Any]:
+        """Returns the objects of a track, in the order of time."""
+        found = find_objects([self.result], track=track, order="time", limit=TRACK)
+        return {"features": _features(found)}
 
     def why(self, lon: float, lat: float) -> list[dict[str, Any]]:
         """Returns what is known of a place."""

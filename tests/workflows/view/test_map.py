@@ -50,6 +50,22 @@ def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Resul
 
 
 @pytest.fixture(scope="module")
+def other(result: Result, pool: ReplicaPool) -> Result:
+    """The same days with a ship less on each."""
+    folder = Path(result.url).parent
+    archive = Archive(folder / "other-archive")
+    for day, places in SHIPS.items():
+        pixels = np.random.default_rng(0).integers(20, 30, (500, 800)).astype(np.uint8)
+        row, col = places[0]
+        pixels[row : row + 12, col : col + 40] = 220
+        archive.add(day, pixels, when=f"{day}T10:00:00Z", nodata=None)
+    archive.save()
+    job = archive.job(folder / "other.zarr", grid=GRID, tasks={"find": ["ship"]})
+    run(plan(job), pool=pool)
+    return open_result(str(folder / "other.zarr"))
+
+
+@pytest.fixture(scope="module")
 def address(result: Result) -> Iterator[str]:
     with serving(result.url) as served:
         yield served
@@ -174,6 +190,8 @@ def test_searches_reasons_changes_and_downloads(
         ("objects?slice=2026-01-01&bbox=0,0,1,1&min_score=inf", "min_score 'inf' is no number"),
         ("changes?before=2026-01-01&after=2026-01-01", "compared with itself"),
         ("search?time=yesterday", "yesterday"),
+        ("track?id=-1", "'-1' is no id of a track"),
+        ("track", "id is missing"),
         ("why?lon=100&lat=0", "lies outside the result"),
         ("scene.png?slice=2026-01-01&zone=x", "there is no zone 'x'"),
         ("crop.png?slice=2026-01-01&bbox=-100,0,-99,1", "outside the result"),
@@ -378,7 +396,7 @@ def test_words_of_others_are_text(page: webdriver.Chrome, result: Result) -> Non
 
 
 def test_two_slices_side_by_side_and_what_has_changed(page: webdriver.Chrome) -> None:
-    set_value(page, "other", "2026-01-01")
+    set_value(page, "other", "0/2026-01-01")
     tick(page, "changes")
 
     def colours() -> list[str]:
@@ -395,6 +413,88 @@ def test_two_slices_side_by_side_and_what_has_changed(page: webdriver.Chrome) ->
         "return ['map', 'map-other'].map(id => document.getElementById(id).clientWidth)"
     )
     assert abs(sizes[0] - sizes[1]) <= 2
+
+
+def test_a_swipe_shows_one_map_over_the_other(page: webdriver.Chrome, result: Result) -> None:
+    for name in ("scene", "objects"):
+        tick(page, name)
+    set_value(page, "opacity", "1", "input")
+    set_value(page, "how", "swipe")
+    set_value(page, "other", "0/2026-01-01")
+    first, second = (place(result, row + 6, col + 20) for row, col in ((300, 420), (200, 250)))
+    until(lambda: page.execute_script("return !document.getElementById('handle').hidden"), "none")
+    set_value(page, "handle", "0", "input")
+    until(lambda: is_green(page, first), "the other slice does not lie over the first")
+    assert not is_green(page, second)
+    set_value(page, "handle", "100", "input")
+    until(lambda: is_green(page, second), "the first slice does not show")
+    assert not is_green(page, first)
+    assert "how=swipe" in page.current_url
+
+
+def test_two_results_are_compared(browser: webdriver.Chrome, result: Result, other: Result) -> None:
+    with serving(result.url, other.url) as address:
+        browser.get(f"{address}/")
+        until(lambda: browser.execute_script("return document.body.dataset.ready"), "not loaded")
+        offered = browser.execute_script(
+            "return [...document.querySelectorAll('#other optgroup')].map(g => [g.label,"
+            " [...g.children].map(o => o.value)])"
+        )
+        days = list(SHIPS)
+        assert offered == [
+            ["this result", [f"0/{day}" for day in days]],
+            ["other.zarr", [f"1/{day}" for day in days]],
+        ]
+        set_value(browser, "how", "swipe")  # beside one another the maps show half as much
+        set_value(browser, "other", "1/2026-01-02")
+
+        def counts() -> list[int]:
+            found: list[int] = browser.execute_script(
+                "return ['map', 'map-other'].map(id => document.getElementById(id).map?.getLayers()"
+                ".getArray()[0].getSource().getFeatures().length ?? -1)"
+            )
+            return found
+
+        until(lambda: counts() == [2, 1], f"objects of the two: {counts()}")
+        assert browser.execute_script("return document.getElementById('changes').disabled")
+        drawn = browser.execute_script(
+            "return document.getElementById('map-other').map.getLayers().getLength()"
+        )
+        assert drawn == 4, "a scene, a layer, objects and tracks"
+
+
+def test_a_track_is_drawn_through_time(page: webdriver.Chrome, result: Result) -> None:
+    stayed = result.objects["track_id"].value_counts().idxmax()
+    page.execute_script(f"location.hash = 'track={stayed}'")
+    features = (
+        "return document.getElementById('map').map.getLayers().getArray()"
+        ".find(l => l.getZIndex() === 12).getSource().getFeatures()"
+        ".map(f => [f.getGeometry().getType(), f.get('name') ?? ''])"
+    )
+    found = until(lambda: page.execute_script(features), "no track is drawn")
+    assert sorted(found) == [
+        ["LineString", ""],
+        ["Polygon", "2026-01-01"],
+        ["Polygon", "2026-01-02"],
+    ]
+    said = page.execute_script("return document.getElementById('found').textContent")
+    assert said == "the track of an object through 2 time slices"
+
+
+def test_a_browser_without_webgl_says_so(result: Result) -> None:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
+    with chromium("--disable-3d-apis") as browser, serving(result.url) as address:
+        browser.get(f"{address}/")
+        until(lambda: browser.execute_script("return document.body.dataset.ready"), "not loaded")
+        said = until(
+            lambda: browser.execute_script("return document.getElementById('message').textContent"),
+            "it says nothing",
+        )
+        assert said.startswith("this browser has no WebGL")
+        stays = place(result, 106, 120)
+        page = browser
+        until(lambda: colour_at(page, *stays).min() > 150, "the scene is not drawn")
 
 
 def test_no_request_leaves_this_machine_and_nothing_is_refused(page: webdriver.Chrome) -> None:
