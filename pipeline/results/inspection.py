@@ -45,7 +45,7 @@ class Bounds:
 
     seam: float = 1.5
     """Rate of changes on borders, divided by that inside."""
-    holes: int = 0
+    holes: float = 0
     """Pixels without any answer in blocks that have answers."""
     step: float = 0.05
     """Mean step of scores across the border of two blocks, 0..1."""

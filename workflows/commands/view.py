@@ -72,13 +72,15 @@ def serve(
 def _refuse_if_none_opens(served: Sequence[Served]) -> None:
     """Warns of results that cannot be opened; the page says it of each.
 
+    What the page asks of a result first is asked here too, so that the page need not wait for it.
+
     Raises:
         PipelineError: none can be.
     """
     reasons = []
     for each in served:
         try:
-            _ = each.result
+            each.about()
         except PipelineError as error:
             reasons.append(error)
     if len(reasons) == len(served):

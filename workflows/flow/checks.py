@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from earthgptx.pipeline.results import inspection
 from earthgptx.pipeline.results.drift import drift
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
@@ -17,6 +19,8 @@ from earthgptx.pipeline.results.store import Status
 from earthgptx.workflows.flow.passed import Passed
 from earthgptx.workflows.flow.spec import Bounds
 
+INSPECTED = ("seam", "holes", "step", "duplicates", "cut")
+"""Bounds that the inspector measures by."""
 SEASON_DAYS = 45
 """Days of the year before and after a slice that are its season, in any year."""
 ENOUGH_SLICES = 8
@@ -29,7 +33,7 @@ class Finding:
 
     slice: str
     measure: str
-    """Name of one of the fields of `Bounds`."""
+    """Name of one of the fields of `Bounds`, or of a measure of the inspector."""
     value: float
     bound: str
     """What it has to keep to, in words."""
@@ -85,6 +89,12 @@ def _of_slice(
         found = drift(result, rows, at)
         if found is not None:
             yield _most(row, "drift", found, bounds.drift)
+    asked = {name: value for name in INSPECTED if (value := getattr(bounds, name)) is not None}
+    if asked:
+        limits = inspection.Bounds(**{**dict.fromkeys((*INSPECTED, "drift"), math.inf), **asked})
+        for each in inspection.inspect(result, limits, [row.name]):
+            measure = " ".join(filter(None, [each.measure, each.zone and f"in {each.zone}"]))
+            yield Finding(row.name, measure, each.value, f"at most {each.bound:g}", each.holds)
 
 
 def _most(row: SliceRow, measure: str, value: float, bound: float) -> Finding:

@@ -61,6 +61,16 @@ class Bounds(Section):
     drift: float | None = Field(None, gt=0, le=1)
     """Largest distance (Kolmogorov-Smirnov) of its scores from those of the slices before, beyond
     what chance gives."""
+    seam: float | None = Field(None, ge=1)
+    """Most changes of labels and scores on borders of tiles and blocks, divided by those inside."""
+    holes: int | None = Field(None, ge=0)
+    """Most pixels without any answer in blocks that have answers."""
+    step: float | None = Field(None, ge=0, le=1)
+    """Largest mean step of scores across the border of two blocks."""
+    duplicates: float | None = Field(None, ge=0, le=1)
+    """Largest share of its objects that another one of their label overlaps."""
+    cut: float | None = Field(None, ge=1)
+    """Most straight edges of objects on borders of tiles, divided by those on other lines."""
     accept: tuple[str, ...] = ()
     """Names of slices that somebody has looked at: they pass."""
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import zarr
 
+from earthgptx import open_result, plan, run
+from earthgptx.pipeline.engine.pool import ReplicaPool
 from earthgptx.pipeline.results.drift import distance
 from earthgptx.pipeline.results.slices_group import SliceRow, SliceState
 from earthgptx.pipeline.results.store import Status
-from earthgptx.workflows.flow.checks import deviation, empty_share
+from earthgptx.workflows.flow.checks import check, deviation, empty_share
+from earthgptx.workflows.flow.spec import Bounds
+from tests.archive import Archive, targets
 
 
 def a_slice(day: int, objects: int, *, tiles: int = 100) -> SliceRow:
@@ -66,3 +73,19 @@ def test_pixels_without_an_answer() -> None:
     pixels[Status.OUTSIDE_AOI], pixels[Status.NO_ANSWER] = 1000, 500
     pixels[Status.DONE], pixels[Status.MASKED], pixels[Status.QUARANTINED] = 70, 20, 10
     assert empty_share(pixels) == 1 - 70 / 100
+
+
+def test_what_the_inspector_finds_is_held_against_bounds(tmp_path: Path, pool: ReplicaPool) -> None:
+    archive = Archive(tmp_path / "archive")
+    archive.add("a", targets(1, (400, 400), 40), nodata=None)
+    archive.save()
+    grid = {"tile_px": 256, "halo_px": 64, "block_px": 256}
+    run(plan(archive.job(tmp_path / "out.zarr", grid=grid)), pool=pool)
+    bounds = Bounds.model_validate({"seam": 1.5, "holes": 0, "duplicates": 0.01})
+    assert check(open_result(str(tmp_path / "out.zarr")), bounds) == (1, [])
+    status: Any = zarr.open_group(tmp_path / "out.zarr", mode="r+")["raster/status"]
+    status[0, 10:20, 10:20] = 0
+    (tmp_path / "out.checks.json").unlink()
+    checked, [hole] = check(open_result(str(tmp_path / "out.zarr")), bounds)
+    assert checked == 1
+    assert hole.sentence == "holes 100 of 2026-01-01 is not at most 0"
