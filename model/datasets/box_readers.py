@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, parse
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from earthgptx.model.datasets.formats import SetConfig
 from earthgptx.model.datasets.images import (
@@ -24,7 +25,7 @@ from earthgptx.model.datasets.images import (
     make_record,
     read_pixels,
 )
-from earthgptx.model.datasets.record import Record, box_mask
+from earthgptx.model.datasets.record import SCENE_QUESTION, Record, box_mask
 from earthgptx.model.interface.region import Box, Mask
 
 DECIBELS = ((-25.0, 5.0), (-32.0, -2.0))
@@ -149,27 +150,29 @@ def _voc_object(element: Element, pixels: NDArray[np.uint8], phrase: str) -> Ann
 
 
 def read_dota(config: SetConfig) -> Iterator[Record]:
-    """Reads DOTA: lines of x1 y1 ... x4 y4 class difficult; rotated boxes count as outlines."""
+    """Reads DOTA: lines of x1 y1 ... x4 y4 class difficult.
+
+    Rotated boxes count as outlines, upright ones as boxes.
+    """
     for path in listed_images(config):
         pixels = read_pixels(path)
         found = []
         for first, rest in label_lines(config.folder / config.labels / f"{path.stem}.txt"):
             if len(rest) < 8:  # header lines: imagesource, gsd
                 continue
-            inside = drawn(
-                [np.reshape([float(each) for each in (first, *rest[:7])], (4, 2))],
-                *pixels.shape[1:],
-            )
-            found += (
-                [Annotation(rest[7], Mask.from_array(inside), outlined=True)]
-                if inside.any()
-                else []
-            )
+            corners = np.reshape([float(each) for each in (first, *rest[:7])], (4, 2))
+            inside = drawn([corners], *pixels.shape[1:])
+            rotated = any(len(np.unique(corners[:, axis])) > 2 for axis in (0, 1))
+            if inside.any():
+                found.append(Annotation(rest[7], Mask.from_array(inside), outlined=rotated))
         yield make_record(config, path, pixels, found)
 
 
 def read_masks(config: SetConfig) -> Iterator[Record]:
-    """Reads one mask per image, of the same name: pixels brighter than 127 are the only class."""
+    """Reads one mask per image, of the same name: pixels brighter than 127 are the only class.
+
+    Of the pixels around a mask, up to `margin_px`, nothing is known.
+    """
     [kind] = config.names
     for path in listed_images(config):
         pixels = read_pixels(path)
@@ -179,9 +182,13 @@ def read_masks(config: SetConfig) -> Iterator[Record]:
             if config.stuff
             else components(inside)
         )
-        yield make_record(
+        record = make_record(
             config, path, pixels, [Annotation(kind, mask, outlined=True) for mask in pieces]
         )
+        if config.margin_px and inside.any():
+            around = ndimage.distance_transform_edt(~inside) <= config.margin_px
+            record = replace(record, ignored=around & ~inside)
+        yield record
 
 
 def read_sen1floods11(config: SetConfig) -> Iterator[Record]:
@@ -215,11 +222,10 @@ def read_sen1floods11(config: SetConfig) -> Iterator[Record]:
 def read_scenes(config: SetConfig) -> Iterator[Record]:
     """Reads scene classes: one folder per class, or a list of paths that begin with the class.
 
-    Each image becomes one region that covers all of it.
+    Each image becomes one region that covers all of it, and has the question of its class.
     """
     for path in listed_images(config):
-        pixels = read_pixels(path)
-        mask = Mask.from_array(np.ones(pixels.shape[1:], bool))
-        yield make_record(
-            config, path, pixels, [Annotation(path.parent.name, mask, outlined=True)], stuff=True
-        )
+        pixels, kind = read_pixels(path), path.parent.name
+        found = [Annotation(kind, Mask.from_array(np.ones(pixels.shape[1:], bool)), outlined=True)]
+        asked = ((SCENE_QUESTION, config.names.get(kind) or kind),)
+        yield make_record(config, path, pixels, found, stuff=True, questions=asked)

@@ -55,6 +55,9 @@ class SetConfig(BaseModel):
     """Maps a word to a more general one: car to vehicle."""
     stuff: bool = False
     """Whether each mask is ground of one kind and not single objects."""
+    margin_px: float = 0
+    """Width in pixels around each mask of which nothing is known, as around a road that is drawn as
+    a line of constant width; of `masks` only."""
     licence: str = ""
     evaluation_only: bool = False
     """Whether training on it is forbidden."""

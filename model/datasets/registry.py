@@ -156,6 +156,7 @@ REGISTRY: dict[str, tuple[SetConfig, ...]] = {
             licence="CC BY-SA 4.0",
             names={"road": "road"},
             stuff=True,
+            margin_px=8,
             absent=("aircraft", "runway"),
         ),
     ),

@@ -31,7 +31,12 @@ from earthgptx.model.samples.wording import (
     with_article,
 )
 
-MOST_PROMPTS = 6
+MOST_PROMPTS, MOST_IDLE = 6, 3
+UNPROMPTED_PART = 0.4
+"""Fraction of images whose objects have no prompts. If all had, an image without prompts would be
+one without objects: a model learns that, and finds nothing where nobody points at anything."""
+IDLE_PART = 0.5
+"""Fraction of images with prompts that point anywhere, so that prompts do not mean objects."""
 MOST_PHRASES = 3
 MOST_LOCATED = 5
 MOST_PICTURED = 2
@@ -42,6 +47,8 @@ def sample_from_record(record: Record, rng: np.random.Generator) -> Sample:
     """Makes a sample with randomly chosen lessons of every kind that the record supports."""
     single = [region for region in record.regions if not region.stuff]
     chosen = [record.regions[at] for at in some_indices(rng, len(record.regions), MOST_PROMPTS)]
+    if rng.random() < UNPROMPTED_PART:
+        chosen = []
     prompts = tuple(
         VisualPrompt(id=str(number), place=prompt_place(region.mask, rng))
         for number, region in enumerate(chosen)
@@ -68,11 +75,26 @@ def sample_from_record(record: Record, rng: np.random.Generator) -> Sample:
         pixels=record.pixels,
         modality=record.modality,
         metres_per_pixel=record.metres_per_pixel,
-        prompts=prompts,
+        prompts=(*prompts, *_idle_prompts(record, rng)),
         lessons=tuple(lessons),
         ignored=record.ignored,
         word_masks=_word_masks(record),
     )
+
+
+def _idle_prompts(record: Record, rng: np.random.Generator) -> list[VisualPrompt]:
+    """Draws prompts that no lesson is about, anywhere in the image; often none."""
+    if rng.random() >= IDLE_PART:
+        return []
+    height, width = record.pixels.shape[1:]
+    places: list[Place] = []
+    for _ in range(int(rng.integers(1, MOST_IDLE + 1))):
+        x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+        side = float(np.exp(rng.uniform(np.log(4), np.log(min(height, width) / 2))))
+        box = Box(x, y, min(x + side, width), min(y + side * rng.uniform(0.4, 2.5), height))
+        wide = box.x1 - box.x0 >= 1 and box.y1 - box.y0 >= 1
+        places.append(box if wide and rng.random() < 0.5 else Point(x, y))
+    return [VisualPrompt(id=f"idle-{at}", place=place) for at, place in enumerate(places)]
 
 
 def prompt_place(mask: Mask, rng: np.random.Generator, kind: str | None = None) -> Place:
