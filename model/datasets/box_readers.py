@@ -37,12 +37,12 @@ def read_coco(config: SetConfig) -> Iterator[Record]:
 
     An image without annotations gives a record without regions.
     """
-    document = json.loads((config.folder / f"{config.split}.json").read_text())
+    document = json.loads((config.folder / f"{config.listed}.json").read_text())
     classes = {each["id"]: each["name"] for each in document["categories"]}
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    for image in document["images"]:
+    for image in config.picked(document["images"]):
         path = config.folder / config.images / image["file_name"]
         pixels = read_pixels(path)
         height, width = pixels.shape[1:]
@@ -199,8 +199,10 @@ def read_sen1floods11(config: SetConfig) -> Iterator[Record]:
     [kind] = config.names
     listed = sorted((config.folder / config.images).glob("*_S1Hand.tif"))
     if config.split:
-        names = (config.folder / f"{config.split}.txt").read_text().split()
-        listed = [config.folder / config.images / f"{name}_S1Hand.tif" for name in names]
+        names = (config.folder / f"{config.listed}.txt").read_text().split()
+        listed = [
+            config.folder / config.images / f"{name}_S1Hand.tif" for name in config.picked(names)
+        ]
     for path in listed:
         vv, vh = (
             np.clip(np.nan_to_num((band - low) * (255 / (high - low)), nan=0.0), 0, 255).astype(

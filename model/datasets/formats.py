@@ -5,12 +5,18 @@ The readers are in `readers`, one per format.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from earthgptx.model.interface.tile import Modality
+
+DEV_EVERY = 8
+"""Images of a list of which one is in its part `dev`."""
+PARTS = ("dev", "rest")
+Image = TypeVar("Image")
 
 Format = Literal[
     "coco",
@@ -38,7 +44,9 @@ class SetConfig(BaseModel):
     folder: Path
     split: str = ""
     """Split to read, empty for all images: name without suffix of a list or JSON file in the
-    folder, or value of the format's split field. Required by `coco`, ignored by `vrsbench`."""
+    folder, or value of the format's split field. Required by `coco`, ignored by `vrsbench`. With
+    `:dev` or `:rest` behind the name of a list it is every eighth image of it, or the others: what
+    runs are compared by, and what they learn from."""
     images: str = "images"
     """Folder of the images, within `folder`."""
     labels: str = "labels"
@@ -61,6 +69,26 @@ class SetConfig(BaseModel):
     licence: str = ""
     evaluation_only: bool = False
     """Whether training on it is forbidden."""
+
+    @property
+    def listed(self) -> str:
+        """Name of the list of the split."""
+        return self.split.partition(":")[0]
+
+    def picked(self, images: Sequence[Image]) -> list[Image]:
+        """Returns the images of the split, of those that its list names.
+
+        Raises:
+            ValueError: the part of the split is neither `dev` nor `rest`.
+        """
+        part = self.split.partition(":")[2]
+        if part not in ("", *PARTS):
+            raise ValueError(f"split '{self.split}' is no list, and no part of one: {PARTS}")
+        return [
+            each
+            for at, each in enumerate(images)
+            if not part or (at % DEV_EVERY == DEV_EVERY - 1) == (part == "dev")
+        ]
 
     @property
     def words(self) -> tuple[str, ...]:

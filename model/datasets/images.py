@@ -81,10 +81,8 @@ def listed_images(config: SetConfig) -> list[Path]:
     folder = config.folder / config.images
     if not config.split:
         return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return [
-        find_image(folder, name)
-        for name in (config.folder / f"{config.split}.txt").read_text().split()
-    ]
+    names = (config.folder / f"{config.listed}.txt").read_text().split()
+    return [find_image(folder, name) for name in config.picked(names)]
 
 
 def find_image(folder: Path, name: str) -> Path:

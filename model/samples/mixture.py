@@ -49,6 +49,8 @@ class ReadConfig(BaseModel):
     """Name of a dataset in the registry; ignored if `set` is given."""
     folder: Path = Path()
     """Folder of the known dataset."""
+    split: str = "train"
+    """Split of the known dataset."""
     weight: float = Field(gt=0)
     crop: tuple[float, float]
     """Shortest and longest side of a crop for samples of 256 px, in pixels of the image. For other
@@ -56,11 +58,11 @@ class ReadConfig(BaseModel):
 
     @property
     def sets(self) -> tuple[SetConfig, ...]:
-        """Datasets to read; known datasets use their split `train`."""
+        """Datasets to read."""
         if self.set is not None:
             return (self.set,)
         return tuple(
-            each.model_copy(update={"folder": self.folder, "split": "train"})
+            each.model_copy(update={"folder": self.folder, "split": self.split})
             for each in REGISTRY[self.known]
         )
 
