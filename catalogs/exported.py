@@ -39,7 +39,7 @@ class ExportedFile:
     shape: tuple[int, int] | None = None
     transform: tuple[float, ...] = ()
     classes: Mapping[int, tuple[str, str]] | None = None
-    """Name and colour (#rrggbb) of each value; None if the values are no classes."""
+    """Name and colour (#rrggbb; empty for none) of each value; None for values that are none."""
     data_type: str = ""
     """Data type of a raster, as in STAC."""
 
@@ -129,7 +129,7 @@ def _asset(file: ExportedFile, up: str) -> pystac.Asset:
                 "value": value,
                 "name": "".join(c if c.isascii() and c.isalnum() else "_" for c in name) or "_",
                 "description": name,
-                "color_hint": colour.removeprefix("#").upper(),
+                **({"color_hint": colour.removeprefix("#").upper()} if colour else {}),
             }
             for value, (name, colour) in file.classes.items()
         ]

@@ -31,6 +31,8 @@ Format = Literal[
     "vrsbench",
     "captions",
     "instructions",
+    "refsegrs",
+    "geobench-vlm",
 ]
 
 

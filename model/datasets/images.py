@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Annotation:
     """Text that fits only this object."""
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
+def read_pixels(path: Path | IO[bytes]) -> NDArray[np.uint8]:
     """Reads an image as RGB, (3, H, W) uint8; grey images are repeated in all channels."""
     with Image.open(path) as image:
         return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))

@@ -23,7 +23,9 @@ from earthgptx.model.datasets.formats import Format, SetConfig
 from earthgptx.model.datasets.record import Record
 from earthgptx.model.datasets.text_readers import (
     read_captions,
+    read_geobench_vlm,
     read_instructions,
+    read_refsegrs,
     read_rrsis_d,
     read_vrsbench,
 )
@@ -42,6 +44,8 @@ READERS: dict[Format, Callable[[SetConfig], Iterator[Record]]] = {
     "vrsbench": read_vrsbench,
     "captions": read_captions,
     "instructions": read_instructions,
+    "refsegrs": read_refsegrs,
+    "geobench-vlm": read_geobench_vlm,
 }
 
 

@@ -48,6 +48,19 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A question about the whole image with possible answers, one of which is right."""
+
+    wordings: tuple[str, ...]
+    """The question, worded in several ways."""
+    options: tuple[str, ...]
+    right: str
+    """One of the options."""
+    task: str = ""
+    """Kind of the question, as the source names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One image with its annotations."""
 
@@ -69,6 +82,8 @@ class Record:
     """Description of the whole image; empty where the source has none."""
     questions: tuple[tuple[str, str], ...] = ()
     """Questions of the source about the whole image, each with its answer."""
+    choices: tuple[Choice, ...] = ()
+    """Questions of the source with possible answers."""
     north_up: bool = False
     """Whether rotating or flipping is forbidden, because its texts may mention directions."""
     ignored: NDArray[np.bool_] | None = field(default=None, repr=False)

@@ -7,6 +7,7 @@ import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ from earthgptx.model.datasets.formats import SetConfig
 from earthgptx.model.datasets.images import (
     Annotation,
     drawn,
+    find_image,
     make_record,
     read_pixels,
 )
-from earthgptx.model.datasets.record import Record, box_mask
+from earthgptx.model.datasets.record import Choice, Record, box_mask
 from earthgptx.model.interface.region import Box, Mask
 
 GEOCHAT_SIDE = 100.0
@@ -62,6 +64,52 @@ def read_rrsis_d(config: SetConfig) -> Iterator[Record]:
                     Annotation(classes[annotation["category_id"]], mask, outlined=True, phrase=text)
                 )
         yield make_record(config, path, pixels, found)
+
+
+def read_refsegrs(config: SetConfig) -> Iterator[Record]:
+    """Reads RefSegRS: lines of a number and a phrase, `images/NUMBER.tif`, `masks/NUMBER.tif`.
+
+    A mask, all pixels above 0, is what the phrase fits: one object, or ground.
+    """
+    for line in (config.folder / f"output_phrase_{config.split}.txt").read_text().splitlines():
+        number, _, phrase = line.strip().partition(" ")
+        if not number:
+            continue
+        path = find_image(config.folder / config.images, number)
+        pixels = read_pixels(path)
+        inside = read_pixels(find_image(config.folder / "masks", number)).max(axis=0) > 0
+        found = []
+        if inside.any():
+            mask = Mask.from_array(inside)
+            found.append(Annotation("referred", mask, outlined=True, phrase=phrase.strip()))
+        yield make_record(config, path, pixels, found, stuff=True)
+
+
+def read_geobench_vlm(config: SetConfig) -> Iterator[Record]:
+    """Reads GEOBench-VLM: `Single.parquet`, whose rows hold an image and a question.
+
+    A row has `image` (bytes), `prompts` (the question in several wordings), `options_list`,
+    `ground_truth_option` (a letter that counts them) and `task`.
+    """
+    import io
+
+    import pyarrow.parquet as pq
+
+    path = config.folder / f"{config.split or 'Single'}.parquet"
+    names = ("image", "prompts", "options_list", "ground_truth_option", "task")
+    with path.open("rb") as file:
+        table = pq.read_table(file, columns=list(names))
+    for number, row in enumerate(table.to_pylist()):
+        at = ord(row["ground_truth_option"].strip()[0].upper()) - ord("A")
+        options = tuple(str(each) for each in row["options_list"])
+        if not 0 <= at < len(options):
+            raise ValueError(f"row {number} has no option {row['ground_truth_option']!r}")
+        choice = Choice(
+            wordings=tuple(row["prompts"]), options=options, right=options[at], task=row["task"]
+        )
+        pixels = read_pixels(io.BytesIO(row["image"]["bytes"]))
+        record = make_record(config, path, pixels, [])
+        yield replace(record, image=f"{path.name}#{number}", choices=(choice,))
 
 
 def read_vrsbench(config: SetConfig) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from earthgptx.model.inference.pyramid import choose, find
 from earthgptx.model.inference.session import Session
 from earthgptx.model.inference.zoom import refer
 from earthgptx.model.interface.prompt import VisualPrompt
-from earthgptx.model.interface.region import Box
+from earthgptx.model.interface.region import Box, Mask
 from earthgptx.model.network.earthgptx import EarthGPTX
 from earthgptx.model.network.vision import padded
 from earthgptx.model.samples.phrases import locates, pictured
@@ -55,10 +55,19 @@ class Answers:
     scenes: list[dict[str, Any]] = field(default_factory=list)
     described: list[dict[str, Any]] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
 
     def raw(self) -> Iterator[dict[str, Any]]:
         """Yields every answer as a dictionary with its task."""
-        for task in ("regions", "located", "ground", "scenes", "described", "questions"):
+        for task in (
+            "regions",
+            "located",
+            "ground",
+            "scenes",
+            "described",
+            "questions",
+            "choices",
+        ):
             yield from ({"task": task, **each} for each in getattr(self, task))
         for task, each in (
             *(("found", d) for d in self.found),
@@ -167,6 +176,7 @@ def _examine(
                 "said": max(shares, key=lambda w: shares[w]),
             }
         )
+    _ask_choices(image, session, about, answers)
     _ask_regions(image, single[:MOST_REGIONS], words, rng, about, answers)
     _ask_phrases(session, record, single, rng, about, answers)
     if record.source == "rendered":
@@ -205,6 +215,19 @@ class _ExamImage:
             metres=[self.record.metres_per_pixel],
             features=self._features,
         )
+
+
+def _ask_choices(
+    image: _ExamImage, session: Session, about: dict[str, Any], answers: Answers
+) -> None:
+    """Asks each wording of each question for the likeliest of its options."""
+    for choice in image.record.choices:
+        for number, wording in enumerate(choice.wordings):
+            shares = image.choose(session, wording, choice.options)
+            said = max(shares, key=lambda option: shares[option])
+            told = {"wording": number, "said": said, "truth": choice.right, "of": choice.task}
+            offered = {"question": wording, "options": choice.options}
+            answers.choices.append({**about, **offered, **told})
 
 
 def _ask_regions(
@@ -261,10 +284,15 @@ def _ask_phrases(
     """Asks for single objects by two kinds of phrases.
 
     `placed` phrases give position, size or the nearest object. `pictured` phrases give appearance
-    or what the object lies beside.
+    or what the object lies beside; `told` ones are those of the source.
     """
     drawn = [("placed", each) for each in locates(record, single, rng, MOST_PHRASES)]
     drawn += [("pictured", each) for each in pictured(record, single, rng, MOST_PHRASES)]
+    drawn += [
+        ("told", Locate(region.phrase, region.mask, outlined=region.outlined))
+        for region in record.regions
+        if region.phrase
+    ]
     lessons = [
         (kind, each) for kind, each in drawn if isinstance(each, Locate) and each.mask is not None
     ]
@@ -281,8 +309,17 @@ def _ask_phrases(
                 "box_iou": box_iou(said.instance.box, lesson.mask.box),
                 "said_box_iou": box_iou(said.box, lesson.mask.box),
                 "mask_iou": iou(said.instance.mask, lesson.mask) if lesson.outlined else None,
+                "pixels": _pixels(said.instance.mask, lesson.mask, record),
             }
         )
+
+
+def _pixels(said: Mask | None, truth: Mask, record: Record) -> tuple[int, int]:
+    """Returns how many pixels two masks share, and how many are in either."""
+    size = record.pixels.shape[1:]
+    there = truth.window(0, 0, *size)
+    inside = np.zeros(size, bool) if said is None else said.window(0, 0, *size)
+    return int((inside & there).sum()), int((inside | there).sum())
 
 
 def _ask_words(session: Session, record: Record, about: dict[str, Any], answers: Answers) -> None:

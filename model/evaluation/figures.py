@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from earthgptx.model.evaluation.similarity import similarities
 SEEN_PX = 16
 """Least box area, in square pixels, of the second AP figure: smaller objects show no shape."""
 Case = dict[str, Any]
+Said = TypeVar("Said", str, int)
 
 
 def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]:
@@ -43,7 +44,10 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
             float(np.mean(list(seen.values()))) if seen else 0.0
         )
     found |= _regions(answers.regions)
+    found |= _choices(answers.choices) | _told(answers.located)
     for kind, cases in _by(answers.located, "kind").items():
+        if kind == "told":
+            continue
         name = "pr_at_50" if kind == "placed" else f"pr_at_50_{kind}"
         found[name] = float(np.mean([each["box_iou"] >= 0.5 for each in cases]))
         found[f"{name}_said"] = float(np.mean([each["said_box_iou"] >= 0.5 for each in cases]))
@@ -71,6 +75,38 @@ def figures(answers: Answers, images: int, iou: float = 0.5) -> dict[str, float]
                 [each["said"] for each in cases], [each["truth"] for each in cases]
             )
     return found
+
+
+def _choices(cases: Sequence[Case]) -> dict[str, float]:
+    """Returns the accuracy over possible answers: of all, by task, and the spread over wordings."""
+    if not cases:
+        return {}
+    right = {name: _accuracy(mine) for name, mine in _by(cases, "of").items() if name}
+    wordings = [_accuracy(mine) for mine in _by(cases, "wording").values()]
+    found = {"choice_accuracy": _accuracy(cases)}
+    found |= {f"choice_accuracy/{name}": value for name, value in right.items()}
+    return found | {
+        "choice_accuracy_lowest_wording": min(wordings),
+        "choice_accuracy_highest_wording": max(wordings),
+    }
+
+
+def _accuracy(cases: Sequence[Case]) -> float:
+    return float(np.mean([each["said"] == each["truth"] for each in cases]))
+
+
+def _told(located: Sequence[Case]) -> dict[str, float]:
+    """Returns how well masks fit the phrases of a source: overall and mean IoU, Pr@k (RRSIS)."""
+    cases = [each for each in located if each["kind"] == "told" and each["mask_iou"] is not None]
+    if not cases:
+        return {}
+    shared, either = (sum(each["pixels"][side] for each in cases) for side in (0, 1))
+    fits = np.array([each["mask_iou"] for each in cases])
+    found = {"phrase_oiou": shared / max(either, 1), "phrase_miou": float(fits.mean())}
+    return found | {
+        f"phrase_pr_at_{percent}": float((fits >= percent / 100).mean())
+        for percent in (50, 60, 70, 80, 90)
+    }
 
 
 def _regions(cases: Sequence[Case]) -> dict[str, float]:
@@ -135,8 +171,8 @@ def _by_word(boxes: Sequence[Case]) -> dict[str, float]:
 def commonest(answers: Answers) -> Answers:
     """Returns the answers of a baseline that always gives the most common answer.
 
-    That is the most common word, caption, scene, count, and yes or no. Tasks that ask for boxes or
-    masks are left out.
+    That is the most common word, caption, scene, count, yes or no, and place among options. Tasks
+    that ask for boxes or masks are left out.
     """
     regions, scenes, described, questions = ([] for _ in range(4))
     boxes = [each for each in answers.regions if each["kind"] == "box"]
@@ -157,10 +193,19 @@ def commonest(answers: Answers) -> Answers:
     for cases in _by(answers.questions, "kind").values():
         word = _commonest([each["truth"] for each in cases])
         questions += [{**each, "said": word} for each in cases]
-    return Answers(regions=regions, scenes=scenes, described=described, questions=questions)
+    choices = []
+    if answers.choices:
+        at = _commonest([each["options"].index(each["truth"]) for each in answers.choices])
+        choices = [
+            {**each, "said": each["options"][min(at, len(each["options"]) - 1)]}
+            for each in answers.choices
+        ]
+    return Answers(
+        regions=regions, scenes=scenes, described=described, questions=questions, choices=choices
+    )
 
 
-def _commonest(words: Sequence[str]) -> str:
+def _commonest(words: Sequence[Said]) -> Said:
     return Counter(words).most_common(1)[0][0]
 
 
@@ -175,7 +220,7 @@ def by_sensor(
         answers: answers of an exam.
         measure: computes figures from answers.
     """
-    lists = ("regions", "located", "ground", "scenes", "described", "questions")
+    lists = ("regions", "located", "ground", "scenes", "described", "questions", "choices")
     sensors = sorted({each["modality"] for name in lists for each in getattr(answers, name)})
     if len(sensors) < 2:
         return {}

@@ -21,18 +21,19 @@ from earthgptx.model.interface.folder import digest, find_folder, read_config
 from earthgptx.model.interface.prompt import VisualPrompt
 from earthgptx.model.interface.region import Mask
 from earthgptx.model.interface.tile import AnalystTraits, TileInput, TileOutput
+from earthgptx.model.samples.wording import lasting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from earthgptx.model.inference.answers import Captioned, Described, Found, Referred
+    from earthgptx.model.inference.answers import Captioned, Found, Referred
     from earthgptx.model.inference.session import Session
     from earthgptx.model.network.earthgptx import EarthGPTX
     from earthgptx.model.network.vision import Features
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that ship with the package, one subfolder per scale."""
-CODE = "12"
+CODE = "13"
 """Version of all code that affects answers; part of the digest."""
 MIN_SCORE = 0.35
 """Lowest score of an object that is kept and captioned, 0..1."""
@@ -161,7 +162,8 @@ class EarthGPTXAnalyst:
         answers = [_found_objects(tile, each) for tile, each in zip(tiles, found, strict=True)]
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
-            texts = [_text(described) for described in session.describe(grounded=False)]
+            said = session.describe(grounded=False)
+            texts = [_ended(each.caption, cut=each.cut) for each in said]
             for number, tile in enumerate(tiles):
                 captions[number] = texts[number] if tile.describe else ""
         self._caption_objects(images, tiles, answers)
@@ -333,8 +335,9 @@ def _as_prompts(found: Sequence[Grounding]) -> list[VisualPrompt]:
     return [VisualPrompt(id=str(number), place=each.mask) for number, each in enumerate(found)]
 
 
-def _text(answer: Captioned | Referred | Described) -> str:
-    return _ended(answer.caption, cut=answer.cut)
+def _text(answer: Captioned | Referred) -> str:
+    """Returns the caption of an object, without what holds in its tile alone."""
+    return _ended(lasting(answer.caption), cut=answer.cut)
 
 
 def _ended(words: str, *, cut: bool) -> str:

@@ -13,30 +13,26 @@ from earthgptx.model.network.perception import OUTSIDE, STRIDE
 
 
 def instance_mask(
-    scored: NDArray[np.float32], peak: tuple[int, int], *, drawn: bool
+    scored: NDArray[np.float32], corner: tuple[int, int], peak: tuple[int, int], *, drawn: bool
 ) -> Mask | None:
     """Returns the mask of one object in pixels; None if it is empty.
 
     Args:
-        scored: (Y, X) log-odds; `OUTSIDE` where the mask may not reach.
+        scored: (Y, X) log-odds of the cells that the mask may cover.
+        corner: row and column of the first of these cells.
         peak: row and column of the cell that the instance was asked from.
         drawn: whether a prompt drew the instance's box. If so, all pieces in the box may belong to
             the object; otherwise only the piece that contains the peak does.
     """
-    rows, cols = (np.flatnonzero((scored > OUTSIDE).any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    y0, x0 = int(rows[0]), int(cols[0])
-    window = scored[y0 : int(rows[-1]) + 1, x0 : int(cols[-1]) + 1]
-    inside = window > 0
+    y0, x0 = corner
+    inside = scored > 0
     if not inside.any():
         return None
     if not drawn:
-        window = np.where(
-            inside & ~_piece(inside, (peak[0] - y0, peak[1] - x0)), np.float32(OUTSIDE), window
-        )
+        other = inside & ~_piece(inside, (peak[0] - y0, peak[1] - x0))
+        scored = np.where(other, np.float32(OUTSIDE), scored)
     upsampled = ndimage.zoom(
-        np.pad(window, 1, constant_values=OUTSIDE), STRIDE, order=1, mode="nearest", grid_mode=True
+        np.pad(scored, 1, constant_values=OUTSIDE), STRIDE, order=1, mode="nearest", grid_mode=True
     )
     mask = upsampled[STRIDE:-STRIDE, STRIDE:-STRIDE] > 0
     return Mask.from_array(mask, y0=y0 * STRIDE, x0=x0 * STRIDE) if mask.any() else None

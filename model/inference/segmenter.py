@@ -81,26 +81,31 @@ class Segmenter:
             least: lowest score of an instance that is kept, 0..1.
         """
         heat = perceived.centres[number].sigmoid()
-        is_peak = local_maxima(heat[None])[0] & (heat >= PEAK)
-        rows, cols = torch.nonzero(is_peak, as_tuple=True)
+        # A score is the root of the heat times a probability: no lower peak reaches the least one.
+        lowest = max(PEAK, least**2)
+        rows, cols = torch.nonzero(local_maxima(heat[None])[0] & (heat >= lowest), as_tuple=True)
         if not len(rows):
             return ()
         order = heat[rows, cols].argsort(descending=True, stable=True)[:MOST_INSTANCES]
         places = torch.stack([rows[order], cols[order]], dim=1)
-        images, queries = [image] * len(order), perceived.queries[number].expand(len(order), -1)
-        judged = self._model.perception.judge(queries, images, places, self._encoded.pixels)
+        # Of this image alone: boxes are refined on the features of all images that are given.
+        pixels, queries = (
+            self._encoded.pixels[image : image + 1],
+            perceived.queries[number].expand(len(order), -1),
+        )
+        judged = self._model.perception.judge(queries, [0] * len(order), places, pixels)
         scores = (heat[places[:, 0], places[:, 1]] * judged.worth.sigmoid()).sqrt()
         order = scores.argsort(descending=True, stable=True)[: int((scores >= least).sum())]
-        if not len(order):
-            return ()
-        objects = self._objects(judged.of(order), images[: len(order)], places[order])
-        kept = distinct([box for _, box in objects])
-        values = scores[order].tolist()
+        boxes = [self._box(box) for box in judged.boxes[-1][order].tolist()]
+        kept = distinct(boxes)
+        order = order[kept]
+        masks = self._masks(judged.of(order), [0] * len(kept), places[order], pixels)
         return tuple(
             # An object too small to be outlined gets its filled box as mask.
-            Instance(mask=mask or _filled(box), score=values[at], presence=presence, box=box)
-            for at in kept
-            for mask, box in [objects[at]]
+            Instance(mask=mask or _filled(box), score=score, presence=presence, box=box)
+            for mask, box, score in zip(
+                masks, (boxes[at] for at in kept), scores[order].tolist(), strict=True
+            )
         )
 
     def single(
@@ -123,8 +128,10 @@ class Segmenter:
         """
         pixels = self._encoded.pixels
         judged = self._model.perception.judge(perceived.queries, images, places, pixels, under)
+        masks = self._masks(judged, images, places, pixels, within)
+        boxes = [self._box(box) for box in judged.boxes[-1].tolist()]
         instances = []
-        for number, (mask, box) in enumerate(self._objects(judged, images, places, within)):
+        for number, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
             presence = float(perceived.presence[number].sigmoid())
             quality = float(perceived.quality[number].sigmoid())
             score = presence * quality
@@ -196,22 +203,29 @@ class Segmenter:
         features = torch.where(moved, features_at(pixels, theirs, middles), under[points])
         return places.index_copy(0, rows, placed), under.index_copy(0, rows, features)
 
-    def _objects(
+    def _masks(
         self,
         judged: Judged,
         images: Sequence[int],
         places: Tensor,
+        pixels: Tensor,
         within: Tensor | None = None,
-    ) -> list[tuple[Mask | None, Box]]:
-        """Returns mask and box of each instance; see `Perception.instance_masks`."""
-        masks = self._model.perception.instance_masks(judged, images, self._encoded.pixels, within)
+    ) -> list[Mask | None]:
+        """Returns the mask of each instance, None for an empty one; see `masks_within`."""
+        windows = self._model.perception.masks_within(judged, images, pixels, within)
+        if not windows:
+            return []
         drawn = [False] * len(images)
         if within is not None:
             drawn = (~within.isnan().any(dim=1)).tolist()
-        scored, boxes = masks.cpu().numpy(), judged.boxes[-1].tolist()
+        # One copy from the device.
+        flat = torch.cat([scored.flatten() for *_, scored in windows]).float().cpu().numpy()
+        ends = np.cumsum([scored.numel() for *_, scored in windows])[:-1]
         return [
-            (instance_mask(one, (place[0], place[1]), drawn=given), self._box(box))
-            for one, place, box, given in zip(scored, places.tolist(), boxes, drawn, strict=True)
+            instance_mask(values.reshape(tuple(scored.shape)), (y0, x0), (row, col), drawn=given)
+            for values, (y0, x0, scored), (row, col), given in zip(
+                np.split(flat, ends), windows, places.tolist(), drawn, strict=True
+            )
         ]
 
     def _box(self, cells: Sequence[float]) -> Box:

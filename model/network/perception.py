@@ -286,6 +286,32 @@ class Perception(nn.Module):
         inside = (x > x0 - 1) & (x < x1 + 1) & (y > y0 - 1) & (y < y1 + 1)
         return masks.masked_fill(~inside, OUTSIDE)
 
+    def masks_within(
+        self, judged: Judged, of_image: Sequence[int], pixels: Tensor, within: Tensor | None = None
+    ) -> list[tuple[int, int, Tensor]]:
+        """Masks of single instances on the cells that they may cover, see `instance_masks`.
+
+        Compares queries with no other cells: most instances cover few of them.
+
+        Returns:
+            First row, first column and (Y, X) log-odds of each instance, which may have no cells.
+        """
+        boxes = judged.boxes[-1]
+        ends = boxes if within is None else torch.where(within.isnan(), boxes, within)
+        # The cells whose middle lies less than one cell outside the box.
+        low, high = (ends[:, :2] - 1.5).floor() + 1, (ends[:, 2:] + 0.5).ceil()
+        rows, cols = pixels.shape[-2:]
+        sides = torch.tensor([cols, rows], device=ends.device)
+        edges = torch.cat([low.clamp(min=0).minimum(sides), high.clamp(min=0).minimum(sides)], 1)
+        found = []
+        for query, image, (x0, y0, x1, y1) in zip(
+            judged.mask_query, of_image, edges.long().tolist(), strict=True
+        ):
+            window = pixels[image, :, y0 : max(y1, y0), x0 : max(x1, x0)]
+            scored = (query.to(window.dtype) @ window.flatten(1)).unflatten(0, window.shape[1:])
+            found.append((y0, x0, scored + self.mask_bias))
+        return found
+
 
 def top_peaks(heat: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Finds the highest local maxima of heat maps.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 MANY = "more than ten"
@@ -13,6 +15,10 @@ PLURALS = {
     "water": "water",
     "flood water": "flood water",
 }
+
+_PLACED = re.compile(r"\s*\bin the (?:(?:upper|middle|lower) (?:left|centre|right)|centre)$")
+_COMPANY = re.compile(r"alone|among many|with \w+ more around")
+_SIZE = re.compile(r"(?:about )?\d+ m (?:long|across|wide)(?: and \d+ m wide)?")
 
 
 def counted(name: str, count: int) -> str:
@@ -45,6 +51,20 @@ def plural(name: str) -> str:
 def number_word(count: int) -> str:
     """Returns a number as a word up to ten, in digits above."""
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def lasting(caption: str) -> str:
+    """Returns what of an object's caption holds wherever its image is cut.
+
+    Leaves out where in the image the object lies, how many others there are around, and a size that
+    is read off the image and not measured.
+    """
+    kept = []
+    for clause in caption.split(", "):
+        plain = _PLACED.sub("", clause)
+        if plain and not _COMPANY.fullmatch(plain) and not _SIZE.fullmatch(plain):
+            kept.append(plain)
+    return ", ".join(kept)
 
 
 def with_article(name: str) -> str:

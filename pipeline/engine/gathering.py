@@ -20,10 +20,12 @@ from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_table
-from earthgptx.pipeline.objects.measure import GroundedObject, nearest_neighbours
+from earthgptx.pipeline.objects.measure import GroundedObject
+from earthgptx.pipeline.objects.neighbours import neighbours
 from earthgptx.pipeline.objects.stitch import OpenParts, PiecesByBlock, by_block, stitch
 from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.results.completing import (
+    NEAR,
     Origin,
     along_curve,
     completed,
@@ -72,7 +74,7 @@ class Gathering:
         self.objects, self.answers = sum(counts) + len(stitched), sum(self._asked.values())
         self.replies = sum(self._replied.values())
         self.replies += sum(len(each.part.replies) for each in stitched)
-        self._nearest = self._distances()
+        self._near = self._neighbours()
         trim_allocator()
 
     @property
@@ -119,8 +121,8 @@ class Gathering:
             groups[place].append(each)
         return {key: finals_table(group).drop_columns(MASK) for key, group in groups.items()}
 
-    def _distances(self) -> dict[BlockKey, NDArray[np.float64]]:
-        """Returns the distance of each object to the nearest other one, by block."""
+    def _neighbours(self) -> dict[BlockKey, pa.Table]:
+        """Returns the columns `NEAR` of each object, by block."""
         rows = [
             np.concatenate([found, self._places(self._stitched.get(key, self._nothing))])
             for key, found in self._found.items()
@@ -128,9 +130,17 @@ class Gathering:
         if not rows:
             return {}
         labels, lon, lat = np.concatenate(rows).T
-        distances = nearest_neighbours(labels.astype(np.int64), lon, lat)
-        ends = np.cumsum([len(each) for each in rows])[:-1]
-        return dict(zip(self._found, np.split(distances, ends), strict=True))
+        found = neighbours(labels.astype(np.int64), lon, lat)
+        names = [*self._labels, ""]
+        numbers = np.where(found.other >= 0, labels[found.other].astype(np.int64), len(names) - 1)
+        other = pa.DictionaryArray.from_arrays(numbers.astype(np.int32), names)
+        columns = [found.same_m, found.same_deg, other, found.other_m, found.other_deg]
+        table = pa.Table.from_arrays([pa.array(each) for each in columns], names=list(NEAR))
+        starts = np.cumsum([0, *(len(each) for each in rows)]).tolist()
+        return {
+            key: table.slice(start, end - start)
+            for key, (start, end) in zip(self._found, itertools.pairwise(starts), strict=True)
+        }
 
     def tables(self) -> Iterator[pa.Table]:
         """Yields the rows of all objects, in tables of `ROW_GROUP` rows but for the last.
@@ -145,13 +155,15 @@ class Gathering:
             trim_allocator()
 
     def _by_block(self) -> Iterator[pa.Table]:
-        """Yields the objects of each block, with their distance to the nearest other one."""
-        for key in self._curve(key for key in self._found if len(self._nearest[key])):
+        """Yields the objects of each block, with their neighbours."""
+        for key in self._curve(key for key in self._found if len(self._near[key])):
             tables = [self._stitched[key]] if key in self._stitched else []
             if len(self._found[key]):
                 tables.insert(0, self._scratch.get_finals(key).drop_columns(MASK))
-            nearest = pa.array(self._nearest[key])
-            yield pa.concat_tables(tables).append_column("nearest_m", nearest)
+            table = pa.concat_tables(tables)
+            for name in NEAR:
+                table = table.append_column(name, self._near[key][name])
+            yield table
 
     def asked(self) -> Iterator[pa.Table]:
         """Yields the rows of all answers, a block's after the other's along a Hilbert curve.

@@ -261,6 +261,8 @@ class Tasks(Section):
         clean = [phrase.strip() for phrase in phrases]
         if "" in clean or len(set(clean)) != len(clean) or len(clean) > 254:
             raise ValueError("phrases must be words, each only once, at most 254")
+        if unseen := [phrase for phrase in clean if not phrase.isprintable()]:
+            raise ValueError(f"phrase {unseen[0]!r} holds characters that cannot be printed")
         return clean
 
     def questions(self, of: Literal["tiles", "objects"]) -> tuple[str, ...]:

@@ -189,63 +189,6 @@ def _identify(part: Part, grid: Grid, slice_name: str) -> int:
     return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1, 1)
 
 
-def measured_caption(
-    label: str, length_m: float, width_m: float, orientation_deg: float, nearest_m: float
-) -> str:
-    """Returns a caption made without a language model, from an object's measures.
-
-    It gives length, width, direction (of elongated objects) and the distance to the nearest other
-    object of its label.
-
-    Args:
-        label: label of the object.
-        length_m: long side in metres.
-        width_m: short side in metres.
-        orientation_deg: direction of the long side, degrees clockwise from north.
-        nearest_m: distance to the nearest other object in metres; NaN for none.
-    """
-    size = f"{label}, about {length_m:.0f} m long and {width_m:.0f} m wide"
-    axis = ("north-south", "north-east to south-west", "east-west", "north-west to south-east")
-    towards = f", lying {axis[round(orientation_deg / 45) % 4]}" if length_m > 1.3 * width_m else ""
-    near = f", {nearest_m:.0f} m from the nearest other" if not np.isnan(nearest_m) else ""
-    return size + towards + near
-
-
-def nearest_neighbours(
-    labels: NDArray[np.int64], lon: NDArray[np.float64], lat: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Returns the distance from each of N objects to the nearest other one of its label.
-
-    Distances are straight lines in metres between bounding box centres, on a sphere of the Earth's
-    mean radius.
-
-    Args:
-        labels: (N,) number of each label.
-        lon: (N,) longitudes of the centres, degrees.
-        lat: (N,) latitudes of the centres, degrees.
-
-    Returns:
-        (N,) distances; NaN for an object that is the only one of its label.
-    """
-    from scipy.spatial import cKDTree
-
-    found = np.full(len(labels), np.nan)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            continue
-        east, north = np.deg2rad(lon[members]), np.deg2rad(lat[members])
-        places = (
-            np.column_stack(
-                [np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)]
-            )
-            * 6371008.8
-        )
-        distance, _ = cKDTree(places).query(places, k=2)
-        found[members] = distance[:, 1]
-    return found
-
-
 def _local_metres(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
     """Projects each lon/lat geometry to local metres: x east, y north, origin at its centre.
 

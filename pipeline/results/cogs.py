@@ -16,7 +16,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 
-from earthgptx.pipeline.results.colours import STATUSES, colours_of, rgb
+from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.results.colours import CLEAR, STATUSES, colours_of, rgba
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.store import STATUS_WORDS
 
@@ -31,6 +32,8 @@ class Raster:
     """A file that was written."""
 
     path: Path
+    coloured: Path | None
+    """A VRT over it that has the colours of its bands; None where the file has them, or none."""
     layer: str
     """One of `LAYERS`."""
     zone: str
@@ -54,10 +57,22 @@ class RowNumbers:
         self._sorted = ids[self._order].astype(np.uint64)
 
     def __call__(self, ids: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Returns the rows of ids; 0 for none."""
+        """Returns the rows of ids; 0 for none.
+
+        Raises:
+            OutputError: an id has no row.
+        """
+        if not len(self._sorted) and not ids.any():
+            return np.zeros(ids.shape, np.uint32)
         rows = np.zeros(ids.shape, np.uint32)
         there = ids > 0
-        rows[there] = self._order[np.searchsorted(self._sorted, ids[there])] + 1
+        places = np.searchsorted(self._sorted, ids[there])
+        if not np.array_equal(self._sorted[np.minimum(places, len(self._sorted) - 1)], ids[there]):
+            raise OutputError(
+                "the result's rasters show objects that its table has not; is a run writing it? "
+                "try again when it has ended"
+            )
+        rows[there] = self._order[places] + 1
         return rows
 
 
@@ -80,10 +95,13 @@ def write_cogs(result: Result, folder: Path, rows: RowNumbers, *, stack: bool) -
                 parts = [layer, *([] if stack else [names[times[0]].replace(":", "")]), zone]
                 path = folder / f"{'-'.join(filter(None, parts))}.tif"
                 _write(result, raster, layer, times, path, rows)
-                if stack and classes_of(result, layer):
-                    path.with_suffix(".vrt").write_bytes(_coloured(path, classes_of(result, layer)))
+                coloured, classes = None, classes_of(result, layer)
+                if stack and classes:
+                    coloured = path.with_suffix(".vrt")
+                    coloured.write_bytes(_coloured(path, classes))
                 yield Raster(
                     path,
+                    coloured,
                     layer,
                     zone,
                     raster["spatial_ref"].attrs["crs_wkt"],
@@ -163,8 +181,9 @@ def _describe(result: Result, layer: str, file: DatasetWriter) -> None:
     names = classes_of(result, layer)
     file.update_tags(layer=layer, **{f"value_{at}": name for at, (name, _) in names.items()})
     if names and file.count == 1:
-        colours = {at: (*rgb(colour), 255) for at, (_, colour) in names.items()}
-        file.write_colormap(1, {0: (0, 0, 0, 0), **colours})
+        # All of them: GDAL makes those that are not given black.
+        clear = dict.fromkeys(range(256), rgba(CLEAR))
+        file.write_colormap(1, clear | {at: rgba(colour) for at, (_, colour) in names.items()})
 
 
 def _coloured(stack: Path, classes: Mapping[int, tuple[str, str]]) -> bytes:
@@ -181,7 +200,7 @@ def _coloured(stack: Path, classes: Mapping[int, tuple[str, str]]) -> bytes:
             SubElement(child, "ColorInterp").text = "Palette"
             table = SubElement(child, "ColorTable")
             for value in range(max(classes) + 1):
-                colour = (*rgb(classes[value][1]), 255) if value in classes else (0, 0, 0, 0)
+                colour = rgba(classes[value][1] if value in classes else CLEAR)
                 entry = {f"c{at}": str(part) for at, part in enumerate(colour, 1)}
                 SubElement(table, "Entry", entry)
             source = SubElement(child, "SimpleSource")
@@ -191,7 +210,7 @@ def _coloured(stack: Path, classes: Mapping[int, tuple[str, str]]) -> bytes:
 
 
 def classes_of(result: Result, layer: str) -> dict[int, tuple[str, str]]:
-    """Returns the name and colour of each value of a layer of classes; none for others."""
+    """Returns name and colour, or `CLEAR`, of each value of a layer of classes; none for others."""
     if layer == "label":
         phrases = result.attrs["job"]["tasks"]["find"]
         named = colours_of(phrases)

@@ -17,8 +17,11 @@ LABELS = (
     "#f9c74f",
 )
 """Colours of the phrases of a job, in their order, and again from the first on."""
+CLEAR = ""
+"""Colour of what is not drawn."""
 STATUSES = {
     Status.DONE: "#06d6a0",
+    Status.OUTSIDE_AOI: CLEAR,
     Status.NO_SOURCE_DATA: "#36414d",
     Status.MASKED: "#9fb3c8",
     Status.QUARANTINED: "#ef476f",
@@ -31,6 +34,11 @@ def colours_of(phrases: Sequence[str], labels: Iterable[str] = ()) -> dict[str, 
     """Returns a colour by label: those of the job's phrases, then of other labels by name."""
     names = dict.fromkeys([*phrases, *sorted(set(labels))])
     return {name: LABELS[at % len(LABELS)] for at, name in enumerate(names)}
+
+
+def rgba(colour: str) -> tuple[int, int, int, int]:
+    """Returns a colour, or `CLEAR`, as red, green, blue and opacity, 0 to 255."""
+    return (*rgb(colour), 255) if colour else (0, 0, 0, 0)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -12,12 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from earthgptx.pipeline.objects.captions import caption_of
 from earthgptx.pipeline.objects.finals import PENDING, Outcome
-from earthgptx.pipeline.objects.measure import measured_caption
 from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, MOMENT, REPLY_SCHEMA, SCHEMA
 
 if TYPE_CHECKING:
     from earthgptx.pipeline.planning.plan import Plan
+
+NEAR = ("same_m", "same_deg", "other", "other_m", "other_deg")
+"""Columns of an object's neighbours, see `captions.caption_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,12 @@ def completed(finals: pa.Table, origin: Origin) -> pa.Table:
     """Returns the rows of `SCHEMA` of objects, along a Hilbert curve, then by id.
 
     Args:
-        finals: N rows of `finals.FINAL`, and `nearest_m`, the distance to the nearest other object
-            of the same label; NaN for none.
+        finals: N rows of `finals.FINAL`, and the columns `NEAR` of their neighbours.
         origin: what is the same of all.
     """
-    measures = ("label", "length_m", "width_m", "orientation_deg", "nearest_m")
-    values = (finals[name].to_pylist() for name in ("caption", *measures))
-    captions = [caption or measured_caption(*each) for caption, *each in zip(*values, strict=True)]
+    measures = ("caption", "label", "length_m", "width_m", "orientation_deg", *NEAR)
+    values = (finals[name].to_pylist() for name in measures)
+    captions = [caption_of(*each) for each in zip(*values, strict=True)]
     given = origin.columns(finals["item"]) | {
         "caption": pa.array(captions, pa.string()),
         "track_id": finals["object_id"],  # until it is known which were there before

@@ -6,11 +6,15 @@ import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pyproj
+from pyogrio.errors import DataSourceError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 
 from earthgptx.catalogs.exported import ExportedFile, ExportedSlice, write_collection
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.job.lonlat import bbox
 from earthgptx.pipeline.results.cogs import Raster, RowNumbers, classes_of, write_cogs
 from earthgptx.pipeline.results.find import labels
@@ -19,16 +23,28 @@ from earthgptx.pipeline.results.qgis import project
 from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.vectors import MEDIA_TYPES, Format, write_objects
+from earthgptx.pipeline.storage.blobs import plain
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-QGIS_READS = (Format.FLATGEOBUF, Format.GEOJSON, Format.KML)
-"""Formats that the project may show, the fastest first."""
+QGIS_READS = (Format.FLATGEOBUF, Format.GEOJSON)
+"""Formats of which the project shows one, the fastest first."""
 DESCRIPTIONS = {
     "label": "phrase that a pixel belongs to",
     "score": "score of the best phrase, 1 to 255 for 0 to 1",
     "status": "whether a pixel has an answer, and if not, why",
     "object": "row of the object in the files of objects, counted from 1",
 }
+
+
+def local_folder(text: str) -> Path:
+    """Returns a folder on a disk.
+
+    Raises:
+        JobError: it is empty, or an address of another kind.
+    """
+    if not text or "://" in text:
+        raise JobError(f"'{text}' is no folder on a disk; export to one and copy it from there")
+    return Path(text).absolute()
 
 
 def export(
@@ -50,35 +66,50 @@ def export(
         Paths of the written files.
 
     Raises:
-        OutputError: the folder cannot be created or is not empty, or no slice is finished.
+        OutputError: the folder cannot be written, is not empty, or lies in the result; or no slice
+            is finished.
     """
-    table = find_objects([result])
+    folder = folder.absolute()
     if not len(result.slices_in_time):
         raise OutputError(f"{result.url} has no time slice to export")
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    if "://" not in result.url and folder.is_relative_to(Path(plain(result.url)).absolute()):
+        raise OutputError(f"{folder} lies in the result itself; name a folder beside it")
+    # With a name of its own: nobody else's folder is touched.
+    unfinished = folder.parent / f".{folder.name}-{uuid4().hex[:12]}"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(f"{folder} is not an empty folder; name a new one")
-        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        rows = RowNumbers(table["object_id"].to_numpy())
-        rasters = list(write_cogs(result, unfinished, rows, stack=stack))
-        kinds = tuple(dict.fromkeys(formats)) or (Format.FLATGEOBUF, Format.CSV)
-        vectors = list(write_objects(table, unfinished, kinds))
-        named = labels([result.files_of(result.time_slices, OBJECTS)])
-        shown = [unfinished / f"objects.{kind}" for kind in QGIS_READS if kind in kinds]
-        document = project(result, rasters, next(iter(shown), None), named)
-        (unfinished / "project.qgs").write_bytes(document)
-        documents = _collect(result, unfinished, rasters, vectors)
+        written = _write_all(result, unfinished, stack=stack, formats=formats)
         if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+            for path in sorted(unfinished.iterdir()):
+                path.rename(folder / path.name)
+        else:
+            unfinished.rename(folder)
+    except (OSError, RasterioError, CPLE_BaseError, DataSourceError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"{folder} cannot be written: {reason}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    written = [*(each.path for each in rasters), *vectors, unfinished / "project.qgs", *documents]
     return [folder / path.relative_to(unfinished) for path in written]
+
+
+def _write_all(
+    result: Result, folder: Path, *, stack: bool, formats: Sequence[Format]
+) -> list[Path]:
+    """Writes all files into an empty folder."""
+    table = find_objects([result])
+    rows = RowNumbers(table["object_id"].to_numpy())
+    rasters = list(write_cogs(result, folder, rows, stack=stack))
+    kinds = tuple(dict.fromkeys(formats)) or (Format.FLATGEOBUF, Format.CSV)
+    vectors = list(write_objects(table, folder, kinds))
+    shown = [folder / f"objects.{kind}" for kind in QGIS_READS if kind in kinds]
+    named = labels([result.files_of(result.time_slices, OBJECTS)])
+    document = project(result, rasters, next(iter(shown), None), named)
+    (folder / "project.qgs").write_bytes(document)
+    documents = _collect(result, folder, rasters, vectors)
+    written = [path for each in rasters for path in (each.path, each.coloured) if path]
+    return [*written, *vectors, folder / "project.qgs", *documents]
 
 
 def _collect(
@@ -116,8 +147,20 @@ def _collect(
         description="QGIS project over these files",
         roles=("visual",),
     )
+    vrts = [
+        ExportedFile(
+            name=raster.coloured.name,
+            key=f"{raster.layer}-{raster.zone}-coloured".replace("--", "-"),
+            media_type="application/xml",
+            description=f"{DESCRIPTIONS[raster.layer]}, with colours",
+            roles=("visual",),
+        )
+        for raster in rasters
+        if raster.coloured is not None
+    ]
     job = result.attrs["job"]
-    asked = ", ".join(job["tasks"]["find"]) or "visual prompts"
+    tasks = [task for task in ("refer", "describe", "ask") if job["tasks"][task]]
+    asked = ", ".join(job["tasks"]["find"]) or ", ".join(tasks)
     return write_collection(
         folder,
         id=job["name"],
@@ -125,7 +168,7 @@ def _collect(
         ground=result.ground,
         bbox=bbox(result.ground),
         slices=slices,
-        files=[*files, qgis],
+        files=[*files, *vrts, qgis],
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from earthgptx.pipeline.results.inspection import Measure
 from earthgptx.pipeline.results.object_table import OBJECTS, outlines_of
+from earthgptx.pipeline.results.png_file import save
 from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result
 
@@ -33,7 +34,7 @@ def draw_places(result: Result, found: Sequence[Measure], png: Path) -> None:
     wrong = [each for each in found if not each.holds]
     slices = list(dict.fromkeys(each.slice for each in found)) or ["nothing"]
     ground = shapely.get_parts(result.ground)
-    with mpl.rc_context({"font.size": 8}):
+    with mpl.rc_context({"font.size": 8, "text.parse_math": False}):
         figure = Figure(figsize=(9, 3.4 * len(slices) + 0.6), layout="constrained")
         all_axes = np.atleast_1d(figure.subplots(len(slices), 1))
         for axes, name in zip(all_axes, slices, strict=True):
@@ -52,4 +53,4 @@ def draw_places(result: Result, found: Sequence[Measure], png: Path) -> None:
             said = ", ".join(f"{each.measure} {each.value:.3g}" for each in here)
             axes.set_title(f"{name}: {said or 'all holds'}", loc="left")
             axes.set_aspect(1 / np.cos(np.deg2rad(result.ground.centroid.y)))
-        figure.savefig(png, dpi=120)
+        save(figure, png)

@@ -25,15 +25,19 @@ def density(files: Sequence[ObjectFiles], conditions: Conditions, step: float) -
         step: distance of the places in degrees.
 
     Returns:
-        Columns `lon`, `lat` (mean middle of the objects), `label` (the commonest) and `objects`.
+        Columns `west`, `south` (corner of the place), `lon`, `lat` (mean middle of its objects),
+        `label` (the commonest) and `objects`.
     """
     check(conditions, None, OBJECTS)
     x, y = MIDDLE
-    places = f"floor({x} / {step!r}), floor({y} / {step!r})"
+    column, row = f"floor({x} / {step!r})", f"floor({y} / {step!r})"
+    cell = f"{column} * {step!r} AS west, {row} * {step!r} AS south"
     return ask(
         files,
-        f"SELECT avg({x}) AS lon, avg({y}) AS lat, mode(label) AS label, count(*) AS objects"  # noqa: S608
-        f" FROM objects WHERE {sql_where(conditions, OBJECTS)} GROUP BY {places} ORDER BY ALL",
+        f"SELECT {cell}, avg({x}) AS lon, avg({y}) AS lat,"  # noqa: S608
+        " mode(label) AS label, count(*) AS objects"
+        f" FROM objects WHERE {sql_where(conditions, OBJECTS)}"
+        f" GROUP BY {column}, {row} ORDER BY ALL",
         OBJECTS,
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from earthgptx.pipeline.errors import JobError
 from earthgptx.pipeline.results.cogs import classes_of
-from earthgptx.pipeline.results.colours import SCORES, colours_of, rgb
+from earthgptx.pipeline.results.colours import SCORES, colours_of, rgb, rgba
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -68,16 +68,20 @@ def plot(
     left, right = float(values.x.min()) - half_x, float(values.x.max()) + half_x
     bottom, top = float(values.y.min()) - half_y, float(values.y.max()) + half_y
     ax.imshow(pixels, extent=(left, right, bottom, top), interpolation="nearest")
-    ax.set_title(f"{result.attrs['job']['name']}: {layer}, {name}")
+    ax.set_title(f"{result.attrs['job']['name']}: {layer}, {name}", parse_math=False)
     if layer == "score":
         colours = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), _ramp())
         ax.figure.colorbar(colours, ax=ax, shrink=0.7)
     else:
         told = classes_of(result, layer).values()
         handles = [
-            mpl.patches.Rectangle((0, 0), 1, 1, color=colour, label=word) for word, colour in told
+            mpl.patches.Rectangle((0, 0), 1, 1, color=colour, label=word)
+            for word, colour in told
+            if colour
         ]
-        ax.legend(handles=handles, loc="upper right", fontsize="small")
+        legend = ax.legend(handles=handles, loc="upper right", fontsize="small")
+        for text in legend.get_texts():  # phrases are no formulas
+            text.set_parse_math(False)
     return ax
 
 
@@ -114,7 +118,7 @@ def _coloured(result: Result, layer: str, values: NDArray[Any]) -> NDArray[np.ui
         return np.asarray(pixels)
     table = np.zeros((256, 4), np.uint8)
     for value, (_, colour) in classes_of(result, layer).items():
-        table[value] = (*rgb(colour), 255)
+        table[value] = rgba(colour)
     return table[values]
 
 
@@ -151,6 +155,8 @@ def explore(result: Result, **asked: Any) -> Any:
 def _by_lonboard(objects: gpd.GeoDataFrame, shades: Sequence[str]) -> Any:
     import lonboard
 
+    if not len(objects):
+        return lonboard.Map([])
     colours = np.array([rgb(shade) for shade in shades], np.uint8).reshape(-1, 3)
     clear = np.full((len(objects), 1), 90, np.uint8)
     layer = lonboard.PolygonLayer.from_geopandas(

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -29,6 +29,7 @@ from earthgptx.pipeline.results.find import find
 from earthgptx.pipeline.results.imagery import plan_of, scene_pixels, time_of
 from earthgptx.pipeline.results.lattice import density, surest
 from earthgptx.pipeline.results.object_table import OBJECTS, to_frame
+from earthgptx.pipeline.results.png_file import save
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 
@@ -46,6 +47,12 @@ PLACES, CANDIDATES = 300, 8
 """Places along the longer side by which objects are counted, and of whose surest some are named."""
 WIDE = 1.4
 """Aspect ratio (width / height) from which close-ups go below the scene instead of beside it."""
+LOOKS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.color": "white",
+    "text.parse_math": False,  # names and captions are somebody else's words: no formulas
+}
 DARK, PALE = "#101418", "#9fb3c8"
 
 
@@ -83,7 +90,7 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
     shown = _shown(result, grid, row)
     time, window = time_of(job, row.name), _window(grid, shown.outlines)
     colours = colours_of(result.attrs["job"]["tasks"]["find"], [*shown.labels, *shown.named.label])
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "text.color": "white"}):
+    with mpl.rc_context(LOOKS):
         figure, axes, closeups = _layout(window, len(shown.named))
         axes.imshow(
             scene_pixels(job, grid, time, window, SIDE_PX),
@@ -106,13 +113,15 @@ def draw(result: Result, png: str | Path, *, title: str = "") -> None:
             f"{result.attrs['job']['name']}: "
             f"{', '.join(result.attrs['job']['tasks']['find']) or 'prompts'}"
         )
-        found = f"{shown.total:,} objects{' as their density' if shown.counts else ''}"
+        found = f"{shown.total:,} objects"
+        if shown.counts:
+            found += f" as their density (up to {max(shown.counts):,} in a square)"
         about = f"{found}, {row.start:%Y-%m-%d}, {job.modality}, model {job.traits.name}"
         axes.set_title(name, loc="left", color="white", fontsize=13, weight="bold")
         axes.set_title(about, loc="right", color=PALE, fontsize=9)
         _scale_bar(axes, grid, window)
         figure.set_layout_engine("constrained", h_pad=0.1)
-        figure.savefig(png, dpi=120)
+        save(figure, png)
 
 
 def _fullest(result: Result, job: Plan) -> tuple[Grid, SliceRow]:
@@ -150,11 +159,9 @@ def _shown(result: Result, grid: Grid, row: SliceRow) -> _Shown:
     named, named_outlines = rows.iloc[picks], [outlines[at] for at in picks]
     if not many:
         return _Shown(len(rows), outlines, rows["label"].tolist(), None, named, named_outlines)
-    half = side / PLACES / 2
-    squares = [
-        shapely.box(lon - half, lat - half, lon + half, lat + half)
-        for lon, lat in zip(counted["lon"].to_pylist(), counted["lat"].to_pylist(), strict=True)
-    ]
+    corners = zip(counted["west"].to_pylist(), counted["south"].to_pylist(), strict=True)
+    step = side / PLACES
+    squares = [shapely.box(x, y, x + step, y + step) for x, y in corners]
     return _Shown(
         _total(counted),
         _to_pixels(grid, squares),
@@ -282,10 +289,7 @@ def _caption(axes: mpl.axes.Axes, number: int, row: pd.Series, colour: str) -> N
         fontsize=8.5,
         pad=3,
     )
-    # The text comes from a model or a file and must not be parsed as math.
-    axes.set_xlabel(
-        textwrap.fill(row["caption"], 38), loc="left", color="white", fontsize=7.5, parse_math=False
-    )
+    axes.set_xlabel(textwrap.fill(row["caption"], 38), loc="left", color="white", fontsize=7.5)
 
 
 def _scale_bar(axes: mpl.axes.Axes, grid: Grid, window: Window) -> None:

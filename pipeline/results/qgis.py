@@ -19,6 +19,7 @@ from earthgptx.pipeline.results.cogs import Raster, classes_of
 from earthgptx.pipeline.results.colours import SCORES, colours_of, rgb
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
+from earthgptx.pipeline.results.vectors import printable
 
 VERSION = "3.22.0"
 SHOWN = ("label", "score", "status")
@@ -62,6 +63,8 @@ def project(
         for raster in rasters:
             if raster.layer not in SHOWN or row.name not in raster.slices:
                 continue
+            if raster.layer == "label" and not classes_of(result, raster.layer):
+                continue  # nothing was searched
             name = f"{raster.layer} {row.name} {raster.zone}".strip()
             layers.append(_raster(result, raster, row, name))
             visible = row in newest and raster.layer == "label"
@@ -122,7 +125,8 @@ def _raster(result: Result, raster: Raster, row: SliceRow, name: str) -> Element
         renderer = SubElement(pipe, "rasterrenderer", style | {"type": "paletted"})
         palette = SubElement(renderer, "colorPalette")
         for value, (word, colour) in classes.items():
-            entry = {"value": str(value), "label": word, "color": colour, "alpha": "255"}
+            shown = {"color": colour or "#000000", "alpha": "255" if colour else "0"}
+            entry = {"value": str(value), "label": word, **shown}
             SubElement(palette, "paletteEntry", entry)
     else:
         lowest, highest = SCORES[0][0], SCORES[-1][0]
@@ -151,7 +155,8 @@ def _objects(path: Path, colours: Mapping[str, str]) -> Element:
     renderer = SubElement(layer, "renderer-v2", type="categorizedSymbol", attr="label")
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     for at, (label, colour) in enumerate(colours.items()):
-        drawn = {"symbol": str(at), "value": label, "label": label, "render": "true"}
+        word = printable(label)
+        drawn = {"symbol": str(at), "value": word, "label": word, "render": "true"}
         SubElement(categories, "category", drawn)
         shade = ",".join(map(str, rgb(colour)))
         symbol = SubElement(symbols, "symbol", type="fill", name=str(at), alpha="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +65,11 @@ def write_objects(table: pa.Table, folder: Path, formats: tuple[Format, ...]) ->
         yield path
 
 
+def printable(text: str) -> str:
+    """Returns a text without the control characters that XML cannot hold."""
+    return "".join(each if each.isprintable() or each in "\t\n" else " " for each in text)
+
+
 def _with_places(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Returns the table with a point inside each outline in place of the outline."""
     import shapely
@@ -77,10 +83,12 @@ def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, kind: Format) -> None:
     import pyogrio
 
     if kind == Format.KML:
-        # Columns by which KML names and describes a place.
-        frame = frame.rename(columns={"label": "Name", "caption": "description"})
+        # Columns by which KML names and describes a place; its own `model` is a model in 3-D.
+        names = {"label": "Name", "caption": "description", "model": "model_name"}
         # Readers of KML that keep numbers as doubles would round 63-bit ids.
-        frame = frame.astype({"object_id": str, "track_id": str})
+        frame = frame.astype({"object_id": str, "track_id": str}).rename(columns=names)
+        for name in ("Name", "description"):
+            frame[name] = frame[name].map(printable)
     pyogrio.write_dataframe(
         frame,
         path,
@@ -89,3 +97,6 @@ def _write_by_gdal(frame: gpd.GeoDataFrame, path: Path, kind: Format) -> None:
         geometry_type="MultiPolygon",
         promote_to_multi=True,
     )
+    # GDAL's writer of KML says nothing of a full disk.
+    if pyogrio.read_info(path, force_feature_count=True)["features"] != len(frame):
+        raise OSError(errno.ENOSPC, "the file does not hold what was written to it", str(path))

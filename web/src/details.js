@@ -19,12 +19,16 @@ export function detail(side, event, follow) {
     $("detail").hidden = true;
     return;
   }
-  const it = feature.getProperties(), number = numberOf(side);
-  const bounds = it.bounds ?? transformExtent(feature.getGeometry().getExtent(), MAP, "EPSG:4326");
+  const bounds = transformExtent(feature.getGeometry().getExtent(), MAP, "EPSG:4326");
+  describe({ bounds, ...feature.getProperties() }, numberOf(side), sliceOf(side), follow);
+}
+
+/** Opens the details of an object of a time slice. */
+export function describe(it, number, slice, follow) {
   open(it.label, (list, box) => {
     const image = document.createElement("img");
     image.alt = "the scene there";
-    image.src = address(`api/${number}/crop.png`, { slice: sliceOf(side).name, bbox: bounds.join(",") });
+    image.src = address(`api/${number}/crop.png`, { slice: slice.name, bbox: it.bounds.join(",") });
     image.addEventListener("error", () => image.replaceWith("the imagery cannot be read now"));
     box.insertBefore(image, list);
     fact(list, "caption", it.caption);
@@ -36,13 +40,15 @@ export function detail(side, event, follow) {
     fact(list, "prompt", it.prompt_ids && `${it.prompt_kind}: ${it.prompt_ids}`);
     fact(list, "model", it.model && `${it.model} ${it.model_digest}`);
     fact(list, "id", it.object_id);
+    const [west, south, east, north] = it.bounds;
+    box.append(button("why here", () => why(number, [(west + east) / 2, (south + north) / 2])));
     if (it.track_id && number === state.number) box.append(button("its track through time", () => follow(it.track_id)));
   });
 }
 
 /** Says of a place what it is in each time slice, and why. */
-export async function why(side, [lon, lat]) {
-  const found = await ask(`api/${numberOf(side)}/why`, { lon, lat });
+export async function why(number, [lon, lat]) {
+  const found = await ask(`api/${number}/why`, { lon, lat });
   open(`${lat.toFixed(5)}, ${lon.toFixed(5)}`, (list) => {
     for (const each of found) {
       const said = [each.status, each.label && `${each.label} ${each.score}`, each.reason];

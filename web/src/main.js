@@ -6,11 +6,11 @@ import proj4 from "proj4";
 
 import { address, ask } from "./api.js";
 import { CHANGES, STATUSES, colourOf, nameColours } from "./colours.js";
-import { detail, why } from "./details.js";
-import { footer, forget, refresh, showTrack, standing } from "./objects.js";
+import { describe, detail, why } from "./details.js";
+import { footer, forget, refresh, showTrack, showsChanges, standing } from "./objects.js";
 import { $, onChange, say, told } from "./page.js";
 import { asked, flyTo, listHits, search } from "./search.js";
-import { MAP, draw, makeSide, sides, view } from "./sides.js";
+import { MAP, draw, makeSide, numberOf, sides, view } from "./sides.js";
 import { about, learn, shownSlice, slices, state } from "./state.js";
 
 const STATES = {
@@ -21,16 +21,28 @@ const STATES = {
 
 // What a person does
 
-const fly = async (hit) => { await flyTo(hit, sliceChanged); share(); };
+const fly = async (hit) => {
+  await flyTo(hit, sliceChanged);
+  describe(hit.properties, state.number, shownSlice(), follow);
+  share();
+};
 const find = async () => { await search(fly); share(); };
-const change = told(async () => { sliceChanged(); await refresh(); share(); });
+const change = told(async () => { state.missing = ""; sliceChanged(); await refresh(); share(); });
 /** What concerns objects alone leaves the layers as they are. */
 const objectsChange = told(async () => { legend(); await refresh(); share(); });
 
 async function follow(id) {
   const found = await showTrack(id);
+  if (!found.length) throw new Error(`this result has no track ${id}`);
   $("found").textContent = `the track of an object through ${found.length} time slices`;
   listHits(found, fly);
+  share();
+}
+
+async function unfollow() {
+  if (!state.track) return;
+  await showTrack("");
+  for (const name of ["hits", "found"]) $(name).replaceChildren();
   share();
 }
 
@@ -38,7 +50,7 @@ function prepare(side) {
   side.map.on("click", (event) => detail(side, event, follow));
   side.map.getViewport().addEventListener("contextmenu", told(async (event) => {
     event.preventDefault();
-    await why(side, toLonLat(side.map.getEventCoordinate(event)));
+    await why(numberOf(side), toLonLat(side.map.getEventCoordinate(event)));
   }));
   side.map.on("moveend", told(async () => { share(); await refresh(); }));
 }
@@ -51,7 +63,7 @@ function legend() {
     ? Object.entries(STATUSES).map(([value, colour]) => [colour, about().status[value]])
     : layer === "score" ? [["#1e3c78", "0"], ["#fad25a", "0.5"], ["#f03c3c", "1"]]
     : phrases().map((phrase) => [colourOf(phrase), phrase]);
-  const shown = $("changes").checked ? Object.entries(CHANGES).map(([word, colour]) => [colour, word]) : entries;
+  const shown = showsChanges() ? Object.entries(CHANGES).map(([word, colour]) => [colour, word]) : entries;
   $("legend").replaceChildren(...shown.map(([colour, word]) => {
     const item = document.createElement("li"), swatch = document.createElement("span");
     swatch.className = "swatch";
@@ -154,6 +166,8 @@ function share() {
     at: `${lon.toFixed(6)},${lat.toFixed(6)},${view.getZoom().toFixed(2)}`,
     text: $("text").value, label: $("label").value, score: $("score").value,
     other: named(state.other), how: state.other ? $("how").value : "", track: state.track,
+    meet: state.other && $("how").value === "swipe" ? $("handle").value : "",
+    changes: $("changes").checked ? "yes" : "",
   };
   const given = Object.entries(shown).filter(([, value]) => value !== "");
   history.replaceState(null, "", `#${new URLSearchParams(given)}`);
@@ -165,7 +179,9 @@ function share() {
 async function restore() {
   state.restoring = true;
   try {
-    await restored(new URLSearchParams(location.hash.slice(1)));
+    const missing = await restored(new URLSearchParams(location.hash.slice(1)));
+    state.missing = missing.length ? `not there: ${missing.join(", ")}; what is there is shown` : "";
+    say(standing());
   } finally {
     state.restoring = false;
   }
@@ -173,24 +189,36 @@ async function restore() {
   document.body.dataset.ready = "yes";
 }
 
+/** Sets what an address names, as far as it is there; returns what is not. */
 async function restored(shown) {
-  const results = await ask("api/results");
+  const results = await ask("api/results"), missing = [];
   $("result").replaceChildren(...results.map((url, at) => new Option(url.split("/").pop(), at)));
-  const number = Math.min(Number(shown.get("result") ?? 0) || 0, results.length - 1);
-  $("result").value = number;
-  await load(number, results);
-  if (shown.has("layer") || shown.has("at")) $("layer").value = shown.get("layer") ?? "";
-  for (const name of ["text", "label", "score", "how"]) if (shown.has(name)) $(name).value = shown.get(name);
+  const number = Number(shown.get("result") ?? 0), known = results[number] !== undefined;
+  if (!known) missing.push(`result ${shown.get("result")}`);
+  $("result").value = known ? number : 0;
+  await load(known ? number : 0, results);
+  if (shown.has("at") && !shown.has("layer")) $("layer").value = "";
+  for (const name of ["layer", "label", "how"]) {
+    if (!shown.has(name)) continue;
+    const offered = [...$(name).options].some((each) => each.value === shown.get(name));
+    if (offered) $(name).value = shown.get(name); else missing.push(`${name} ${shown.get(name)}`);
+  }
+  for (const [key, id] of [["text", "text"], ["score", "score"], ["meet", "handle"]]) {
+    if (shown.has(key)) $(id).value = shown.get(key);
+  }
   $("score-shown").textContent = $("score").value;
+  $("changes").checked = shown.get("changes") === "yes";
   const at = slices().findIndex((each) => each.name === shown.get("slice"));
-  if (at >= 0) state.slice = at;
+  if (at >= 0) state.slice = at; else if (shown.get("slice")) missing.push(`time slice ${shown.get("slice")}`);
   const [lon, lat, zoom] = (shown.get("at") ?? "").split(",").map(Number);
   if ([lon, lat, zoom].every(Number.isFinite) && zoom) { view.setCenter(fromLonLat([lon, lat])); view.setZoom(zoom); }
   sliceChanged();
-  if (shown.get("other")) { $("other").value = shown.get("other"); compare($("other").value); }
-  if (shown.get("track")) await follow(shown.get("track"));
+  $("other").value = shown.get("other") ?? "";
+  if ($("other").value) compare($("other").value); else if (shown.get("other")) missing.push(`time slice ${shown.get("other")}`);
+  if (shown.get("track")) await follow(shown.get("track")).catch(() => missing.push(`track ${shown.get("track")}`));
   else if ($("text").value) await search(fly);
-  else await refresh();
+  await refresh();
+  return missing;
 }
 
 const choose = async () => {
@@ -207,6 +235,7 @@ onChange(["objects", "changes", "score", "label", "time", "here"], objectsChange
 onChange(["other"], () => compare($("other").value));
 onChange(["how"], () => { arrange(); share(); });
 $("handle").addEventListener("input", arrange);
+onChange(["handle"], share);
 $("slice").addEventListener("input", () => { state.slice = Number($("slice").value); change(); });
 $("opacity").addEventListener("input", () => {
   for (const each of sides().flatMap((side) => side.rasters)) each.setOpacity(Number($("opacity").value));
@@ -216,7 +245,7 @@ $("search").addEventListener("submit", (event) => { event.preventDefault(); told
 document.addEventListener("keydown", (event) => {
   if (["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) return;
   if (event.key === "/") { event.preventDefault(); $("text").focus(); }
-  if (event.key === "Escape") { $("detail").hidden = true; told(() => showTrack(""))().then(share); }
+  if (event.key === "Escape") { $("detail").hidden = true; told(unfollow)(); }
   const step = { "[": -1, "]": 1 }[event.key];
   if (step && slices()[state.slice + step]) { state.slice += step; change(); }
 });

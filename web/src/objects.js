@@ -9,15 +9,21 @@ import { fromLonLat } from "ol/proj.js";
 
 import { ask } from "./api.js";
 import { $, hasWebGL, say } from "./page.js";
-import { MAP, boundsOfView, numberOf, sides, sliceOf } from "./sides.js";
-import { about, shownSlice, slices, state } from "./state.js";
+import { MAP, boundsOfView, numberOf, sides, sliceOf, track } from "./sides.js";
+import { about, otherSlice, shownSlice, slices, state } from "./state.js";
 
 export const geojson = new GeoJSON({ dataProjection: "EPSG:4326", featureProjection: MAP });
 let last = { key: "", requests: null, answer: Promise.resolve() };
 
 /** Whether objects are coloured by what has changed between two slices of one result. */
 export const showsChanges = () =>
-  $("changes").checked && state.other?.number === state.number && state.other.name !== shownSlice()?.name;
+  $("changes").checked && state.other?.number === state.number && Boolean(otherSlice()) && otherSlice() !== shownSlice();
+
+/** The two slices that are compared, the earlier one first. */
+const inTime = () => {
+  const both = [otherSlice(), shownSlice()];
+  return slices().indexOf(both[0]) < slices().indexOf(both[1]) ? both : both.reverse();
+};
 
 /** What was asked may be answered otherwise now. */
 export const forget = () => { last.key = ""; };
@@ -45,6 +51,7 @@ async function answered(asked, signal) {
 
 /** What holds as long as the result is shown. */
 export function standing() {
+  if (state.missing) return state.missing;
   if (!slices().length) return "no time slice of this result is finished yet";
   if (!hasWebGL) return "this browser has no WebGL: the scene and the objects are shown, and no layers";
   if (!about().zones.every((zone) => zone.has_code)) return "its CRS has no EPSG code: the scene and the objects are shown, and no layers";
@@ -55,11 +62,13 @@ export function standing() {
 function askedOf(side) {
   const slice = sliceOf(side), number = numberOf(side);
   if (!slice || !$("objects").checked || !side.map.getSize()) return null;
-  if (showsChanges()) return { number, before: state.other.name, after: shownSlice().name };
-  return {
-    number, slice: slice.name, bbox: boundsOfView().join(","), min_score: $("score").value,
-    label: number === state.number ? $("label").value : "", text: $("text").value.trim(),
+  const conditions = {
+    min_score: $("score").value, text: $("text").value.trim(),
+    label: number === state.number ? $("label").value : "",
   };
+  if (!showsChanges()) return { number, slice: slice.name, bbox: boundsOfView().join(","), ...conditions };
+  const [before, after] = inTime();
+  return { number, before: before.name, after: after.name, ...conditions };
 }
 
 async function refreshSide(side, asked, signal) {
@@ -69,8 +78,16 @@ async function refreshSide(side, asked, signal) {
   const found = await ask(`api/${number}/${given.before ? "changes" : "objects"}`, given, signal);
   side.outlines.clear();
   side.outlines.addFeatures(found.features ? found.features.map((each) => geojson.readFeature(each)) : found.places.map(asPoint));
-  if (side.first && !given.before) $("footer").dataset.objects = found.total;
+  if (side.first) $("footer").dataset.said = given.before ? changed(given, found.features) : `${found.total} in this view`;
   footer();
+}
+
+/** Says how many objects have changed, and from when to when. */
+function changed({ before, after }, features) {
+  const counts = {};
+  for (const { properties } of features) counts[properties.change] = (counts[properties.change] ?? 0) + 1;
+  const said = Object.entries(counts).map(([change, count]) => `${count} ${change}`).join(", ");
+  return `from ${before} to ${after}: ${said || "no object"}`;
 }
 
 function asPoint(place) {
@@ -80,9 +97,9 @@ function asPoint(place) {
 }
 
 export function footer() {
-  const slice = shownSlice(), count = $("footer").dataset.objects ?? "";
+  const slice = shownSlice(), said = $("footer").dataset.said ?? "";
   $("footer").textContent = slice
-    ? `${slice.objects} objects in ${slice.name}, ${count} in this view; ${slice.failed} of ${slice.tiles} tiles failed`
+    ? `${slice.objects} objects in ${slice.name}, ${said}; ${slice.failed} of ${slice.tiles} tiles failed`
     : "";
 }
 
@@ -93,10 +110,8 @@ export async function showTrack(id) {
   const outlines = found.map((each) => geojson.readFeature(each));
   const middles = outlines.map((each) => getCenter(each.getGeometry().getExtent()));
   outlines.forEach((each, at) => each.set("name", found[at].properties.time.slice(0, 10)));
-  for (const side of sides()) {
-    side.track.clear();
-    side.track.addFeatures(outlines.map((each) => each.clone()));
-    if (middles.length > 1) side.track.addFeature(new Feature(new LineString(middles)));
-  }
+  track.clear();
+  track.addFeatures(outlines);
+  if (middles.length > 1) track.addFeature(new Feature(new LineString(middles)));
   return found;
 }

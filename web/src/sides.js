@@ -21,6 +21,8 @@ import { styleOf, styleOfTrack } from "./styles.js";
 
 export const MAP = "EPSG:3857";
 export const view = new View({ center: [0, 0], zoom: 2, maxZoom: 24 });
+/** The track that is shown, on all maps. */
+export const track = new VectorSource();
 const made = { map: null, "map-other": null };
 
 /** The maps that are there. */
@@ -29,9 +31,9 @@ export const sides = () => Object.values(made).filter(Boolean);
 /** Makes a map, unless it is there already; `prepare` is given it once. */
 export function makeSide(target, prepare) {
   if (made[target]) return;
-  const outlines = new VectorSource(), track = new VectorSource();
+  const outlines = new VectorSource();
   const side = {
-    outlines, track,
+    outlines,
     first: target === "map",
     scenes: [],
     rasters: [],

@@ -8,6 +8,7 @@ export const state = {
   other: null, // { number, name } of what is compared
   hit: "", // id of the object that a search has found
   track: "", // id of the track that is shown
+  missing: "", // what the address names and is not there
   abouts: {}, // what is known of the results, by number
   restoring: false,
 };

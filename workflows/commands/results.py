@@ -117,11 +117,13 @@ def show(
 ) -> None:
     """Draw the scene with outlines, boxes and captions."""
     from earthgptx.pipeline.results.picture import draw
+    from earthgptx.pipeline.results.png_file import check_png
     from earthgptx.pipeline.results.result import open_result
     from earthgptx.pipeline.storage.blobs import plain
 
     name = plain(output.rstrip("/")).removesuffix(".zarr").rsplit("/", 1)[-1]
     path = png or Path(f"{name}.png")
+    check_png(path)
     draw(open_result(output), path)
     out.print(f"picture: {path}", soft_wrap=True)
 
@@ -137,14 +139,16 @@ class As(StrEnum):
 def export(
     output: Output,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A new folder, where the files are written.")
+        str, typer.Argument(metavar="DIR", help="A new folder, where the files are written.")
     ],
     how: Annotated[
         As, typer.Option("--as", help="A COG for each time slice, or one with slices as bands.")
     ] = As.SLICES,
     formats: Annotated[
         list[Format] | None,
-        typer.Option("--objects", help="Format of the objects; may be repeated. fgb and csv."),
+        typer.Option(
+            "--objects", help="Format of the objects; may be repeated. By default fgb and csv."
+        ),
     ] = None,
     snapshot: Snapshot = "",
     tag: Tag = "",
@@ -152,7 +156,8 @@ def export(
 ) -> None:
     """Write layers as COGs, objects as files, a QGIS project and a STAC Collection."""
     from earthgptx.pipeline.results.export import export as write
+    from earthgptx.pipeline.results.export import local_folder
 
     result = opened(output, snapshot, tag, as_of)
-    for path in write(result, folder, stack=how == As.STACK, formats=formats or ()):
+    for path in write(result, local_folder(folder), stack=how == As.STACK, formats=formats or ()):
         out.print(str(path), soft_wrap=True)

@@ -125,7 +125,10 @@ def inspect(
     """Look for seams, holes, drift, duplicates and cut objects; exit code 1 if there are some."""
     from earthgptx.pipeline.results.inspection import Bounds
     from earthgptx.pipeline.results.inspection import inspect as measure
+    from earthgptx.pipeline.results.png_file import check_png
 
+    if png is not None:
+        check_png(png)
     bounds = Bounds(seam, holes, step, drift, duplicates, cut)
     result = opened(output, "", "", "")
     found = measure(result, bounds, slice_names or ())

@@ -82,6 +82,13 @@ class Bounds(Section):
             return names
         return tuple(each.isoformat() if isinstance(each, date) else each for each in names)
 
+    @field_validator("objects")
+    @classmethod
+    def _least_first(cls, objects: tuple[int, int] | None) -> tuple[int, int] | None:
+        if objects is not None and not 0 <= objects[0] <= objects[1]:
+            raise ValueError("objects are the least number, then the largest")
+        return objects
+
     @model_validator(mode="after")
     def _something(self) -> Bounds:
         measures = [name for name in Bounds.model_fields if name != "accept"]

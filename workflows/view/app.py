@@ -187,7 +187,7 @@ def _why(served: Served, asked: dict[str, str]) -> Any:
 
 
 def _changes(served: Served, asked: dict[str, str]) -> Any:
-    return served.changes(_text(asked, "before"), _text(asked, "after"))
+    return served.changes(_text(asked, "before"), _text(asked, "after"), _conditions(asked))
 
 
 def _scene(served: Served, asked: dict[str, str]) -> bytes:

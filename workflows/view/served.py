@@ -178,11 +178,11 @@ class Served:
             for each in self.result.why(lon, lat)
         ]
 
-    def changes(self, before: str, after: str) -> dict[str, Any]:
-        """Returns what became of the objects of one slice in another."""
+    def changes(self, before: str, after: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Returns what became of the objects of one slice that satisfy conditions in another."""
         if before == after:
             raise JobError("a time slice is compared with itself; choose another one")
-        found = self.result.diff(before, after)
+        found = self.result.diff(before, after, **asked)
         made: dict[str, Any] = found.astype({"before_id": str, "after_id": str}).to_geo_dict()
         return made
 

@@ -2,6 +2,7 @@
 at hand.
 """
 
+import io
 import json
 import pickle
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import yaml
@@ -378,7 +381,7 @@ def test_what_is_for_evaluation_only_is_never_learned_from(
         for learned in read_train_config(example).sources:
             for each in getattr(learned, "sets", ()):
                 assert not each.evaluation_only
-                assert each.split == "train"
+                assert each.listed == "train"
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -392,3 +395,96 @@ def test_a_real_set_is_read_and_used_as_its_source_allows(name: str, data: Path)
         assert {region.label for record in records for region in record.regions} <= set(
             config.words
         )
+
+
+def test_refsegrs_is_read(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    inside = np.zeros((SIDE, SIDE), np.uint8)
+    inside[10:20, 30:60] = 1
+    tifffile.imwrite(tmp_path / "images/7.tif", np.full((SIDE, SIDE, 3), 90, np.uint8))
+    tifffile.imwrite(tmp_path / "masks/7.tif", inside)
+    tifffile.imwrite(tmp_path / "images/8.tif", np.full((SIDE, SIDE, 3), 90, np.uint8))
+    tifffile.imwrite(tmp_path / "masks/8.tif", np.zeros_like(inside))
+    lines = "7 road along the buildings\n8 vehicle in the parking area\n\n"
+    (tmp_path / "output_phrase_val.txt").write_text(lines)
+    told = {"name": "r", "format": "refsegrs", "folder": tmp_path, "modality": "optical"}
+    road, nothing = read_set(SetConfig.model_validate({**told, "split": "val"}))
+    [region] = road.regions
+    assert region.phrase == "road along the buildings"
+    assert region.mask.area == 300
+    assert road.north_up
+    assert nothing.regions == ()
+    with pytest.raises(DataError, match=r"output_phrase_test\.txt is missing"):
+        read_set(SetConfig.model_validate({**told, "split": "test"}))
+
+
+def geobench(folder: Path, letter: str = "B.") -> SetConfig:
+    """Two questions in the form of GEOBench-VLM."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(file, "PNG")
+    rows = [
+        {
+            "image": {"bytes": file.getvalue(), "path": "a.png"},
+            "prompts": ["What is shown?", "Name the scene."],
+            "options_list": ["forest", "port", "desert"],
+            "ground_truth_option": given,
+            "ground_truth": "port",
+            "task": "Scene Classification",
+        }
+        for given in ("B", letter)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "Single.parquet")
+    told = {"name": "g", "format": "geobench-vlm", "folder": folder, "split": "Single"}
+    return SetConfig.model_validate({**told, "modality": "optical"})
+
+
+def test_geobench_vlm_is_read(tmp_path: Path) -> None:
+    first, second = read_set(geobench(tmp_path))
+    assert first.choices == second.choices
+    [choice] = first.choices
+    assert choice.wordings == ("What is shown?", "Name the scene.")
+    assert (choice.right, choice.task) == ("port", "Scene Classification")
+    assert second.image == "Single.parquet#1"
+    with pytest.raises(DataError, match="row 1 has no option 'E'"):
+        read_set(geobench(tmp_path, "E"))
+
+
+def test_upright_boxes_of_dota_are_boxes(tmp_path: Path) -> None:
+    picture(tmp_path / "images", "a.png")
+    (tmp_path / "labels").mkdir()
+    lines = ["10 20 30 20 30 40 10 40 ship 0", "20 50 30 60 20 70 10 60 ship 0"]
+    (tmp_path / "labels/a.txt").write_text("\n".join(lines))
+    told = {"name": "d", "format": "dota", "folder": tmp_path, "modality": "optical"}
+    [record] = read_set(SetConfig.model_validate(told))
+    assert [region.outlined for region in record.regions] == [False, True]
+
+
+def test_nothing_is_known_in_the_margin_of_a_line(tmp_path: Path) -> None:
+    picture(tmp_path / "images", "a.png")
+    inside = np.zeros((SIDE, SIDE), np.uint8)
+    inside[40:44] = 255
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(inside).save(tmp_path / "labels" / "a.png")
+    told = {"name": "m", "format": "masks", "folder": tmp_path, "modality": "optical"}
+    told |= {"names": {"x": "road"}, "stuff": True, "margin_px": 8}
+    [record] = read_set(SetConfig.model_validate(told))
+    assert record.ignored is not None
+    assert np.flatnonzero(record.ignored[:, 50]).tolist() == [*range(32, 40), *range(44, 52)]
+
+
+def test_the_parts_of_a_list_are_all_of_it(tmp_path: Path) -> None:
+    names = [f"{at:02}" for at in range(20)]
+    for name in names:
+        picture(tmp_path / "images" / "field", f"{name}.png")
+    (tmp_path / "train.txt").write_text("\n".join(f"field/{name}" for name in names))
+    told = {"name": "s", "format": "scenes", "folder": tmp_path, "modality": "optical"}
+
+    def images(split: str) -> list[str]:
+        read = read_set(SetConfig.model_validate({**told, "split": split}))
+        return [Path(record.image).stem for record in read]
+
+    assert images("train:dev") == ["07", "15"]
+    assert sorted([*images("train:dev"), *images("train:rest")]) == images("train") == names
+    with pytest.raises(DataError, match="split 'train:test' is no list, and no part of one"):
+        images("train:test")

@@ -8,8 +8,6 @@ from earthgptx.pipeline.job.grid import Grid, Window
 from earthgptx.pipeline.objects import measure
 from earthgptx.pipeline.objects.measure import (
     GroundedObject,
-    measured_caption,
-    nearest_neighbours,
     outlines,
 )
 from earthgptx.pipeline.objects.measure import ground as ground_all
@@ -113,17 +111,6 @@ def test_an_outline_keeps_holes_and_pieces() -> None:
     assert (
         ground(part(Mask.from_array(diagonal)), grid(), 0, "t").geometry.geom_type == "MultiPolygon"
     )
-
-
-def test_neighbours_are_of_the_same_label() -> None:
-    step = 1000 / 111_194.9  # degrees of latitude on the sphere
-    lat = np.array([40.0, 40.0 + step, 40.0 + step / 10])
-    distances = nearest_neighbours(np.array([7, 7, 8]), np.array([3.0, 3.0, 3.0]), lat)
-    assert distances[0] == distances[1] == pytest.approx(1000, rel=1e-4)
-    assert np.isnan(distances[2])
-    words = measured_caption("ship", 20.0, 20.0, 0.0, 1000.0)
-    assert words == "ship, about 20 m long and 20 m wide, 1000 m from the nearest other"
-    assert measured_caption("ship", 90.0, 20.0, 92.0, np.nan).endswith(", lying east-west")
 
 
 def test_an_outline_that_is_made_of_pieces_is_the_same() -> None:

@@ -3,22 +3,27 @@
 import json
 import subprocess
 from pathlib import Path
+from xml.etree.ElementTree import parse
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pystac
 import pytest
 import rasterio
 from pystac.validation import validate_dict
+from rasterio._err import CPLE_AppDefinedError
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import JobError, OutputError
+from earthgptx.pipeline.results.cogs import RowNumbers
 from earthgptx.pipeline.results.colours import LABELS, rgb
-from earthgptx.pipeline.results.export import export
+from earthgptx.pipeline.results.export import export, local_folder
+from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result
-from earthgptx.pipeline.results.vectors import Format
+from earthgptx.pipeline.results.vectors import Format, write_objects
 from tests.archive import Archive, targets
 
 NAMES = ("2026-01-01", "2026-02-01")
@@ -87,9 +92,7 @@ def exported(result: Result, tmp_path_factory: pytest.TempPathFactory) -> dict[b
             result, folder / str(stack), stack=stack, formats=tuple(Format) if stack else ()
         )
         there = {path for path in (folder / str(stack)).rglob("*") if path.is_file()}
-        assert there - set(written) == {
-            folder / str(stack) / name for name in ("label.vrt", "status.vrt") if stack
-        }
+        assert there == set(written)
     return {stack: folder / str(stack) for stack in (False, True)}
 
 
@@ -135,6 +138,7 @@ def test_labels_have_colours(exported: dict[bool, Path], stack: bool) -> None:
     for path, band in cogs(exported[stack], "label", stack=stack):
         with rasterio.open(path.with_suffix(".vrt") if stack else path) as coloured:
             assert coloured.colormap(band)[2] == (*rgb(LABELS[1]), 255)
+            assert coloured.colormap(band)[0][3] == 0
             with rasterio.open(path) as plain:
                 assert np.array_equal(coloured.read(band), plain.read(band))
 
@@ -250,11 +254,40 @@ def test_a_folder_in_use_is_left_alone_and_nothing_is_half_written(
         export(result, tmp_path / "file")
     with pytest.raises(OutputError, match="cannot be written"):
         export(result, tmp_path / "file" / "below")
+    with pytest.raises(OutputError, match="lies in the result itself"):
+        export(result, Path(result.url) / "gis")
+    with pytest.raises(JobError, match="'s3://bucket/gis' is no folder on a disk"):
+        local_folder("s3://bucket/gis")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert all(path.is_file() for path in export(result, local_folder(".")))
+    there = sorted(path.name for path in tmp_path.iterdir())
+    for error in (OSError(28, "No space left on device"), CPLE_AppDefinedError(1, 1, "No space")):
 
-    def full(*_: object, **__: object) -> bytes:
-        raise OSError(28, "No space left on device")
+        def full(*_: object, raised: Exception = error, **__: object) -> bytes:
+            raise raised
 
-    monkeypatch.setattr("earthgptx.pipeline.results.export.project", full)
-    with pytest.raises(OutputError, match=r"new cannot be written: No space left"):
-        export(result, tmp_path / "new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "used"]
+        monkeypatch.setattr("earthgptx.pipeline.results.export.project", full)
+        with pytest.raises(OutputError, match="new cannot be written: No space"):
+            export(result, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+
+
+def test_words_that_xml_cannot_hold_break_no_kml(result: Result, tmp_path: Path) -> None:
+    table = find_objects([result], limit=2)
+    captions = pa.array(["a \x1b[31mship\x07", '<b>&"quoted"\nline</b>'])
+    table = table.set_column(table.column_names.index("caption"), "caption", captions)
+    [path] = write_objects(table, tmp_path, (Format.KML,))
+    parse(path)
+    found = gpd.read_file(path)
+    assert found["description"].tolist() == ["a  [31mship ", '<b>&"quoted"\nline</b>']
+    assert set(found["model_name"]) == set(table["model"].to_pylist())
+
+
+def test_an_object_without_a_row_is_said() -> None:
+    rows = RowNumbers(np.array([5, 9]))
+    assert rows(np.array([0, 9, 5], np.uint64)).tolist() == [0, 2, 1]
+    for odd in (7, 10):
+        with pytest.raises(OutputError, match="objects that its table has not"):
+            rows(np.array([odd], np.uint64))
+    assert RowNumbers(np.array([], np.int64))(np.zeros(3, np.uint64)).tolist() == [0, 0, 0]

@@ -4,11 +4,12 @@ from matplotlib.image import imread
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
-from earthgptx.pipeline.errors import OutputError
+from earthgptx.pipeline.errors import JobError, OutputError
 from earthgptx.pipeline.results import picture
 from earthgptx.pipeline.results.chosen import chosen
 from earthgptx.pipeline.results.colours import LABELS
 from earthgptx.pipeline.results.picture import draw
+from earthgptx.pipeline.results.png_file import check_png
 from tests.archive import Archive, targets
 
 
@@ -24,7 +25,8 @@ def test_objects_are_outlined_on_the_scene(
 ) -> None:  # type: ignore[no-untyped-def]
     archive.add("a", targets(4, shape, 12), nodata=None)
     archive.save()
-    run(plan(archive.job(tmp_path / "a.zarr")), pool=pool)
+    phrase = {"find": ["ship $\\frac$"]}  # a formula that is none
+    run(plan(archive.job(tmp_path / "a.zarr", tasks=phrase)), pool=pool)
     draw(open_result(str(tmp_path / "a.zarr")), tmp_path / "a.png")
     assert colour_share(str(tmp_path / "a.png"), LABELS[0]) > 0.002
     height, width = imread(tmp_path / "a.png").shape[:2]
@@ -77,3 +79,19 @@ def test_close_ups_show_each_label_and_the_whole_map(
     labels: list[str], scores: list[float], places: object, count: int, wanted: list[int]
 ) -> None:
     assert chosen(labels, np.array(scores), np.array(places, float), count) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a.txt", "does not end in .png"),
+        ("folder.png", "folder.png is a folder; name a file"),
+        ("no/a.png", "there is no folder"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_said_before_it_is_drawn(
+    tmp_path, name: str, sentence: str
+) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(JobError, match=sentence):
+        check_png(tmp_path / name)

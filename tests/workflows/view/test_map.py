@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
 
 from earthgptx import open_result, plan, run
 from earthgptx.pipeline.engine.pool import ReplicaPool
@@ -479,6 +480,54 @@ def test_a_track_is_drawn_through_time(page: webdriver.Chrome, result: Result) -
     ]
     said = page.execute_script("return document.getElementById('found').textContent")
     assert said == "the track of an object through 2 time slices"
+
+
+def test_an_address_that_names_what_is_not_there_says_so(
+    browser: webdriver.Chrome, address: str
+) -> None:
+    browser.get("about:blank")
+    browser.get(f"{address}/#result=7&slice=never&layer=ndvi&how=upside&other=0/no&track=abc")
+    until(lambda: browser.execute_script("return document.body.dataset.ready"), "not loaded")
+    said = browser.execute_script("return document.getElementById('message').textContent")
+    assert said == (
+        "not there: result 7, layer ndvi, how upside, time slice never, time slice 0/no, "
+        "track abc; what is there is shown"
+    )
+    values = browser.execute_script(
+        "return ['result', 'layer', 'how'].map(id => document.getElementById(id).value)"
+    )
+    assert values == ["0", "label", "beside"]
+
+
+def test_changes_run_forward_whichever_slice_is_shown_and_keep_to_conditions(
+    browser: webdriver.Chrome, address: str
+) -> None:
+    for shown, other in (("2026-01-01", "2026-01-02"), ("2026-01-02", "2026-01-01")):
+        browser.get("about:blank")
+        browser.get(f"{address}/#slice={shown}&other=0/{other}&changes=yes")
+        until(lambda: browser.execute_script("return document.body.dataset.ready"), "not loaded")
+        footer = "return document.getElementById('footer').textContent"
+        forward = "from 2026-01-01 to 2026-01-02: 1 appeared, 1 vanished, 1 stayed"
+        until(lambda: forward in browser.execute_script(footer), f"{forward} with {shown} shown")  # noqa: B023
+    set_value(browser, "score", "1")
+    nothing = "from 2026-01-01 to 2026-01-02: no object"
+    until(lambda: nothing in browser.execute_script(footer), "the least score changes nothing")
+    legend = "return document.getElementById('legend').textContent"
+    assert "appeared" in browser.execute_script(legend)
+    set_value(browser, "slice", "0", "input")
+    until(lambda: "appeared" not in browser.execute_script(legend), "it is compared with itself")
+
+
+def test_a_hit_opens_by_the_keyboard(page: webdriver.Chrome) -> None:
+    page.execute_script("document.getElementById('search').requestSubmit()")
+    first = "return document.querySelector('#hits button')"
+    until(lambda: page.execute_script(first), "nothing is found").send_keys(Keys.ENTER)
+    heading = "return document.querySelector('#detail h2')?.textContent"
+    assert until(lambda: page.execute_script(heading), "no details") == ATTACK
+    buttons = "return [...document.querySelectorAll('#detail button')].map(b => b.textContent)"
+    assert page.execute_script(buttons) == ["why here", "its track through time"]
+    page.execute_script("document.querySelector('#detail button').click()")
+    until(lambda: "42." in page.execute_script(heading), "it does not say why")
 
 
 def test_a_browser_without_webgl_says_so(result: Result) -> None:

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earthgptx.pipeline.objects.neighbours import BESIDE_M, neighbours
+
+DEGREE_M = 111_194.9
+"""Metres of a degree of latitude on the sphere."""
+
+
+def test_the_nearest_of_the_label_and_of_another_one() -> None:
+    labels = np.array([7, 7, 8, 9])
+    lat = 40 + np.array([0.0, 1000, 100, 5000]) / DEGREE_M
+    found = neighbours(labels, np.full(4, 3.0), lat)
+    assert found.same_m[:2] == pytest.approx(1000, rel=1e-4)
+    assert found.same_deg[:2].tolist() == [180, 0], "the first lies south of the second"
+    assert np.isnan(found.same_m[2:]).all()
+    assert found.other.tolist() == [2, -1, 0, -1]
+    assert found.other_m[[0, 2]] == pytest.approx(100, rel=1e-4)
+    assert found.other_deg[[0, 2]].tolist() == [180, 0]
+
+
+def test_directions_hold_across_the_antimeridian_and_in_the_north() -> None:
+    lon, lat = np.array([179.9999, -179.9999]), np.array([70.0, 70.0])
+    found = neighbours(np.array([1, 1]), lon, lat)
+    assert found.same_deg == pytest.approx([270, 90])
+    assert found.same_m == pytest.approx(0.0002 * DEGREE_M * np.cos(np.deg2rad(70)), rel=1e-3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 40)), max_size=12))
+def test_they_are_those_that_a_search_of_all_finds(objects: list[tuple[int, int, int]]) -> None:
+    labels = np.array([label for label, *_ in objects], np.int64)
+    x, y = (np.array([each[axis] for each in objects], float) * 20 for axis in (1, 2))
+    found = neighbours(labels, x / DEGREE_M, y / DEGREE_M)
+    apart = np.hypot(x[:, None] - x, y[:, None] - y)
+    np.fill_diagonal(apart, np.inf)
+    same = labels[:, None] == labels
+    for at in range(len(objects)):
+        nearest = np.where(same[at], apart[at], np.inf).min()
+        if np.isfinite(nearest):
+            assert found.same_m[at] == pytest.approx(nearest, abs=0.01)
+        else:
+            assert np.isnan(found.same_m[at])
+        other = np.where(same[at], np.inf, apart[at]).min()
+        if found.other[at] >= 0:
+            assert labels[found.other[at]] != labels[at]
+            assert found.other_m[at] == pytest.approx(other, abs=0.01)
+            assert other <= BESIDE_M
