@@ -12,11 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=doc)
+    made.add_argument("--json", type=Path, help="write the figures here")
+    return made
+
+
 def arguments(doc: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--quick", action="store_true", help="a small run that shows that it works")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    return parser.parse_args()
+    made = parser(doc)
+    made.add_argument("--quick", action="store_true", help="a small run that shows that it works")
+    return made.parse_args()
 
 
 def report(title: str, figures: dict[str, float | str], path: Path | None) -> None:

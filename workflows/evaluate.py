@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -24,6 +24,7 @@ from earthgptx.model.datasets.registry import REGISTRY
 from earthgptx.model.evaluation.exam import Answers, detect, examine, hidden
 from earthgptx.model.evaluation.figures import by_sensor, commonest, figures
 from earthgptx.model.inference.analyst import EarthGPTXAnalyst
+from earthgptx.model.inference.session import LEAST_SCORE
 from earthgptx.model.interface.errors import DataError
 from earthgptx.model.interface.region import Box
 from earthgptx.model.interface.tile import AnalystTraits, Modality, TileInput
@@ -93,6 +94,7 @@ def evaluate(
     for name, words, records in read_exam(dataset, split):
         if resolution is not None:
             records = [_at(resolution, record, name) for record in records]
+        records = [_whole(record) for record in records]
         ask = _examiner(analyst, traits, words, records, partial(on_image, name))
         answers, measure = ask(records), partial(figures, images=len(records), iou=iou)
         report = Report(
@@ -123,6 +125,12 @@ def _examiner(
     are only searched, tile by tile.
     """
     large = max(max(record.pixels.shape[1:]) for record in records) > LARGE_PX
+    if isinstance(analyst, EarthGPTXAnalyst):
+        # Average precision is over all scores, not over those that a job keeps.
+        analyst, traits = (
+            EarthGPTXAnalyst(analyst.model, LEAST_SCORE),
+            replace(traits, min_score=LEAST_SCORE),
+        )
     if large or not isinstance(analyst, EarthGPTXAnalyst):
         find = partial(_find, analyst, traits)
         return partial(detect, words=words, find=find, on_image=on_image)
@@ -190,6 +198,13 @@ def _at(resolution: float, record: Record, name: str) -> Record:
         )
     side = max(record.pixels.shape[1:])
     return record.cropped(0, 0, side, max(round(side * record.metres_per_pixel / resolution), 1))
+
+
+def _whole(record: Record) -> Record:
+    """Reduces a large image that is asked questions as a whole; others are searched in tiles."""
+    side = max(record.pixels.shape[1:])
+    asked = record.choices or any(region.phrase for region in record.regions)
+    return record.cropped(0, 0, side, LARGE_PX) if asked and side > LARGE_PX else record
 
 
 def _find(

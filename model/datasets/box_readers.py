@@ -152,20 +152,35 @@ def _voc_object(element: Element, pixels: NDArray[np.uint8], phrase: str) -> Ann
 def read_dota(config: SetConfig) -> Iterator[Record]:
     """Reads DOTA: lines of x1 y1 ... x4 y4 class difficult.
 
-    Rotated boxes count as outlines, upright ones as boxes.
+    Rotated boxes count as outlines; boxes of a set that has upright ones alone, as boxes.
     """
-    for path in listed_images(config):
+    rows = {
+        path: [
+            (rest[7], np.reshape([float(each) for each in (first, *rest[:7])], (4, 2)))
+            for first, rest in label_lines(config.folder / config.labels / f"{path.stem}.txt")
+            if len(rest) >= 8  # not header lines: imagesource, gsd
+        ]
+        for path in listed_images(config)
+    }
+    rotated = any(
+        len(np.unique(corners[:, axis])) > 2
+        for found in rows.values()
+        for _, corners in found
+        for axis in (0, 1)
+    )
+    for path, found in rows.items():
         pixels = read_pixels(path)
-        found = []
-        for first, rest in label_lines(config.folder / config.labels / f"{path.stem}.txt"):
-            if len(rest) < 8:  # header lines: imagesource, gsd
-                continue
-            corners = np.reshape([float(each) for each in (first, *rest[:7])], (4, 2))
-            inside = drawn([corners], *pixels.shape[1:])
-            rotated = any(len(np.unique(corners[:, axis])) > 2 for axis in (0, 1))
-            if inside.any():
-                found.append(Annotation(rest[7], Mask.from_array(inside), outlined=rotated))
-        yield make_record(config, path, pixels, found)
+        drawings = [(kind, drawn([corners], *pixels.shape[1:])) for kind, corners in found]
+        yield make_record(
+            config,
+            path,
+            pixels,
+            [
+                Annotation(kind, Mask.from_array(inside), outlined=rotated)
+                for kind, inside in drawings
+                if inside.any()
+            ],
+        )
 
 
 def read_masks(config: SetConfig) -> Iterator[Record]:
@@ -229,5 +244,6 @@ def read_scenes(config: SetConfig) -> Iterator[Record]:
     for path in listed_images(config):
         pixels, kind = read_pixels(path), path.parent.name
         found = [Annotation(kind, Mask.from_array(np.ones(pixels.shape[1:], bool)), outlined=True)]
-        asked = ((SCENE_QUESTION, config.names.get(kind) or kind),)
+        word = config.names.get(kind) if config.names else kind
+        asked = ((SCENE_QUESTION, word),) if word else ()
         yield make_record(config, path, pixels, found, stuff=True, questions=asked)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from earthgptx.model.datasets.formats import SetConfig
-from earthgptx.model.datasets.record import Record, Region
+from earthgptx.model.datasets.record import SCENE_QUESTION, Record, Region
 from earthgptx.model.interface.errors import DataError
 from earthgptx.model.interface.region import Mask
 
@@ -159,5 +159,10 @@ def make_record(
         ignored=ignored,
         scene=scene,
         questions=questions,
-        north_up=bool(scene or questions or any(region.phrase for region in regions)),
+        # The class of a scene holds however it is turned.
+        north_up=bool(
+            scene
+            or any(question != SCENE_QUESTION for question, _ in questions)
+            or any(region.phrase for region in regions)
+        ),
     )

@@ -48,6 +48,18 @@ READERS: dict[Format, Callable[[SetConfig], Iterator[Record]]] = {
     "geobench-vlm": read_geobench_vlm,
 }
 
+LISTED: tuple[Format, ...] = (
+    "coco",
+    "yolo",
+    "voc",
+    "dota",
+    "masks",
+    "sen1floods11",
+    "scenes",
+    "dior-rsvg",
+)
+"""Formats whose splits are lists, which may be read in part."""
+
 
 def read_set(config: SetConfig) -> list[Record]:
     """Reads all records of a dataset.
@@ -55,13 +67,29 @@ def read_set(config: SetConfig) -> list[Record]:
     Raises:
         DataError: a file is missing or does not have the configured format.
     """
+    if config.listed != config.split and config.format not in LISTED:
+        raise DataError(
+            f"{config.name}: a set in the form '{config.format}' has no parts; leave out "
+            f"'{config.split.removeprefix(config.listed)}'"
+        )
     try:
-        return list(READERS[config.format](config))
+        found = list(READERS[config.format](config))
+        if not found:
+            raise ValueError("there is no image")
+        return found
     except FileNotFoundError as error:
         raise DataError(
             f"{config.name}: {error.filename} is missing; check its folder and its split"
         ) from error
-    except (KeyError, ValueError, IndexError, SyntaxError) as error:
+    except (
+        KeyError,
+        ValueError,
+        IndexError,
+        SyntaxError,
+        AttributeError,
+        TypeError,
+        OSError,
+    ) as error:
         raise DataError(
             f"{config.name}: {config.folder} is not in the form '{config.format}' "
             f"({type(error).__name__}: {error})"

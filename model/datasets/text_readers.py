@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,18 +73,19 @@ def read_refsegrs(config: SetConfig) -> Iterator[Record]:
 
     A mask, all pixels above 0, is what the phrase fits: one object, or ground.
     """
+    phrases: dict[str, list[str]] = defaultdict(list)
     for line in (config.folder / f"output_phrase_{config.split}.txt").read_text().splitlines():
         number, _, phrase = line.strip().partition(" ")
-        if not number:
-            continue
+        if number:
+            phrases[number].append(phrase.strip())
+    for number, said in phrases.items():
         path = find_image(config.folder / config.images, number)
-        pixels = read_pixels(path)
         inside = read_pixels(find_image(config.folder / "masks", number)).max(axis=0) > 0
         found = []
         if inside.any():
             mask = Mask.from_array(inside)
-            found.append(Annotation("referred", mask, outlined=True, phrase=phrase.strip()))
-        yield make_record(config, path, pixels, found, stuff=True)
+            found = [Annotation("referred", mask, outlined=True, phrase=each) for each in said]
+        yield make_record(config, path, read_pixels(path), found, stuff=True)
 
 
 def read_geobench_vlm(config: SetConfig) -> Iterator[Record]:
@@ -91,25 +94,28 @@ def read_geobench_vlm(config: SetConfig) -> Iterator[Record]:
     A row has `image` (bytes), `prompts` (the question in several wordings), `options_list`,
     `ground_truth_option` (a letter that counts them) and `task`.
     """
-    import io
-
     import pyarrow.parquet as pq
 
     path = config.folder / f"{config.split or 'Single'}.parquet"
     names = ("image", "prompts", "options_list", "ground_truth_option", "task")
     with path.open("rb") as file:
-        table = pq.read_table(file, columns=list(names))
-    for number, row in enumerate(table.to_pylist()):
-        at = ord(row["ground_truth_option"].strip()[0].upper()) - ord("A")
-        options = tuple(str(each) for each in row["options_list"])
-        if not 0 <= at < len(options):
-            raise ValueError(f"row {number} has no option {row['ground_truth_option']!r}")
-        choice = Choice(
-            wordings=tuple(row["prompts"]), options=options, right=options[at], task=row["task"]
-        )
-        pixels = read_pixels(io.BytesIO(row["image"]["bytes"]))
-        record = make_record(config, path, pixels, [])
-        yield replace(record, image=f"{path.name}#{number}", choices=(choice,))
+        batches = pq.ParquetFile(file).iter_batches(batch_size=64, columns=list(names))
+        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            yield _choice_record(config, path, number, row)
+
+
+def _choice_record(config: SetConfig, path: Path, number: int, row: dict[str, Any]) -> Record:
+    """Returns the record of a row of GEOBench-VLM."""
+    at = ord(row["ground_truth_option"].strip()[0].upper()) - ord("A")
+    options = tuple(str(each) for each in row["options_list"])
+    if not 0 <= at < len(options):
+        raise ValueError(f"row {number} has no option {row['ground_truth_option']!r}")
+    choice = Choice(
+        wordings=tuple(row["prompts"]), options=options, right=options[at], task=row["task"]
+    )
+    pixels = read_pixels(io.BytesIO(row["image"]["bytes"]))
+    record = make_record(config, path, pixels, [])
+    return replace(record, image=f"{path.name}#{number}", choices=(choice,))
 
 
 def read_vrsbench(config: SetConfig) -> Iterator[Record]:

@@ -162,6 +162,8 @@ def _examine(
         inside = one.scores[: record.pixels.shape[1], : record.pixels.shape[2]] >= 128
         truth = record.mask_of(word)
         if truth is not None:
+            known_px = True if record.ignored is None else ~record.ignored
+            inside, truth = inside & known_px, truth & known_px
             shared, either = int((inside & truth).sum()), int((inside | truth).sum())
             answers.ground.append({**about, "word": word, "shared": shared, "either": either})
         for instance in one.instances:
@@ -281,12 +283,13 @@ def _ask_phrases(
     about: dict[str, Any],
     answers: Answers,
 ) -> None:
-    """Asks for single objects by two kinds of phrases.
+    """Asks for single objects by three kinds of phrases.
 
     `placed` phrases give position, size or the nearest object. `pictured` phrases give appearance
     or what the object lies beside; `told` ones are those of the source.
     """
-    drawn = [("placed", each) for each in locates(record, single, rng, MOST_PHRASES)]
+    silent = replace(record, regions=tuple(replace(each, phrase="") for each in record.regions))
+    drawn = [("placed", each) for each in locates(silent, single, rng, MOST_PHRASES)]
     drawn += [("pictured", each) for each in pictured(record, single, rng, MOST_PHRASES)]
     drawn += [
         ("told", Locate(region.phrase, region.mask, outlined=region.outlined))
@@ -319,6 +322,8 @@ def _pixels(said: Mask | None, truth: Mask, record: Record) -> tuple[int, int]:
     size = record.pixels.shape[1:]
     there = truth.window(0, 0, *size)
     inside = np.zeros(size, bool) if said is None else said.window(0, 0, *size)
+    if record.ignored is not None:
+        there, inside = there & ~record.ignored, inside & ~record.ignored
     return int((inside & there).sum()), int((inside | there).sum())
 
 

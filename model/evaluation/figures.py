@@ -96,8 +96,11 @@ def _accuracy(cases: Sequence[Case]) -> float:
 
 
 def _told(located: Sequence[Case]) -> dict[str, float]:
-    """Returns how well masks fit the phrases of a source: overall and mean IoU, Pr@k (RRSIS)."""
-    cases = [each for each in located if each["kind"] == "told" and each["mask_iou"] is not None]
+    """Returns how well masks, or boxes, fit the phrases of a source: as RRSIS does, and Pr@0.5."""
+    told = [each for each in located if each["kind"] == "told"]
+    cases = [each for each in told if each["mask_iou"] is not None]
+    if told and not cases:
+        return {"phrase_box_pr_at_50": float(np.mean([each["box_iou"] >= 0.5 for each in told]))}
     if not cases:
         return {}
     shared, either = (sum(each["pixels"][side] for each in cases) for side in (0, 1))

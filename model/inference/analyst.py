@@ -140,9 +140,14 @@ class _EncodedTiles:
 class EarthGPTXAnalyst:
     """Answers questions about tiles with a loaded model."""
 
-    def __init__(self, model: EarthGPTX) -> None:
-        """Wraps a loaded model."""
-        self.model = model
+    def __init__(self, model: EarthGPTX, least: float = MIN_SCORE) -> None:
+        """Wraps a loaded model.
+
+        Args:
+            model: the model.
+            least: lowest score of an object that is kept, 0..1.
+        """
+        self.model, self._least = model, least
 
     def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
         """Returns one output per tile, in order.
@@ -158,8 +163,10 @@ class EarthGPTXAnalyst:
         images = self._encoded(tiles)
         session = images.session(self.model)
         phrases = [tile.phrases for tile in tiles]
-        found = find(session, images.pixels, images.modalities, phrases, images.metres, MIN_SCORE)
-        answers = [_found_objects(tile, each) for tile, each in zip(tiles, found, strict=True)]
+        found = find(session, images.pixels, images.modalities, phrases, images.metres, self._least)
+        answers = [
+            _found_objects(tile, each, self._least) for tile, each in zip(tiles, found, strict=True)
+        ]
         captions = [""] * len(tiles)
         if any(tile.describe for tile in tiles):
             said = session.describe(grounded=False)
@@ -304,7 +311,7 @@ def _scores(tile: TileInput, found: Sequence[Found]) -> NDArray[np.uint8]:
     return planes
 
 
-def _found_objects(tile: TileInput, found: Sequence[Found]) -> list[Grounding]:
+def _found_objects(tile: TileInput, found: Sequence[Found], least: float) -> list[Grounding]:
     """Returns the objects of all phrases, clipped to `wanted`."""
     height, width = tile.valid.shape
     objects = []
@@ -312,7 +319,7 @@ def _found_objects(tile: TileInput, found: Sequence[Found]) -> list[Grounding]:
         for instance in one.instances:
             assert instance.mask is not None
             inside = instance.mask.window(0, 0, height, width) & tile.wanted
-            if inside.any() and instance.score >= MIN_SCORE:
+            if inside.any() and instance.score >= least:
                 mask = Mask.from_array(inside)
                 objects.append(Grounding(label=phrase, score=instance.score, mask=mask))
     return objects
@@ -337,7 +344,11 @@ def _as_prompts(found: Sequence[Grounding]) -> list[VisualPrompt]:
 
 def _text(answer: Captioned | Referred) -> str:
     """Returns the caption of an object, without what holds in its tile alone."""
-    return _ended(lasting(answer.caption), cut=answer.cut)
+    if not answer.cut:
+        return lasting(answer.caption)
+    # What its budget has cut may be the start of a place.
+    whole = lasting(answer.caption.rpartition(", ")[0])
+    return _ended(whole, cut=bool(whole))
 
 
 def _ended(words: str, *, cut: bool) -> str:

@@ -82,7 +82,7 @@ class Segmenter:
         """
         heat = perceived.centres[number].sigmoid()
         # A score is the root of the heat times a probability: no lower peak reaches the least one.
-        lowest = max(PEAK, least**2)
+        lowest = max(PEAK, least**2 * (1 - 1e-6))
         rows, cols = torch.nonzero(local_maxima(heat[None])[0] & (heat >= lowest), as_tuple=True)
         if not len(rows):
             return ()
@@ -219,7 +219,7 @@ class Segmenter:
         if within is not None:
             drawn = (~within.isnan().any(dim=1)).tolist()
         # One copy from the device.
-        flat = torch.cat([scored.flatten() for *_, scored in windows]).float().cpu().numpy()
+        flat = torch.cat([scored.flatten() for *_, scored in windows]).cpu().numpy()
         ends = np.cumsum([scored.numel() for *_, scored in windows])[:-1]
         return [
             instance_mask(values.reshape(tuple(scored.shape)), (y0, x0), (row, col), drawn=given)

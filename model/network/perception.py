@@ -294,7 +294,8 @@ class Perception(nn.Module):
         Compares queries with no other cells: most instances cover few of them.
 
         Returns:
-            First row, first column and (Y, X) log-odds of each instance, which may have no cells.
+            First row, first column and (Y, X) log-odds, float32, of each instance; it may have no
+            cells.
         """
         boxes = judged.boxes[-1]
         ends = boxes if within is None else torch.where(within.isnan(), boxes, within)
@@ -303,13 +304,14 @@ class Perception(nn.Module):
         rows, cols = pixels.shape[-2:]
         sides = torch.tensor([cols, rows], device=ends.device)
         edges = torch.cat([low.clamp(min=0).minimum(sides), high.clamp(min=0).minimum(sides)], 1)
+        edges = edges.nan_to_num()
         found = []
         for query, image, (x0, y0, x1, y1) in zip(
             judged.mask_query, of_image, edges.long().tolist(), strict=True
         ):
             window = pixels[image, :, y0 : max(y1, y0), x0 : max(x1, x0)]
             scored = (query.to(window.dtype) @ window.flatten(1)).unflatten(0, window.shape[1:])
-            found.append((y0, x0, scored + self.mask_bias))
+            found.append((y0, x0, scored.float() + self.mask_bias))
         return found
 
 

@@ -31,12 +31,16 @@ from earthgptx.model.samples.wording import (
     with_article,
 )
 
-MOST_PROMPTS, MOST_IDLE = 6, 3
-UNPROMPTED_PART = 0.4
-"""Fraction of images whose objects have no prompts. If all had, an image without prompts would be
-one without objects: a model learns that, and finds nothing where nobody points at anything."""
-IDLE_PART = 0.5
-"""Fraction of images with prompts that point anywhere, so that prompts do not mean objects."""
+MOST_PROMPTS = 6
+UNPROMPTED_PART = 0.3
+"""Fraction of images without prompts, whatever they show. The others have a number of prompts that
+says nothing of their objects: where there are too few, prompts point anywhere. Otherwise a model
+learns that prompts mean objects, and finds nothing where nobody points at anything."""
+PROMPTS = (2, 8)
+"""Least and largest number of prompts of the other images."""
+TOLD_WEIGHT, FEW_WORDS = 8.0, 3
+"""Weight of answers of a source, of at most so many words: the many tokens that are made of
+geometry would drown them."""
 MOST_PHRASES = 3
 MOST_LOCATED = 5
 MOST_PICTURED = 2
@@ -46,9 +50,9 @@ MOST_COUNTED = 2
 def sample_from_record(record: Record, rng: np.random.Generator) -> Sample:
     """Makes a sample with randomly chosen lessons of every kind that the record supports."""
     single = [region for region in record.regions if not region.stuff]
-    chosen = [record.regions[at] for at in some_indices(rng, len(record.regions), MOST_PROMPTS)]
-    if rng.random() < UNPROMPTED_PART:
-        chosen = []
+    wanted = 0 if rng.random() < UNPROMPTED_PART else int(rng.integers(PROMPTS[0], PROMPTS[1] + 1))
+    most = min(wanted, MOST_PROMPTS)
+    chosen = [record.regions[at] for at in some_indices(rng, len(record.regions), most)]
     prompts = tuple(
         VisualPrompt(id=str(number), place=prompt_place(region.mask, rng))
         for number, region in enumerate(chosen)
@@ -75,26 +79,27 @@ def sample_from_record(record: Record, rng: np.random.Generator) -> Sample:
         pixels=record.pixels,
         modality=record.modality,
         metres_per_pixel=record.metres_per_pixel,
-        prompts=(*prompts, *_idle_prompts(record, rng)),
+        prompts=(*prompts, *_idle_prompts(record, wanted - len(chosen), rng)),
         lessons=tuple(lessons),
         ignored=record.ignored,
         word_masks=_word_masks(record),
     )
 
 
-def _idle_prompts(record: Record, rng: np.random.Generator) -> list[VisualPrompt]:
-    """Draws prompts that no lesson is about, anywhere in the image; often none."""
-    if rng.random() >= IDLE_PART:
-        return []
+def _idle_prompts(record: Record, count: int, rng: np.random.Generator) -> list[VisualPrompt]:
+    """Draws prompts of all kinds on ellipses anywhere in the image; no lesson is about them."""
     height, width = record.pixels.shape[1:]
-    places: list[Place] = []
-    for _ in range(int(rng.integers(1, MOST_IDLE + 1))):
-        x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
-        side = float(np.exp(rng.uniform(np.log(4), np.log(min(height, width) / 2))))
-        box = Box(x, y, min(x + side, width), min(y + side * rng.uniform(0.4, 2.5), height))
-        wide = box.x1 - box.x0 >= 1 and box.y1 - box.y0 >= 1
-        places.append(box if wide and rng.random() < 0.5 else Point(x, y))
-    return [VisualPrompt(id=f"idle-{at}", place=place) for at, place in enumerate(places)]
+    made = []
+    for number in range(count):
+        longest = max(min(height, width) / 2, 5.0)
+        sides = np.exp(rng.uniform(np.log(4.0), np.log(longest), 2))
+        y, x = rng.uniform(0, height), rng.uniform(0, width)
+        rows, cols = np.ogrid[:height, :width]
+        inside = ((rows + 0.5 - y) / sides[0]) ** 2 + ((cols + 0.5 - x) / sides[1]) ** 2 <= 0.25
+        inside[int(y), int(x)] = True
+        place = prompt_place(Mask.from_array(inside), rng)
+        made.append(VisualPrompt(id=f"idle-{number}", place=place))
+    return made
 
 
 def prompt_place(mask: Mask, rng: np.random.Generator, kind: str | None = None) -> Place:
@@ -198,7 +203,10 @@ def _questions(
     rng: np.random.Generator,
 ) -> list[Lesson]:
     lessons: list[Lesson] = [
-        Answer(*record.questions[at]) for at in some_indices(rng, len(record.questions), 2)
+        Answer(question, answer, weight=TOLD_WEIGHT if len(answer.split()) <= FEW_WORDS else 1.0)
+        for question, answer in (
+            record.questions[at] for at in some_indices(rng, len(record.questions), 2)
+        )
     ]
     counts: dict[str, int] = defaultdict(int)
     for region in record.regions:

@@ -44,7 +44,9 @@ WEIGHTS = {
 def losses(
     model: EarthGPTX, samples: Sequence[Sample], ground: GroundHead | None = None
 ) -> dict[str, Tensor]:
-    """Returns each unweighted loss and `total`, their weighted sum; scalars.
+    """Returns each loss, and `total`, their weighted sum; scalars.
+
+    The loss of text counts the weights of its lessons.
 
     Args:
         model: model to train.
@@ -65,21 +67,22 @@ def losses(
         for lesson in sample.lessons
     ]
     hidden, starts = _read(model, encoded, [each.branch for each in taught])
-    says, words, asks, truths = [], [], [], []
+    says, words, weights, asks, truths = [], [], [], [], []
     for start, each in zip(starts, taught, strict=True):
         places = model.places(each.branch)
         for at, token in each.targets:
             says.append((each.branch.image, start + places[at]))
             words.append(token)
+            weights.append(each.weight)
         for at, truth in each.queries:
             asks.append((each.branch.image, start, start + places[at]))
             truths.append(truth)
     said = hidden[[row for row, _ in says], [place for _, place in says]]
-    found = {
-        "text": functional.cross_entropy(
-            model.language.logits(said), torch.tensor(words, device=model.device)
-        )
-    }
+    surprise = functional.cross_entropy(
+        model.language.logits(said), torch.tensor(words, device=model.device), reduction="none"
+    )
+    counts = torch.tensor(weights, device=model.device)
+    found = {"text": (surprise * counts).sum() / counts.sum()}
     known = known_cells(samples, encoded.pixels)
     if asks:
         phrases = [hidden[row, start : end + 1] for row, start, end in asks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from earthgptx.model.network.earthgptx import EarthGPTX
 from earthgptx.model.network.encoded import Branch
@@ -19,6 +19,8 @@ class BranchTargets:
     """Pairs: index of a token in the branch, and the token that its hidden state predicts."""
     queries: tuple[tuple[int, MaskTarget], ...]
     """Pairs: index of a token that is a query, and its target."""
+    weight: float = 1.0
+    """How much the targets of tokens count."""
 
 
 def branch_targets(
@@ -41,7 +43,8 @@ def branch_targets(
     if isinstance(lesson, Answer):
         words = model.vocabulary
         branch = model.ask(image, lesson.question, lesson.prompt_ids)
-        return _continued(branch, (*words.encode(lesson.answer), words.mark("eos")), ())
+        said = _continued(branch, (*words.encode(lesson.answer), words.mark("eos")), ())
+        return replace(said, weight=lesson.weight)
     assert isinstance(lesson, Describe)
     return _describe(model, image, lesson)
 

@@ -2,7 +2,7 @@
 
 Two passes over the files of the blocks. The first stitches what blocks have left open, and notes
 where all objects lie. The second yields the rows of the result. The driver holds what is stitched,
-and three numbers for each of the other objects.
+and eight numbers for each of the other objects.
 """
 
 from __future__ import annotations
@@ -130,9 +130,12 @@ class Gathering:
         if not rows:
             return {}
         labels, lon, lat = np.concatenate(rows).T
-        found = neighbours(labels.astype(np.int64), lon, lat)
-        names = [*self._labels, ""]
-        numbers = np.where(found.other >= 0, labels[found.other].astype(np.int64), len(names) - 1)
+        names = sorted(self._labels)
+        ranks = np.array([names.index(name) for name in self._labels], np.int64)
+        kinds = ranks[labels.astype(np.int64)]
+        found = neighbours(kinds, lon, lat)
+        names.append("")
+        numbers = np.where(found.other >= 0, kinds[found.other], len(names) - 1)
         other = pa.DictionaryArray.from_arrays(numbers.astype(np.int32), names)
         columns = [found.same_m, found.same_deg, other, found.other_m, found.other_deg]
         table = pa.Table.from_arrays([pa.array(each) for each in columns], names=list(NEAR))

@@ -59,7 +59,8 @@ def caption_of(
         said.append(f"lying {AXES[round(orientation_deg / 45) % 4]}")
     if not math.isnan(same_m):
         said.append(f"{_metres(same_m)} {_towards(same_deg)} of the nearest other")
-    if other:
+    # Nearer than that it is the same thing, found for another phrase.
+    if other and other_m > width_m / 2:
         said.append(f"{_metres(other_m)} {_towards(other_deg)} of the nearest {other}")
     return ", ".join(said)
 

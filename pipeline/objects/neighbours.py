@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 EARTH_M = 6371008.8
 BESIDE_M = 250.0
 """Distance up to which an object of another label is a neighbour, in metres."""
-LOOKED_AT = 9
-"""Nearest objects among which one of another label is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +36,25 @@ def neighbours(
     Distances are straight lines in metres on a sphere of the Earth's mean radius.
 
     Args:
-        labels: (N,) number of each label.
+        labels: (N,) number of each label, in an order of the labels that does not depend on that of
+            the objects.
         lon: (N,) longitudes of the middles, degrees.
         lat: (N,) latitudes of the middles, degrees.
     """
+    # Of several that are as near, the answer does not depend on the order of the objects.
+    order = np.lexsort([lat, lon, labels])
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    labels, lon, lat = labels[order], lon[order], lat[order]
     places = _on_sphere(lon, lat)
     same, same_m = _nearest_same(labels, places)
     other, other_m = _nearest_other(labels, places)
     return Neighbours(
-        same_m=same_m,
-        same_deg=_direction(same, lon, lat),
-        other=other,
-        other_m=other_m,
-        other_deg=_direction(other, lon, lat),
+        same_m=same_m[back],
+        same_deg=_direction(same, lon, lat)[back],
+        other=np.where(other >= 0, order[other], -1)[back],
+        other_m=other_m[back],
+        other_deg=_direction(other, lon, lat)[back],
     )
 
 
@@ -83,15 +87,13 @@ def _nearest_other(
     from scipy.spatial import cKDTree
 
     nearest, metres = np.full(len(labels), -1), np.full(len(labels), np.nan)
-    if len(np.unique(labels)) < 2:
-        return nearest, metres
-    count = min(LOOKED_AT, len(labels))
-    distance, at = cKDTree(places).query(places, k=count, distance_upper_bound=BESIDE_M)
-    there = at < len(labels)
-    differs = there & (labels[np.where(there, at, 0)] != labels[:, None])
-    first = differs.argmax(axis=1)
-    rows = np.flatnonzero(differs.any(axis=1))
-    nearest[rows], metres[rows] = at[rows, first[rows]], distance[rows, first[rows]]
+    kinds = np.unique(labels)
+    for label in kinds if len(kinds) > 1 else ():
+        mine, others = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
+        tree = cKDTree(places[others])
+        distance, at = tree.query(places[mine], distance_upper_bound=BESIDE_M)
+        there = at < len(others)
+        nearest[mine[there]], metres[mine[there]] = others[at[there]], distance[there]
     return nearest, metres
 
 

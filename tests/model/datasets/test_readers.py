@@ -450,14 +450,16 @@ def test_geobench_vlm_is_read(tmp_path: Path) -> None:
         read_set(geobench(tmp_path, "E"))
 
 
-def test_upright_boxes_of_dota_are_boxes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_dota_set_of_upright_boxes_has_no_outlines(tmp_path: Path, rotated: bool) -> None:
     picture(tmp_path / "images", "a.png")
     (tmp_path / "labels").mkdir()
-    lines = ["10 20 30 20 30 40 10 40 ship 0", "20 50 30 60 20 70 10 60 ship 0"]
+    lines = ["10 20 30 20 30 40 10 40 ship 0"]
+    lines += ["20 50 30 60 20 70 10 60 ship 0"] if rotated else []
     (tmp_path / "labels/a.txt").write_text("\n".join(lines))
     told = {"name": "d", "format": "dota", "folder": tmp_path, "modality": "optical"}
     [record] = read_set(SetConfig.model_validate(told))
-    assert [region.outlined for region in record.regions] == [False, True]
+    assert [region.outlined for region in record.regions] == [rotated] * len(lines)
 
 
 def test_nothing_is_known_in_the_margin_of_a_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from earthgptx.catalogs.profiles import Modality
 from earthgptx.model.checkpoint.weights import untrained
-from earthgptx.model.datasets.record import Record, Region
+from earthgptx.model.datasets.record import Choice, Record, Region
 from earthgptx.model.evaluation import metrics
 from earthgptx.model.evaluation.calibration import HIGH, LOW, fitted_offset, fitted_temperature
 from earthgptx.model.evaluation.exam import Answers, examine, hidden, within_one
@@ -354,3 +354,38 @@ def test_a_caption_is_to_hold_the_word_that_the_true_one_holds() -> None:
         for caption, true_caption in pairs
     ]
     assert figures(Answers(regions=cases), 1)["caption_word"] == pytest.approx(0.5)
+
+
+def test_options_and_phrases_of_a_source_are_asked(taught: EarthGPTX) -> None:
+    sample = samples()[0]
+    [lesson] = [each for each in sample.lessons if isinstance(each, Find)][:1]
+    choice = Choice(
+        wordings=("what is shown?", "name it"), options=("a", "b"), right="b", task="scenes"
+    )
+    plain = Record(
+        pixels=sample.pixels, modality=sample.modality, metres_per_pixel=None, regions=()
+    )
+    region = Region(labels=("x",), mask=lesson.masks[0], stuff=True, phrase="the one")
+    records = [
+        replace(plain, choices=(choice, replace(choice, right="a", task="counts"))),
+        replace(plain, regions=(region,)),
+    ]
+    answers = examine(taught, records, ())
+    assert [(each["wording"], each["of"]) for each in answers.choices] == [
+        (0, "scenes"),
+        (1, "scenes"),
+        (0, "counts"),
+        (1, "counts"),
+    ]
+    assert {each["said"] for each in answers.choices} <= {"a", "b"}
+    found = figures(answers, len(records))
+    assert found["choice_accuracy"] == 0.5, "each question is there with either answer"
+    assert found["choice_accuracy/scenes"] + found["choice_accuracy/counts"] == 1
+    assert found["choice_accuracy_lowest_wording"] <= 0.5
+    assert figures(commonest(answers), len(records))["choice_accuracy"] == 0.5
+    [told] = [each for each in answers.located if each["kind"] == "told"]
+    assert told["phrase"] == "the one"
+    shared, either = told["pixels"]
+    assert found["phrase_oiou"] == pytest.approx(shared / either)
+    assert found["phrase_miou"] == pytest.approx(told["mask_iou"])
+    assert found["phrase_pr_at_50"] in (0, 1)

@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthgptx.model.datasets.record import Region
+from earthgptx.model.datasets.record import Record, Region
 from earthgptx.model.interface.region import Mask
 from earthgptx.model.samples.phrases import locates
 from earthgptx.model.samples.questions import prompt_place, sample_from_record
-from earthgptx.model.samples.sample import Find, Locate, Refer
+from earthgptx.model.samples.sample import Find, Locate, Refer, Sample
 from tests.model.records import a_record, located, ship, square
 
 
@@ -67,19 +68,24 @@ def test_a_phrase_may_say_how_its_object_looks_and_what_it_is_by() -> None:
     assert not [phrase for phrase in doubtful if " by " in phrase]
 
 
+def prompted_sample(record: Record) -> Sample:
+    """The first sample of a record in which its objects have prompts."""
+    drawn = (sample_from_record(record, np.random.default_rng(seed)) for seed in range(20))
+    return next(each for each in drawn if any(isinstance(one, Refer) for one in each.lessons))
+
+
 def test_lessons_say_what_is_there_and_what_is_known_not_to_be() -> None:
     record = a_record(ship(10, 10), ship(50, 50))
-    sample = sample_from_record(record, np.random.default_rng(0))
+    sample = prompted_sample(record)
     finds = {lesson.phrase: lesson.masks for lesson in sample.lessons if isinstance(lesson, Find)}
     assert len(finds["ship"]) == len(finds["vessel"]) == 2
     assert finds["aircraft"] == ()
     assert "building" not in finds  # nothing is known of buildings
     refers = [lesson for lesson in sample.lessons if isinstance(lesson, Refer)]
-    assert {lesson.prompt_id for lesson in refers} == {prompt.id for prompt in sample.prompts}
+    ids = {prompt.id for prompt in sample.prompts}
+    assert {lesson.prompt_id for lesson in refers} == {each for each in ids if "idle" not in each}
     assert all(lesson.made for lesson in refers)  # "a ship in the upper left, with one more around"
-    told = sample_from_record(
-        a_record(replace(ship(10, 10), caption="a ship at anchor")), np.random.default_rng(0)
-    )
+    told = prompted_sample(a_record(replace(ship(10, 10), caption="a ship at anchor")))
     assert [(each.caption, each.made) for each in told.lessons if isinstance(each, Refer)] == [
         ("a ship at anchor", False)
     ]
@@ -100,3 +106,29 @@ def test_a_prompt_points_at_its_object(seed: int, kind: str) -> None:
     mask = Mask.from_array(inside, y0=20, x0=30)
     drawn = VisualPrompt(id="p", place=prompt_place(mask, rng, kind)).inside(64, 64)
     assert (drawn & mask.window(0, 0, 64, 64)).any()
+
+
+def test_prompts_do_not_tell_whether_objects_are_there() -> None:
+    """With objects or without, as many images have no prompt, and the others have as many."""
+    box = np.ones((12, 9), bool)
+    regions = tuple(
+        Region(labels=("ship",), mask=Mask.from_array(box, y0=20 * at, x0=10 * at))
+        for at in range(6)
+    )
+    counts = {}
+    for there in (0, 1, 6):
+        record = Record(
+            pixels=np.zeros((3, 160, 160), np.uint8),
+            modality="optical",
+            metres_per_pixel=None,
+            regions=regions[:there],
+        )
+        drawn = [sample_from_record(record, np.random.default_rng(seed)) for seed in range(600)]
+        counts[there] = np.bincount([len(sample.prompts) for sample in drawn], minlength=9) / 600
+        kinds = {type(each.place).__name__ for sample in drawn for each in sample.prompts}
+        assert kinds == {"Point", "Box", "Scribble", "Mask"}
+        named = {each.id for sample in drawn for each in sample.prompts}
+        assert {name for name in named if name.startswith("idle")}
+    assert np.abs(counts[0] - counts[1]).max() < 0.08
+    assert np.abs(counts[0] - counts[6]).max() < 0.08
+    assert counts[0][0] == pytest.approx(0.3, abs=0.06)

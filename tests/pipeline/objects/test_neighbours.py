@@ -1,6 +1,8 @@
+from random import Random
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earthgptx.pipeline.objects.neighbours import BESIDE_M, neighbours
@@ -29,6 +31,7 @@ def test_directions_hold_across_the_antimeridian_and_in_the_north() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 40)), max_size=12))
+@settings(deadline=None)
 def test_they_are_those_that_a_search_of_all_finds(objects: list[tuple[int, int, int]]) -> None:
     labels = np.array([label for label, *_ in objects], np.int64)
     x, y = (np.array([each[axis] for each in objects], float) * 20 for axis in (1, 2))
@@ -43,7 +46,29 @@ def test_they_are_those_that_a_search_of_all_finds(objects: list[tuple[int, int,
         else:
             assert np.isnan(found.same_m[at])
         other = np.where(same[at], np.inf, apart[at]).min()
-        if found.other[at] >= 0:
+        if other < BESIDE_M - 0.01:
             assert labels[found.other[at]] != labels[at]
             assert found.other_m[at] == pytest.approx(other, abs=0.01)
-            assert other <= BESIDE_M
+        elif other > BESIDE_M + 0.01:
+            assert found.other[at] == -1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=12),
+    st.randoms(use_true_random=False),
+)
+@settings(deadline=None)
+def test_they_do_not_depend_on_the_order_of_the_objects(
+    objects: list[tuple[int, int, int]], random: Random
+) -> None:
+    def near(given: list[tuple[int, int, int]]) -> list[tuple[object, ...]]:
+        labels = np.array([label for label, *_ in given], np.int64)
+        x, y = (np.array([each[axis] for each in given], float) / 5000 for axis in (1, 2))
+        found = neighbours(labels, x, y)
+        other = [labels[at] if at >= 0 else -1 for at in found.other]
+        columns = (found.same_m, found.same_deg, other, found.other_m, found.other_deg)
+        return sorted(zip(map(repr, given), *(map(repr, each) for each in columns), strict=True))
+
+    shuffled = objects.copy()
+    random.shuffle(shuffled)
+    assert near(objects) == near(shuffled)
