@@ -346,8 +346,8 @@ def _text(answer: Captioned | Referred) -> str:
     """Returns the caption of an object, without what holds in its tile alone."""
     if not answer.cut:
         return lasting(answer.caption)
-    # What its budget has cut may be the start of a place.
-    whole = lasting(answer.caption.rpartition(", ")[0])
+    # The clause that its budget has cut may be the start of a place.
+    whole = lasting(answer.caption.rpartition(", ")[0] or answer.caption)
     return _ended(whole, cut=bool(whole))
 
 

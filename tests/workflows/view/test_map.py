@@ -509,9 +509,10 @@ def test_changes_run_forward_whichever_slice_is_shown_and_keep_to_conditions(
         footer = "return document.getElementById('footer').textContent"
         forward = "from 2026-01-01 to 2026-01-02: 1 appeared, 1 vanished, 1 stayed"
         until(lambda: forward in browser.execute_script(footer), f"{forward} with {shown} shown")  # noqa: B023
-    set_value(browser, "score", "1")
+    set_value(browser, "text", "submarine", "input")
+    set_value(browser, "score", "0.05")
     nothing = "from 2026-01-01 to 2026-01-02: no object"
-    until(lambda: nothing in browser.execute_script(footer), "the least score changes nothing")
+    until(lambda: nothing in browser.execute_script(footer), "conditions change nothing")
     legend = "return document.getElementById('legend').textContent"
     assert "appeared" in browser.execute_script(legend)
     set_value(browser, "slice", "0", "input")
