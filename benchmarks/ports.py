@@ -109,6 +109,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     document = JobSpec.from_yaml(REPO / "examples/ports.yaml").model_dump(mode="json")
     document["source"]["catalog"] = str(SHIPS / "stac/catalog.json")
+    document["source"]["access"]["folders"] = [str(SHIPS / "images")]
     document |= {"output": str(folder / "ports.zarr"), "model": args.model}
     spec = JobSpec.model_validate(document)
     run(plan(spec), overwrite=True)
