@@ -27,6 +27,8 @@ REPO = Path(__file__).parents[1]
 SHIPS = Path(os.environ.get("EARTHGPTX_DATA", REPO / "../shared/data")).absolute() / "sen2ships"
 IOU = 0.3
 PORTS = ("busan", "cartagena", "hedland")
+MARGIN_PX = 6
+"""Distance of a drawn box from its ship."""
 FOUND, MISSED, WRONG = "#06d6a0", "#ffd166", "#ef476f"
 
 
@@ -79,19 +81,19 @@ def draw(
     axes.imshow(np.clip(pixels * 1.6, 0, 255).astype(np.uint8))
     axes.axis("off")
     groups = (
-        (MISSED, missed, 6),
-        (WRONG, [each for at, each in enumerate(found) if at not in pairs], 6),
-        (FOUND, [found[at] for at in pairs], 6),
+        (MISSED, missed),
+        (WRONG, [each for at, each in enumerate(found) if at not in pairs]),
+        (FOUND, [found[at] for at in pairs]),
     )
-    for colour, shapes, margin in groups:
+    for colour, shapes in groups:
         for shape in shapes:
             west, south, east, north = shape.bounds
             corners = transform_geom(
                 "OGC:CRS84", crs, shapely.geometry.mapping(shapely.box(west, south, east, north))
             )
             points = np.array([inverse @ each for each in corners["coordinates"][0]])
-            x0, y0 = points.min(axis=0) - margin
-            x1, y1 = points.max(axis=0) + margin
+            x0, y0 = points.min(axis=0) - MARGIN_PX
+            x1, y1 = points.max(axis=0) + MARGIN_PX
             axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=colour, lw=1.2)
     axes.set_title(
         f"{port}: {len(pairs)} of {len(there)} ships found, {len(found) - len(pairs)} wrong",

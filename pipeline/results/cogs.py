@@ -62,17 +62,14 @@ class RowNumbers:
         Raises:
             OutputError: an id has no row.
         """
-        if not len(self._sorted) and not ids.any():
-            return np.zeros(ids.shape, np.uint32)
         rows = np.zeros(ids.shape, np.uint32)
         there = ids > 0
-        places = np.searchsorted(self._sorted, ids[there])
-        if not np.array_equal(self._sorted[np.minimum(places, len(self._sorted) - 1)], ids[there]):
+        if not np.isin(ids[there], self._sorted).all():
             raise OutputError(
                 "the result's rasters show objects that its table has not; is a run writing it? "
                 "try again when it has ended"
             )
-        rows[there] = self._order[places] + 1
+        rows[there] = self._order[np.searchsorted(self._sorted, ids[there])] + 1
         return rows
 
 

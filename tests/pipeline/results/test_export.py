@@ -290,4 +290,7 @@ def test_an_object_without_a_row_is_said() -> None:
     for odd in (7, 10):
         with pytest.raises(OutputError, match="objects that its table has not"):
             rows(np.array([odd], np.uint64))
-    assert RowNumbers(np.array([], np.int64))(np.zeros(3, np.uint64)).tolist() == [0, 0, 0]
+    empty = RowNumbers(np.array([], np.int64))
+    assert empty(np.zeros(3, np.uint64)).tolist() == [0, 0, 0]
+    with pytest.raises(OutputError, match="objects that its table has not"):
+        empty(np.array([7], np.uint64))
