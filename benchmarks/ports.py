@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,19 @@ def main() -> None:
     arguments.add_argument("--model", default="nano", help="model that the job uses")
     arguments.add_argument("--out", type=Path, help="folder for the result and the pictures")
     args = arguments.parse_args()
-    folder = (args.out or Path("ports")).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (args.out or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = measured(args.model, folder, pictures=args.out is not None)
+    report("ships in three harbours", figures, args.json)
+
+
+def measured(model: str, folder: Path, *, pictures: bool) -> dict[str, Any]:
+    """Runs the job, leaves its result in the folder and returns the figures."""
     document = JobSpec.from_yaml(REPO / "examples/ports.yaml").model_dump(mode="json")
     document["source"]["catalog"] = str(SHIPS / "stac/catalog.json")
     document["source"]["access"]["folders"] = [str(SHIPS / "images")]
-    document |= {"output": str(folder / "ports.zarr"), "model": args.model}
+    document |= {"output": str(folder / "ports.zarr"), "model": model}
     spec = JobSpec.model_validate(document)
     run(plan(spec), overwrite=True)
     result = open_result(spec.output)
@@ -130,12 +138,12 @@ def main() -> None:
         hits, ships, detections = hits + len(pairs), ships + len(there), detections + len(found)
         figures |= {f"{port}_ships": len(there), f"{port}_found": len(pairs)}
         figures[f"{port}_wrong"] = len(found) - len(pairs)
-        if args.out:
+        if pictures:
             draw(port, found, there, pairs, folder / f"{port}.png")
     figures["precision"] = hits / max(detections, 1)
     figures["recall"] = hits / ships
     figures["f1"] = 2 * hits / max(detections + ships, 1)
-    report("ships in three harbours", figures, args.json)
+    return figures
 
 
 if __name__ == "__main__":

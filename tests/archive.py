@@ -179,6 +179,16 @@ def targets(seed: int, shape: tuple[int, int] = (700, 900), count: int = 30) -> 
     return pixels
 
 
+def two_dates(folder: Path, *phrases: str) -> JobSpec:
+    """A job over two dates with targets, described and with scores; its output is out.zarr."""
+    archive = Archive(folder / "archive")
+    archive.add("first", targets(8), nodata=None)
+    archive.add("second", targets(9), when="2026-02-01T10:00:00Z", nodata=None)
+    archive.save()
+    tasks = {"find": list(phrases), "describe": True, "keep_scores": True}
+    return archive.job(folder / "out.zarr", tasks=tasks)
+
+
 def ground_of(items: Iterable[pystac.Item]) -> dict[str, str]:
     """An AOI that holds the pixels of Items, which may be cut out of larger scenes."""
     ground = shapely.union_all([extent_of(item) for item in items])

@@ -21,6 +21,7 @@ from earthgptx.model.datasets.registry import REGISTRY
 from earthgptx.model.interface.tile import Modality
 from earthgptx.model.interface.zoom_sizes import CROP_PX, FEW_PX, LEAST_PX, TIMES
 from earthgptx.model.samples.augment import augmented
+from earthgptx.model.samples.copied import may_copy, may_donate, with_copies
 from earthgptx.model.samples.questions import sample_from_record
 from earthgptx.model.samples.sample import Answer, Describe, Find, Locate, Refer, Sample
 from earthgptx.model.synthetic.landscapes import landscape
@@ -84,6 +85,8 @@ PASTED_PART = 0.5
 """Fraction of eligible images (`may_paste`) that get drawn aircraft, tanks or ships."""
 LANDSCAPES_PART = 0.25
 """Fraction of made-world images of one kind of ground, in sources that include optical."""
+COPIED_PART = 0.6
+"""Fraction of the crops of a set with objects that may be copied (`may_copy`) that get copies."""
 CROPS_PX = 256
 """Side in pixels of the samples that `ReadConfig.crop` refers to."""
 SourceConfig = Annotated[
@@ -142,15 +145,12 @@ class Mixture:
             )
         record = records[int(rng.integers(len(records)))]
         side = float(np.exp(rng.uniform(*np.log(source.crop)))) * px / CROPS_PX
-        height, width = record.pixels.shape[1:]
-        y0, x0 = (_start(rng, length, side) for length in (height, width))
-        if record.regions and rng.random() < 0.6:  # most crops should hold an object
-            middle = record.regions[int(rng.integers(len(record.regions)))].mask.centre
-            y0, x0 = (
-                float(np.clip(at - side * rng.uniform(0.15, 0.85), *sorted((0.0, length - side))))
-                for at, length in ((middle.y, height), (middle.x, width))
-            )
-        crop = record.cropped(y0, x0, side, px)
+        crop = _crop(record, side, px, rng, holding=0.6)  # most crops should hold an object
+        if may_copy(record) and rng.random() < COPIED_PART:
+            donors = [other for other in records if may_donate(other, record)]
+            if donors:
+                donor = donors[int(rng.integers(len(donors)))]
+                crop = with_copies(crop, _crop(donor, side, px, rng, holding=1.0), rng)
         if not crop.north_up:
             crop = crop.turned(int(rng.integers(4)), flipped=bool(rng.integers(2)))
         if may_paste(crop) and rng.random() < PASTED_PART:
@@ -212,6 +212,29 @@ class Mixture:
 
 def _read(source: ReadConfig) -> tuple[Record, ...]:
     return tuple(record for each in source.sets for record in read_set(each))
+
+
+def _crop(
+    record: Record, side: float, px: int, rng: np.random.Generator, *, holding: float
+) -> Record:
+    """Returns a random square crop.
+
+    Args:
+        record: image to crop.
+        side: side of the square in pixels of the image.
+        px: side of the result in pixels.
+        rng: random generator.
+        holding: probability that the crop is placed around an object, if there is any.
+    """
+    height, width = record.pixels.shape[1:]
+    y0, x0 = (_start(rng, length, side) for length in (height, width))
+    if record.regions and rng.random() < holding:
+        middle = record.regions[int(rng.integers(len(record.regions)))].mask.centre
+        y0, x0 = (
+            float(np.clip(at - side * rng.uniform(0.15, 0.85), *sorted((0.0, length - side))))
+            for at, length in ((middle.y, height), (middle.x, width))
+        )
+    return record.cropped(y0, x0, side, px)
 
 
 def _start(rng: np.random.Generator, length: int, side: float) -> float:

@@ -38,9 +38,6 @@ says nothing of their objects: where there are too few, prompts point anywhere. 
 learns that prompts mean objects, and finds nothing where nobody points at anything."""
 PROMPTS = (2, 8)
 """Least and largest number of prompts of the other images."""
-TOLD_WEIGHT, FEW_WORDS = 8.0, 3
-"""Weight of answers of a source, of at most so many words: the many tokens that are made of
-geometry would drown them."""
 MOST_PHRASES = 3
 MOST_LOCATED = 5
 MOST_PICTURED = 2
@@ -203,7 +200,7 @@ def _questions(
     rng: np.random.Generator,
 ) -> list[Lesson]:
     lessons: list[Lesson] = [
-        Answer(question, answer, weight=TOLD_WEIGHT if len(answer.split()) <= FEW_WORDS else 1.0)
+        Answer(question, answer, told=True)
         for question, answer in (
             record.questions[at] for at in some_indices(rng, len(record.questions), 2)
         )

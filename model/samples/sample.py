@@ -65,8 +65,8 @@ class Answer:
     answer: str
     prompt_ids: tuple[str, ...] = ()
     """Ids of the visual prompts in question; empty for the whole image."""
-    weight: float = 1.0
-    """How much the answer's tokens count, relative to those of other lessons."""
+    told: bool = False
+    """Whether question and answer come from the source, and not from geometry."""
 
 
 Lesson = Find | Locate | Refer | Describe | Answer

@@ -29,6 +29,7 @@ from earthgptx.model.training.token_targets import branch_targets
 
 WEIGHTS = {
     "text": 1.0,
+    "told": 1.0,
     "mask": 1.0,
     "dice": 1.5,
     "presence": 0.5,
@@ -46,7 +47,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """Returns each loss, and `total`, their weighted sum; scalars.
 
-    The loss of text counts the weights of its lessons.
+    Answers of a source have a loss of their own, `told`: they are a few tokens among hundreds that
+    are made from geometry. With one mean over all tokens they are not learned.
 
     Args:
         model: model to train.
@@ -67,13 +69,13 @@ def losses(
         for lesson in sample.lessons
     ]
     hidden, starts = _read(model, encoded, [each.branch for each in taught])
-    says, words, weights, asks, truths = [], [], [], [], []
+    says, words, told, asks, truths = [], [], [], [], []
     for start, each in zip(starts, taught, strict=True):
         places = model.places(each.branch)
         for at, token in each.targets:
             says.append((each.branch.image, start + places[at]))
             words.append(token)
-            weights.append(each.weight)
+            told.append(each.told)
         for at, truth in each.queries:
             asks.append((each.branch.image, start, start + places[at]))
             truths.append(truth)
@@ -81,8 +83,12 @@ def losses(
     surprise = functional.cross_entropy(
         model.language.logits(said), torch.tensor(words, device=model.device), reduction="none"
     )
-    counts = torch.tensor(weights, device=model.device)
-    found = {"text": (surprise * counts).sum() / counts.sum()}
+    by_source = torch.tensor(told, device=model.device)
+    found = {
+        name: surprise[at].mean()
+        for name, at in (("text", ~by_source), ("told", by_source))
+        if at.any()
+    }
     known = known_cells(samples, encoded.pixels)
     if asks:
         phrases = [hidden[row, start : end + 1] for row, start, end in asks]

@@ -19,8 +19,8 @@ class BranchTargets:
     """Pairs: index of a token in the branch, and the token that its hidden state predicts."""
     queries: tuple[tuple[int, MaskTarget], ...]
     """Pairs: index of a token that is a query, and its target."""
-    weight: float = 1.0
-    """How much the targets of tokens count."""
+    told: bool = False
+    """Whether the tokens are an answer of the source."""
 
 
 def branch_targets(
@@ -44,7 +44,7 @@ def branch_targets(
         words = model.vocabulary
         branch = model.ask(image, lesson.question, lesson.prompt_ids)
         said = _continued(branch, (*words.encode(lesson.answer), words.mark("eos")), ())
-        return replace(said, weight=lesson.weight)
+        return replace(said, told=lesson.told)
     assert isinstance(lesson, Describe)
     return _describe(model, image, lesson)
 

@@ -41,19 +41,19 @@ EXACT_PX = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a result may have at most."""
+    """What a result may have at most; what is None is not measured."""
 
-    seam: float = 1.5
+    seam: float | None = 1.5
     """Rate of changes on borders, divided by that inside."""
-    holes: float = 0
+    holes: float | None = 0
     """Pixels without any answer in blocks that have answers."""
-    step: float = 0.05
+    step: float | None = 0.05
     """Mean step of scores across the border of two blocks, 0..1."""
-    drift: float = 0.2
+    drift: float | None = 0.2
     """Distance of scores from those of the slices before; see `drift.distance`."""
-    duplicates: float = 0.01
+    duplicates: float | None = 0.01
     """Share of objects that another one of their label overlaps."""
-    cut: float = 2.0
+    cut: float | None = 2.0
     """Rate of straight edges of objects on borders, divided by that on other lines."""
 
 
@@ -91,9 +91,12 @@ def inspect(result: Result, bounds: Bounds, slices: Sequence[str] = ()) -> list[
     for at, row in enumerate(rows):
         if slices and row.name not in slices:
             continue
-        for zone in result.grids:
-            found += _of_rasters(_Raster(result, zone, at, row.name), bounds)
+        if not (bounds.seam is bounds.holes is bounds.step is None):
+            for zone in result.grids:
+                found += _of_rasters(_Raster(result, zone, at, row.name), bounds)
         found += _of_objects(result, row, bounds)
+        if bounds.drift is None:
+            continue
         moved = drift(result, rows, at)
         if moved is not None:
             found.append(Measure(row.name, "", "drift", moved, bounds.drift, moved <= bounds.drift))
@@ -147,7 +150,7 @@ class _Raster:
 
 
 def _of_rasters(raster: _Raster, bounds: Bounds) -> list[Measure]:
-    """Measures seams, steps between blocks, and holes."""
+    """Measures seams, steps between blocks, and holes, in one reading."""
     columns, rows = (
         Lines(count, raster.core_px, raster.block_px) for count in (raster.width, raster.height)
     )
@@ -183,6 +186,8 @@ def _of_rasters(raster: _Raster, bounds: Bounds) -> list[Measure]:
 
 
 def _seams(raster: _Raster, directions: tuple[Lines, Lines], bounds: Bounds) -> Iterator[Measure]:
+    if bounds.seam is None:
+        return
     for kind, border in ((TILE, "tiles"), (BLOCK, "blocks")):
         for layer in LAYERS:
             measured = seam(directions, layer, kind)
@@ -199,31 +204,38 @@ def _steps_and_holes(
     holes: list[tuple[int, tuple[int, int, int, int]]],
     bounds: Bounds,
 ) -> Iterator[Measure]:
-    steps.sort(reverse=True)
-    worst = steps[0][0] if steps else 0.0
-    wrong = [raster.lonlat(*place) for step, place in steps if step > bounds.step]
-    yield Measure(raster.name, raster.zone, "step", worst, bounds.step, not wrong, wrong[:PLACES])
-    holes.sort(reverse=True)
-    count = sum(each for each, _ in holes)
-    places = [raster.lonlat(*place) for _, place in holes[:PLACES]]
-    holds = count <= bounds.holes
-    yield Measure(raster.name, raster.zone, "holes", count, bounds.holes, holds, places)
+    if bounds.step is not None:
+        most = bounds.step
+        steps.sort(reverse=True)
+        worst = steps[0][0] if steps else 0.0
+        wrong = [raster.lonlat(*place) for step, place in steps if step > most]
+        yield Measure(raster.name, raster.zone, "step", worst, most, not wrong, wrong[:PLACES])
+    if bounds.holes is not None:
+        holes.sort(reverse=True)
+        count = sum(each for each, _ in holes)
+        places = [raster.lonlat(*place) for _, place in holes[:PLACES]]
+        holds = count <= bounds.holes
+        yield Measure(raster.name, raster.zone, "holes", count, bounds.holes, holds, places)
 
 
 def _of_objects(result: Result, row: SliceRow, bounds: Bounds) -> Iterator[Measure]:
     """Measures duplicates, and objects that are cut straight along borders."""
+    if bounds.duplicates is None and bounds.cut is None:
+        return
     table = every_row(result.files_of([row], OBJECTS), OBJECTS, ["object_id", "label", "geometry"])
     outlines = outlines_of(table)
-    labels = np.array([*table["label"].to_pylist(), None], object)[:-1]
-    shapes = Shapes(outlines, labels, np.asarray(table["object_id"].to_numpy()))
-    pairs = overlapping(shapes, shapes)
-    twice = np.unique(pairs.old[pairs.old < pairs.new])
-    share = len(twice) / max(len(outlines), 1)
-    places = [_bounds(outlines[at]) for at in twice[:PLACES]]
-    holds = share <= bounds.duplicates
-    yield Measure(row.name, "", "duplicates", share, bounds.duplicates, holds, places)
-    for zone in result.grids:
-        yield _cuts(_Raster(result, zone, 0, row.name), outlines, bounds)
+    if bounds.duplicates is not None:
+        labels = np.array([*table["label"].to_pylist(), None], object)[:-1]
+        shapes = Shapes(outlines, labels, np.asarray(table["object_id"].to_numpy()))
+        pairs = overlapping(shapes, shapes)
+        twice = np.unique(pairs.old[pairs.old < pairs.new])
+        share = len(twice) / max(len(outlines), 1)
+        places = [_bounds(outlines[at]) for at in twice[:PLACES]]
+        holds = share <= bounds.duplicates
+        yield Measure(row.name, "", "duplicates", share, bounds.duplicates, holds, places)
+    if bounds.cut is not None:
+        for zone in result.grids:
+            yield _cuts(_Raster(result, zone, 0, row.name), outlines, bounds.cut)
 
 
 def _bounds(shape: BaseGeometry) -> tuple[float, float, float, float]:
@@ -231,7 +243,7 @@ def _bounds(shape: BaseGeometry) -> tuple[float, float, float, float]:
     return west, south, east, north
 
 
-def _cuts(raster: _Raster, outlines: NDArray[np.object_], bounds: Bounds) -> Measure:
+def _cuts(raster: _Raster, outlines: NDArray[np.object_], most: float) -> Measure:
     """Compares how often straight edges of objects lie on borders of tiles and on other lines."""
     flat = raster.pixels(outlines)
     on_border = elsewhere = 0
@@ -247,13 +259,13 @@ def _cuts(raster: _Raster, outlines: NDArray[np.object_], bounds: Bounds) -> Mea
     expected = elsewhere / (raster.core_px - 1)
     ratio = on_border / expected if expected else (np.inf if on_border else 1.0)
     surety = (on_border - expected) / np.sqrt(max(expected, 1.0))
-    holds = ratio <= bounds.cut or surety < SURE
+    holds = ratio <= most or surety < SURE
     return Measure(
         raster.name,
         raster.zone,
         "cut objects",
         float(ratio),
-        bounds.cut,
+        most,
         bool(holds),
         [] if holds else places[:PLACES],
     )

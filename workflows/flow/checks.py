@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earthgptx.pipeline.results import inspection
-from earthgptx.pipeline.results.drift import drift
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.slices_group import SliceRow
 from earthgptx.pipeline.results.status import pixels_of
@@ -19,7 +17,7 @@ from earthgptx.pipeline.results.store import Status
 from earthgptx.workflows.flow.passed import Passed
 from earthgptx.workflows.flow.spec import Bounds
 
-INSPECTED = ("seam", "holes", "step", "duplicates", "cut")
+INSPECTED = ("seam", "holes", "step", "drift", "duplicates", "cut")
 """Bounds that the inspector measures by."""
 SEASON_DAYS = 45
 """Days of the year before and after a slice that are its season, in any year."""
@@ -85,16 +83,10 @@ def _of_slice(
         found = deviation(row, [each for each in rows if each is not row])
         if found is not None:
             yield _most(row, "unusual", found, bounds.unusual)
-    if bounds.drift is not None:
-        found = drift(result, rows, at)
-        if found is not None:
-            yield _most(row, "drift", found, bounds.drift)
-    asked = {name: value for name in INSPECTED if (value := getattr(bounds, name)) is not None}
-    if asked:
-        limits = inspection.Bounds(**{**dict.fromkeys((*INSPECTED, "drift"), math.inf), **asked})
-        for each in inspection.inspect(result, limits, [row.name]):
-            measure = " ".join(filter(None, [each.measure, each.zone and f"in {each.zone}"]))
-            yield Finding(row.name, measure, each.value, f"at most {each.bound:g}", each.holds)
+    limits = inspection.Bounds(**{name: getattr(bounds, name) for name in INSPECTED})
+    for each in inspection.inspect(result, limits, [row.name]):
+        measure = " ".join(filter(None, [each.measure, each.zone and f"in {each.zone}"]))
+        yield Finding(row.name, measure, each.value, f"at most {each.bound:g}", each.holds)
 
 
 def _most(row: SliceRow, measure: str, value: float, bound: float) -> Finding:

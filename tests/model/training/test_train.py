@@ -18,6 +18,7 @@ from earthgptx.model.interface.errors import ConfigError
 from earthgptx.model.interface.tile import Modality
 from earthgptx.model.network.earthgptx import EarthGPTX
 from earthgptx.model.samples.mixture import Mixture, RenderedConfig
+from earthgptx.model.samples.sample import Answer
 from earthgptx.model.synthetic.rendered import rendered
 from earthgptx.model.training.config import TrainConfig, read_train_config
 from earthgptx.model.training.losses import reach
@@ -210,3 +211,20 @@ def test_what_is_asked_of_an_image_is_taught_as_if_it_were_asked_alone(tiny: Ear
     for name in ("text", "presence"):
         mean = float(torch.stack([each[name] for each in alone]).mean())
         assert float(together[name]) == pytest.approx(mean, rel=1e-4)
+
+
+def test_answers_of_a_source_have_a_loss_of_their_own(tiny: EarthGPTX) -> None:
+    def found(*answers: Answer) -> dict[str, float]:
+        sample = samples(1)[0]
+        made = tuple(each for each in sample.lessons if not isinstance(each, Answer))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            parts = losses(tiny, [replace(sample, lessons=(*made, *answers))])
+        return {name: float(value) for name, value in parts.items()}
+
+    none = found()
+    one, other = (found(Answer("what is it?", word, told=True)) for word in ("sea", "a harbour"))
+    assert "told" not in none
+    assert one["told"] != other["told"]
+    assert one["text"] == pytest.approx(other["text"]) == pytest.approx(none["text"])
+    assert found(Answer("what is it?", "sea"))["text"] != pytest.approx(none["text"])

@@ -24,7 +24,7 @@ from earthgptx.pipeline.results.export import export, local_folder
 from earthgptx.pipeline.results.query import find_objects
 from earthgptx.pipeline.results.result import Result
 from earthgptx.pipeline.results.vectors import Format, write_objects
-from tests.archive import Archive, targets
+from tests.archive import two_dates
 
 NAMES = ("2026-01-01", "2026-02-01")
 PYTHON_OF_QGIS = "/usr/bin/python3"
@@ -71,15 +71,7 @@ print(json.dumps({"opened": opened, "crs": project.crs().authid(), "layers": lay
 def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Result:
     """Two dates and two phrases."""
     folder = tmp_path_factory.mktemp("export")
-    archive = Archive(folder / "archive")
-    archive.add("first", targets(8), nodata=None)
-    archive.add("second", targets(9), when="2026-02-01T10:00:00Z", nodata=None)
-    archive.save()
-    job = archive.job(
-        folder / "out.zarr",
-        tasks={"find": ["ship", "white boat"], "describe": True, "keep_scores": True},
-    )
-    run(plan(job), pool=pool)
+    run(plan(two_dates(folder, "ship", "white boat")), pool=pool)
     return open_result(str(folder / "out.zarr"))
 
 

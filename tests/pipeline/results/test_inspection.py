@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,28 @@ def wrong(url: Path, **bounds: Any) -> set[tuple[str, str]]:
     """Slice and name of the measures that do not hold."""
     found = inspect(open_result(str(url)), Bounds(**bounds))
     return {(each.slice, each.measure) for each in found if not each.holds}
+
+
+@pytest.mark.parametrize(
+    ("bound", "measures"),
+    [
+        (
+            "seam",
+            {f"{of} seams of {by}" for of in ("label", "score") for by in ("tiles", "blocks")},
+        ),
+        ("holes", {"holes"}),
+        ("step", {"step"}),
+        ("drift", {"drift"}),
+        ("duplicates", {"duplicates"}),
+        ("cut", {"cut objects"}),
+        ("", set()),
+    ],
+)
+def test_what_has_no_bound_is_not_measured(clean: Path, bound: str, measures: set[str]) -> None:
+    none = Bounds(None, None, None, None, None, None)
+    bounds = replace(none, **{bound: 1.0}) if bound else none
+    found = inspect(open_result(str(clean / "out.zarr")), bounds)
+    assert {each.measure for each in found} == measures
 
 
 def test_there_is_nothing_in_a_clean_result(clean: Path) -> None:

@@ -18,7 +18,7 @@ from earthgptx.pipeline.results import notebook
 from earthgptx.pipeline.results.colours import LABELS, rgb
 from earthgptx.pipeline.results.result import Result
 from tests import REPO
-from tests.archive import Archive, targets
+from tests.archive import two_dates
 
 ATTACK = "<img src=x onerror=alert(1)>"
 mpl.use("agg")
@@ -28,12 +28,7 @@ mpl.use("agg")
 def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Result:
     """Two dates; the name of its label is an attack on whoever shows it as HTML."""
     folder = tmp_path_factory.mktemp("notebook")
-    archive = Archive(folder / "archive")
-    archive.add("first", targets(8), nodata=None)
-    archive.add("second", targets(9), when="2026-02-01T10:00:00Z", nodata=None)
-    archive.save()
-    tasks = {"find": ["ship", ATTACK], "describe": True, "keep_scores": True}
-    run(plan(archive.job(folder / "out.zarr", tasks=tasks)), pool=pool)
+    run(plan(two_dates(folder, "ship", ATTACK)), pool=pool)
     return open_result(str(folder / "out.zarr"))
 
 
