@@ -77,7 +77,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = cfar(folder, 1024 if args.quick else 4096)
+        found = cfar(folder, 1536 if args.quick else 3072)
         figures |= {f"cfar_{key}": value for key, value in found.items()}
         make_sample(folder / "sample")
         for sensor in ("sar",) if args.quick else ("optical", "sar", "infrared"):

@@ -18,14 +18,14 @@ FLOORS = {
     "mask_miou/box": 0.88,
     "mask_miou/free": 0.84,
     "find_ap50": 0.75,
-    "pr_at_50": 0.83,
+    "pr_at_50": 0.71,
     "iou/water": 0.53,
     "cider": 7.0,
-    "caption_word": 0.97,
+    "caption_word": 0.96,
     "scene_f1": 0.77,
     "yes_no": 0.94,
     "count_within_one": 0.82,
-    "pr_at_50_pictured": 0.68,
+    "pr_at_50_pictured": 0.64,
 }
 """A little below what was measured when the weights were made."""
 
