@@ -89,18 +89,31 @@ def inspect(result: Result, bounds: Bounds, slices: Sequence[str] = ()) -> list[
         raise JobError(f"there is no finished time slice '{unknown[0]}'")
     found: list[Measure] = []
     for at, row in enumerate(rows):
-        if slices and row.name not in slices:
-            continue
-        if not (bounds.seam is bounds.holes is bounds.step is None):
-            for zone in result.grids:
-                found += _of_rasters(_Raster(result, zone, at, row.name), bounds)
-        found += _of_objects(result, row, bounds)
-        if bounds.drift is None:
-            continue
+        if not slices or row.name in slices:
+            found += inspect_slice(result, rows, at, bounds)
+    return found
+
+
+def inspect_slice(
+    result: Result, rows: Sequence[SliceRow], at: int, bounds: Bounds
+) -> Iterator[Measure]:
+    """Measures one time slice.
+
+    Args:
+        result: the result.
+        rows: its finished slices in the order of time.
+        at: number of the slice among them.
+        bounds: what it may have.
+    """
+    row = rows[at]
+    if any(bound is not None for bound in (bounds.seam, bounds.holes, bounds.step)):
+        for zone in result.grids:
+            yield from _of_rasters(_Raster(result, zone, at, row.name), bounds)
+    yield from _of_objects(result, row, bounds)
+    if bounds.drift is not None:
         moved = drift(result, rows, at)
         if moved is not None:
-            found.append(Measure(row.name, "", "drift", moved, bounds.drift, moved <= bounds.drift))
-    return found
+            yield Measure(row.name, "", "drift", moved, bounds.drift, moved <= bounds.drift)
 
 
 class _Raster:

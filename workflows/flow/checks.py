@@ -84,7 +84,7 @@ def _of_slice(
         if found is not None:
             yield _most(row, "unusual", found, bounds.unusual)
     limits = inspection.Bounds(**{name: getattr(bounds, name) for name in INSPECTED})
-    for each in inspection.inspect(result, limits, [row.name]):
+    for each in inspection.inspect_slice(result, rows, at, limits):
         measure = " ".join(filter(None, [each.measure, each.zone and f"in {each.zone}"]))
         yield Finding(row.name, measure, each.value, f"at most {each.bound:g}", each.holds)
 

@@ -20,17 +20,23 @@ SHIPS = {"2026-01-01": [(100, 100), (300, 420)], "2026-01-02": [(100, 100), (200
 """Row and column of a ship's corner, by day."""
 
 
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Result:
-    """Two days of a sea with ships, one of which stays; its label is an attack on the page."""
-    folder = tmp_path_factory.mktemp("map")
-    archive = Archive(folder / "archive")
-    for day, places in SHIPS.items():
+def sea(folder: Path, ships: dict[str, list[tuple[int, int]]]) -> Archive:
+    """A scene of a dark sea for each day, with its ships."""
+    archive = Archive(folder)
+    for day, places in ships.items():
         pixels = np.random.default_rng(0).integers(20, 30, (500, 800)).astype(np.uint8)
         for row, col in places:
             pixels[row : row + 12, col : col + 40] = 220
         archive.add(day, pixels, when=f"{day}T10:00:00Z", nodata=None)
     archive.save()
+    return archive
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Result:
+    """Two days of a sea with ships, one of which stays; its label is an attack on the page."""
+    folder = tmp_path_factory.mktemp("map")
+    archive = sea(folder / "archive", SHIPS)
     job = archive.job(folder / "out.zarr", grid=GRID, tasks={"find": [ATTACK]})
     run(plan(job), pool=pool)
     return open_result(str(folder / "out.zarr"))
@@ -40,13 +46,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, pool: ReplicaPool) -> Resul
 def other(result: Result, pool: ReplicaPool) -> Result:
     """The same days with a ship less on each."""
     folder = Path(result.url).parent
-    archive = Archive(folder / "other-archive")
-    for day, places in SHIPS.items():
-        pixels = np.random.default_rng(0).integers(20, 30, (500, 800)).astype(np.uint8)
-        row, col = places[0]
-        pixels[row : row + 12, col : col + 40] = 220
-        archive.add(day, pixels, when=f"{day}T10:00:00Z", nodata=None)
-    archive.save()
+    archive = sea(folder / "other-archive", {day: places[:1] for day, places in SHIPS.items()})
     job = archive.job(folder / "other.zarr", grid=GRID, tasks={"find": ["ship"]})
     run(plan(job), pool=pool)
     return open_result(str(folder / "other.zarr"))
