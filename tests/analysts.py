@@ -1,5 +1,5 @@
-"""Analysts that misbehave. Each is CFAR until it sees the mark: a pixel of 201 in the middle of a
-tile.
+"""Analysts of the tests. Those that misbehave are CFAR until they see the mark: a pixel of 201 in
+the middle of a tile.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
-from earthgptx.model.interface.answer import Reply
+from earthgptx.model.interface.answer import Grounding, Reply
+from earthgptx.model.interface.region import Mask
 from earthgptx.model.interface.tile import AnalystTraits, TileInput, TileOutput
 from earthgptx.pipeline.analysis.cfar import Cfar
 
@@ -155,3 +157,28 @@ class Replying(Cfar):
 
 def _said(questions: Sequence[str], text: str) -> tuple[Reply, ...]:
     return tuple(Reply(each, text, 0.25) for each in questions if not each.startswith("fail"))
+
+
+class Levels(Cfar):
+    """Finds what has the phrase's grey level: 150 for the first phrase, 250 for the second."""
+
+    @classmethod
+    def traits(cls) -> AnalystTraits:
+        return replace(
+            Cfar.traits(), name="levels", digest="levels", context_px=1, max_area_px=10**6
+        )
+
+    def analyse(self, tiles: Sequence[TileInput]) -> list[TileOutput]:
+        return [_levels(tile) for tile in tiles]
+
+
+def _levels(tile: TileInput) -> TileOutput:
+    inside = [(tile.pixels[0] == 150 + 100 * at) & tile.wanted for at in range(len(tile.phrases))]
+    found = []
+    for label, mask in zip(tile.phrases, inside, strict=True):
+        pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        found += [
+            Grounding(label=label, score=1.0, mask=Mask.from_array(pieces == number))
+            for number in range(1, count + 1)
+        ]
+    return TileOutput(scores=np.stack(inside).astype(np.uint8) * 255, groundings=tuple(found))

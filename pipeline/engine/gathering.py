@@ -2,24 +2,27 @@
 
 Two passes over the files of the blocks. The first stitches what blocks have left open, and notes
 where all objects lie. The second yields the rows of the result. The driver holds what is stitched,
-and eight numbers for each of the other objects.
+the outlines of landmarks, and some numbers for each of the other objects.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 from numpy.typing import NDArray
 
 from earthgptx.model.interface.allocator import trim_allocator
 from earthgptx.pipeline.engine.scratch import Scratch, ScratchLost
 from earthgptx.pipeline.job.grid import BlockKey
 from earthgptx.pipeline.objects.finals import FINAL, MASK, UNANSWERED, finals_table
+from earthgptx.pipeline.objects.landmarks import LANDMARK_M, Landmarks, Placed
 from earthgptx.pipeline.objects.measure import GroundedObject
 from earthgptx.pipeline.objects.neighbours import neighbours
 from earthgptx.pipeline.objects.stitch import OpenParts, PiecesByBlock, by_block, stitch
@@ -53,8 +56,10 @@ class Gathering:
         self._origin = Origin.of(plan, at)
         self._lost: list[BlockKey] = []
         self._labels: dict[str, int] = {}
-        self._found: dict[BlockKey, NDArray[np.float64]] = {}
-        """Label, longitude and latitude of each final object, (N, 3), by block."""
+        self._found: dict[BlockKey, int] = {}
+        """Number of final objects, by block."""
+        self._places: dict[BlockKey, _Places] = {}
+        """Where they lie, by block, until neighbours are found."""
         self._asked: dict[BlockKey, int] = {}
         """Number of visual prompts, by block."""
         self._replied: dict[BlockKey, int] = {}
@@ -70,11 +75,12 @@ class Gathering:
         self._prompted = {
             name: each.object_id for each in stitched for name in each.part.prompt_ids
         }
-        counts = [len(each) for each in self._found.values()]
-        self.objects, self.answers = sum(counts) + len(stitched), sum(self._asked.values())
+        self.objects = sum(self._found.values()) + len(stitched)
+        self.answers = sum(self._asked.values())
         self.replies = sum(self._replied.values())
         self.replies += sum(len(each.part.replies) for each in stitched)
         self._near = self._neighbours()
+        self._places.clear()
         trim_allocator()
 
     @property
@@ -83,7 +89,7 @@ class Gathering:
 
     def blocks(self) -> set[BlockKey]:
         """Returns the blocks that show objects."""
-        return {key for key, found in self._found.items() if len(found)} | self.pieces.keys()
+        return {key for key, found in self._found.items() if found} | self.pieces.keys()
 
     def _open_parts(self, keys: tuple[BlockKey, ...]) -> Iterator[OpenParts]:
         """Yields what each block has left open; notes where its final objects lie."""
@@ -93,19 +99,24 @@ class Gathering:
             except ScratchLost:
                 self._lost.append(key)
                 continue
-            self._found[key] = self._places(found.finals)
+            self._found[key] = len(found.finals)
+            self._places[key] = self._places_of(found.finals)
             self._asked[key] = len(found.answers)
             self._replied[key] = len(found.replies) + _count_replies(found.finals)
             outcomes = found.answers["outcome"].to_pylist()
             self.unanswered += sum(each in UNANSWERED for each in outcomes)
             yield key, found.settled, found.open
 
-    def _places(self, finals: pa.Table) -> NDArray[np.float64]:
+    def _places_of(self, finals: pa.Table) -> _Places:
         labels = [
             self._labels.setdefault(label, len(self._labels))
             for label in finals["label"].to_pylist()
         ]
-        return np.column_stack([labels, finals["lon"].to_numpy(), finals["lat"].to_numpy()])
+        measures = ("lon", "lat", "length_m", "width_m")
+        numbers = (finals[name].to_numpy() for name in measures)
+        rows = np.flatnonzero(finals["length_m"].to_numpy() >= LANDMARK_M)
+        outlines = shapely.from_wkb(finals["geometry"].take(pa.array(rows)).to_numpy())
+        return _Places(np.column_stack([labels, *numbers]), rows, outlines)
 
     def _placed(self, stitched: list[GroundedObject]) -> dict[BlockKey, pa.Table]:
         """Returns the rows of the stitched objects, by the first block that shows them."""
@@ -123,23 +134,26 @@ class Gathering:
 
     def _neighbours(self) -> dict[BlockKey, pa.Table]:
         """Returns the columns `NEAR` of each object, by block."""
-        rows = [
-            np.concatenate([found, self._places(self._stitched.get(key, self._nothing))])
-            for key, found in self._found.items()
+        places = [
+            _joined([found, self._places_of(self._stitched.get(key, self._nothing))])
+            for key, found in self._places.items()
         ]
-        if not rows:
+        if not places:
             return {}
-        labels, lon, lat = np.concatenate(rows).T
+        together = _joined(places)
+        labels, *measures = together.objects.T
         names = sorted(self._labels)
         ranks = np.array([names.index(name) for name in self._labels], np.int64)
         kinds = ranks[labels.astype(np.int64)]
-        found = neighbours(kinds, lon, lat)
+        landmarks = Landmarks(together.landmarks, together.outlines)
+        found = neighbours(Placed(kinds, *measures), landmarks)
         names.append("")
         numbers = np.where(found.other >= 0, kinds[found.other], len(names) - 1)
         other = pa.DictionaryArray.from_arrays(numbers.astype(np.int32), names)
-        columns = [found.same_m, found.same_deg, other, found.other_m, found.other_deg]
+        columns = [found.same_m, found.same_deg, other]
+        columns += [found.other_m, found.other_deg, found.landmark]
         table = pa.Table.from_arrays([pa.array(each) for each in columns], names=list(NEAR))
-        starts = np.cumsum([0, *(len(each) for each in rows)]).tolist()
+        starts = np.cumsum([0, *(len(each.objects) for each in places)]).tolist()
         return {
             key: table.slice(start, end - start)
             for key, (start, end) in zip(self._found, itertools.pairwise(starts), strict=True)
@@ -161,7 +175,7 @@ class Gathering:
         """Yields the objects of each block, with their neighbours."""
         for key in self._curve(key for key in self._found if len(self._near[key])):
             tables = [self._stitched[key]] if key in self._stitched else []
-            if len(self._found[key]):
+            if self._found[key]:
                 tables.insert(0, self._scratch.get_finals(key).drop_columns(MASK))
             table = pa.concat_tables(tables)
             for name in NEAR:
@@ -202,6 +216,28 @@ class Gathering:
             order = np.argsort(along_curve(*places), kind="stable")
             found += [members[at] for at in order]
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where N objects lie."""
+
+    objects: NDArray[np.float64]
+    """(N, 5) number of the label, longitude, latitude of the middle, length and width in metres."""
+    landmarks: NDArray[np.int64]
+    """(M,) positions of those that are landmarks."""
+    outlines: NDArray[np.object_]
+    """(M,) their outlines, lon/lat."""
+
+
+def _joined(places: Sequence[_Places]) -> _Places:
+    """Returns the objects of several places as those of one, in their order."""
+    starts = np.cumsum([0, *(len(each.objects) for each in places)])
+    rows = [start + each.landmarks for start, each in zip(starts[:-1], places, strict=True)]
+    outlines = np.concatenate([each.outlines for each in places])
+    return _Places(
+        np.concatenate([each.objects for each in places]), np.concatenate(rows), outlines
+    )
 
 
 def _count_replies(objects: pa.Table) -> int:

@@ -63,6 +63,8 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
     beyond = east > 180 or west < -180
     if geometry.is_empty or not (beyond or crosses(np.array([geometry], object))[0]):
         return geometry
+    if any(part.interiors for part in polygons(geometry)):
+        return _cut_with_holes(geometry)
     import antimeridian
 
     with warnings.catch_warnings():
@@ -72,6 +74,24 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
         if geometry.geom_type == "MultiPolygon":
             return shapely.make_valid(antimeridian.fix_multi_polygon(geometry, great_circle=False))
     return geometry
+
+
+def _cut_with_holes(geometry: BaseGeometry) -> BaseGeometry:
+    """Cuts polygons whose holes may cross the antimeridian too, which antimeridian cannot."""
+    whole = shapely.make_valid(unwrapped(np.array([geometry], object))[0])
+    found: list[shapely.Polygon] = []
+    for turn in (-360, 0, 360):
+        world = shapely.box(turn - 180, -90, turn + 180, 90)
+        inside = shapely.transform(whole.intersection(world), lambda at: at - [turn, 0])  # noqa: B023
+        found += polygons(inside).tolist()
+    return found[0] if len(found) == 1 else shapely.MultiPolygon(found)
+
+
+def polygons(geometry: BaseGeometry) -> NDArray[np.object_]:
+    """Returns the polygons of a geometry, which may be a collection, (N,)."""
+    # Parts of parts: a collection may hold multipolygons.
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return np.asarray(parts[shapely.area(parts) > 0], object)
 
 
 def cut_all(geometries: NDArray[np.object_]) -> NDArray[np.object_]:

@@ -20,6 +20,10 @@ COMPASS = (
     "west",
     "north-west",
 )
+ON = ("apron", "bridge", "highway", "jetty", "pier", "quay", "railway", "road", "runway", "street")
+"""Last words of landmarks that objects lie on; they lie within all others."""
+BESIDE_M = 10.0
+"""Distance between an object and a landmark up to which it lies beside it, in metres."""
 LONG = 1.3
 """Ratio of length and width from which an object lies in a direction."""
 _SIZED = re.compile(r"\b\d+(\.\d+)? ?m (long|across|wide)\b")
@@ -37,6 +41,7 @@ def caption_of(
     other: str,
     other_m: float,
     other_deg: float,
+    landmark: bool,
 ) -> str:
     """Returns the caption of an object.
 
@@ -51,6 +56,7 @@ def caption_of(
         other: label of the nearest object of another label; empty for none.
         other_m: metres to it.
         other_deg: direction in which it lies from there.
+        landmark: whether the other is a landmark, and `other_m` the distance from its outline.
     """
     said = [words or label]
     if not _SIZED.search(words):
@@ -59,9 +65,17 @@ def caption_of(
         said.append(f"lying {AXES[round(orientation_deg / 45) % 4]}")
     if not math.isnan(same_m):
         said.append(f"{_metres(same_m)} {_towards(same_deg)} of the nearest other")
-    # Nearer than that it is the same thing, found for another phrase.
-    if other and other_m > width_m / 2:
-        said.append(f"{_metres(other_m)} {_towards(other_deg)} of the nearest {other}")
+    if other:
+        where = f"{_metres(other_m)} {_towards(other_deg)} of"
+        if landmark and other_m == 0:
+            where = (
+                "on" if other.lower().endswith((*ON, *(f"{word}s" for word in ON))) else "within"
+            )
+        elif landmark:
+            turn = math.radians(other_deg - orientation_deg)
+            reach = (length_m * abs(math.cos(turn)) + width_m * abs(math.sin(turn))) / 2
+            where = "beside" if other_m <= reach + BESIDE_M else where
+        said.append(f"{where} the nearest {other}")
     return ", ".join(said)
 
 

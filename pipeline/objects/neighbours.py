@@ -7,54 +7,68 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EARTH_M = 6371008.8
-BESIDE_M = 250.0
-"""Distance up to which an object of another label is a neighbour, in metres."""
+from earthgptx.pipeline.objects.landmarks import (
+    EARTH_M,
+    NEAR_M,
+    Landmarks,
+    Placed,
+    beside,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The neighbours of N objects, all by the middles of their bounds."""
+    """The neighbours of N objects, by the middles of their bounds and the outlines of landmarks."""
 
     same_m: NDArray[np.float64]
     """(N,) metres to the nearest other object of the label; NaN for the only one of its label."""
     same_deg: NDArray[np.float64]
     """(N,) direction in which the object lies as seen from there, degrees clockwise from north."""
     other: NDArray[np.int64]
-    """(N,) position of the nearest object of another label within `BESIDE_M`; -1 for none."""
+    """(N,) position of the nearest object of another label within `NEAR_M`; -1 for none, or if it
+    is no landmark and nearer than half the object's width: the same thing, found for another
+    phrase."""
     other_m: NDArray[np.float64]
-    """(N,) metres to it; NaN for none."""
+    """(N,) metres to it, 0 in a landmark; NaN for none."""
     other_deg: NDArray[np.float64]
     """(N,) direction in which the object lies as seen from there."""
+    landmark: NDArray[np.bool_]
+    """(N,) whether it is a landmark, so that `other_m` is the distance from its outline."""
 
 
-def neighbours(
-    labels: NDArray[np.int64], lon: NDArray[np.float64], lat: NDArray[np.float64]
-) -> Neighbours:
+def neighbours(objects: Placed, landmarks: Landmarks) -> Neighbours:
     """Returns the neighbours of each object.
 
     Distances are straight lines in metres on a sphere of the Earth's mean radius.
 
     Args:
-        labels: (N,) number of each label, in an order of the labels that does not depend on that of
-            the objects.
-        lon: (N,) longitudes of the middles, degrees.
-        lat: (N,) latitudes of the middles, degrees.
+        objects: all objects of the slice.
+        landmarks: those of them whose outlines count, not their middles.
     """
     # Of several that are as near, the answer does not depend on the order of the objects.
-    order = np.lexsort([lat, lon, labels])
+    order = np.lexsort([objects.lat, objects.lon, objects.labels])
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
-    labels, lon, lat = labels[order], lon[order], lat[order]
+    labels, lon, lat = objects.labels[order], objects.lon[order], objects.lat[order]
+    large = np.zeros(len(order), bool)
+    large[back[landmarks.rows]] = True
     places = _on_sphere(lon, lat)
     same, same_m = _nearest_same(labels, places)
-    other, other_m = _nearest_other(labels, places)
+    other, other_m = _nearest_other(labels, places, large)
+    twin = other_m <= objects.width_m[order] / 2
+    small, small_m = (
+        np.where((other >= 0) & ~twin, order[other], -1)[back],
+        np.where(twin, np.nan, other_m)[back],
+    )
+    lies = beside(objects, landmarks)
+    by_outline = (lies.landmark >= 0) & ~(small_m < lies.metres)
     return Neighbours(
         same_m=same_m[back],
         same_deg=_direction(same, lon, lat)[back],
-        other=np.where(other >= 0, order[other], -1)[back],
-        other_m=other_m[back],
-        other_deg=_direction(other, lon, lat)[back],
+        other=np.where(by_outline, lies.landmark, small),
+        other_m=np.where(by_outline, lies.metres, small_m),
+        other_deg=np.where(by_outline, lies.degrees, _direction(other, lon, lat)[back]),
+        landmark=by_outline,
     )
 
 
@@ -82,16 +96,18 @@ def _nearest_same(
 
 
 def _nearest_other(
-    labels: NDArray[np.int64], places: NDArray[np.float64]
+    labels: NDArray[np.int64], places: NDArray[np.float64], large: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     from scipy.spatial import cKDTree
 
     nearest, metres = np.full(len(labels), -1), np.full(len(labels), np.nan)
     kinds = np.unique(labels)
     for label in kinds if len(kinds) > 1 else ():
-        mine, others = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
+        mine, others = np.flatnonzero(labels == label), np.flatnonzero((labels != label) & ~large)
+        if not len(others):
+            continue
         tree = cKDTree(places[others])
-        distance, at = tree.query(places[mine], distance_upper_bound=BESIDE_M)
+        distance, at = tree.query(places[mine], distance_upper_bound=NEAR_M)
         there = at < len(others)
         nearest[mine[there]], metres[mine[there]] = others[at[there]], distance[there]
     return nearest, metres

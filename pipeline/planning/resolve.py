@@ -38,7 +38,7 @@ from earthgptx.pipeline.planning.plan import Plan
 from earthgptx.pipeline.planning.slices import time_slices
 from earthgptx.pipeline.planning.warnings import warnings_of
 
-ALGORITHM = "12"
+ALGORITHM = "13"
 """Version of all code that affects a result; a change begins a new series."""
 
 

@@ -19,7 +19,7 @@ from earthgptx.pipeline.results.object_table import ANSWER_SCHEMA, MOMENT, REPLY
 if TYPE_CHECKING:
     from earthgptx.pipeline.planning.plan import Plan
 
-NEAR = ("same_m", "same_deg", "other", "other_m", "other_deg")
+NEAR = ("same_m", "same_deg", "other", "other_m", "other_deg", "landmark")
 """Columns of an object's neighbours, see `captions.caption_of`."""
 
 

@@ -77,3 +77,14 @@ def test_a_box_wider_than_half_the_world_is_what_lies_inside(west: float) -> Non
     assert area.contains(shapely.Point(0, 0))
     assert area.bounds == (west, -80, -west, 80)
     assert west == -180 or not area.intersects(shapely.Point(west - 1, 0))
+
+
+def test_holes_are_cut_at_the_antimeridian_too() -> None:
+    outline = shapely.box(179, 10, 181, 12).difference(shapely.box(179.5, 10.5, 180.5, 11.5))
+    found = cut(outline)
+    assert found.geom_type == "MultiPolygon"
+    assert found.area == pytest.approx(3)
+    assert found.bounds == (-180, 10, 180, 12)
+    assert not found.intersects(shapely.Point(179.8, 11))
+    assert not found.intersects(shapely.Point(-179.8, 11))
+    assert found.intersects(shapely.Point(-179.2, 11))

@@ -5,7 +5,7 @@ import pytest
 
 from earthgptx.pipeline.objects.captions import caption_of
 
-ALONE = (math.nan, 0.0, "", math.nan, 0.0)
+ALONE = (math.nan, 0.0, "", math.nan, 0.0, False)
 
 
 @pytest.mark.parametrize(
@@ -16,18 +16,41 @@ ALONE = (math.nan, 0.0, "", math.nan, 0.0)
         (
             "",
             (90, 20, 40),
-            (1000.4, 200, "", math.nan, 0),
+            (1000.4, 200, "", math.nan, 0, False),
             "ship, about 90 m long and 20 m wide, lying north-east to south-west, "
             "1000 m south of the nearest other",
         ),
         (
             "a white ship, moored at a quay, bow to the south",
             (90, 20, 0),
-            (12_345, 359, "storage tank", 80, 91),
+            (12_345, 359, "storage tank", 80, 91, False),
             "a white ship, moored at a quay, bow to the south, about 90 m long and 20 m wide, "
             "12 km north of the nearest other, 80 m east of the nearest storage tank",
         ),
         ("a ship, 80 m long, at anchor", (85, 84, 0), ALONE, "a ship, 80 m long, at anchor"),
+        *(
+            (f"a ship, {size} m long", (size, 20, 0), (math.nan, 0, other, metres, 91, True), said)
+            for size, other, metres, said in [
+                (20, "quay", 19.9, "a ship, 20 m long, beside the nearest quay"),
+                (20, "quay", 60, "a ship, 20 m long, 60 m east of the nearest quay"),
+                (20, "stone quay", 0, "a ship, 20 m long, on the nearest stone quay"),
+                (20, "Quays", 0, "a ship, 20 m long, on the nearest Quays"),
+                (20, "water", 0, "a ship, 20 m long, within the nearest water"),
+            ]
+        ),
+        # Moored bow-on, its middle is half its length away.
+        (
+            "",
+            (80, 20, 90),
+            (math.nan, 0, "quay", 45, 91, True),
+            "ship, about 80 m long and 20 m wide, lying east-west, beside the nearest quay",
+        ),
+        (
+            "",
+            (80, 20, 0),
+            (math.nan, 0, "quay", 45, 91, True),
+            "ship, about 80 m long and 20 m wide, lying north-south, 45 m east of the nearest quay",
+        ),
     ],
 )
 def test_a_caption_says_what_holds_on_a_map(
