@@ -28,12 +28,13 @@ def instance_mask(
     inside = scored > 0
     if not inside.any():
         return None
+    # Several times faster than `np.pad`, which takes longer than all else for a small object.
+    padded = np.full((scored.shape[0] + 2, scored.shape[1] + 2), OUTSIDE, np.float32)
+    padded[1:-1, 1:-1] = scored
     if not drawn:
         other = inside & ~_piece(inside, (peak[0] - y0, peak[1] - x0))
-        scored = np.where(other, np.float32(OUTSIDE), scored)
-    upsampled = ndimage.zoom(
-        np.pad(scored, 1, constant_values=OUTSIDE), STRIDE, order=1, mode="nearest", grid_mode=True
-    )
+        padded[1:-1, 1:-1][other] = OUTSIDE
+    upsampled = ndimage.zoom(padded, STRIDE, order=1, mode="nearest", grid_mode=True)
     mask = upsampled[STRIDE:-STRIDE, STRIDE:-STRIDE] > 0
     return Mask.from_array(mask, y0=y0 * STRIDE, x0=x0 * STRIDE) if mask.any() else None
 

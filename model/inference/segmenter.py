@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -46,41 +45,54 @@ class Segmenter:
         self._model, self._encoded = model, encoded
 
     def perceive(self, states: Sequence[Tensor], images: Sequence[int]) -> Perceived:
-        """Computes masks, heat maps and queries from hidden states, each (W), and image numbers."""
-        model, encoded = self._model, self._encoded
-        perceived: Perceived = model.perception(
-            torch.stack(list(states)), images, encoded.pixels, encoded.looked
+        """Computes queries from hidden states, each (W), and image numbers."""
+        perceived: Perceived = self._model.perception(
+            torch.stack(list(states)), images, self._encoded.looked
         )
-        return replace(perceived, masks=perceived.masks + model.config.mask_offset)
+        return perceived
 
-    def dense(self, masks: Tensor) -> Tensor:
-        """Upsamples log-odds of masks (M, Y, X) at stride 2 to pixels, (M, rows, cols)."""
+    def ground(self, perceived: Perceived, images: Sequence[int]) -> Tensor:
+        """Returns log-odds (M, rows, cols) that pixels belong to what each query covers."""
+        masks = self._model.perception.ground(perceived.queries, images, self._encoded.pixels)
         upsampled = functional.interpolate(
-            masks[:, None], self._encoded.size, mode="bilinear", align_corners=False
+            masks[:, None] + self._model.config.mask_offset,
+            self._encoded.size,
+            mode="bilinear",
+            align_corners=False,
         )
         return upsampled[:, 0]
 
-    def stuff(self, perceived: Perceived, number: int) -> Instance:
-        """Returns all ground that query `number` covers, as one mask."""
-        inside = (self.dense(perceived.masks[number : number + 1])[0] > 0).cpu().numpy()
+    def heat(self, perceived: Perceived, images: Sequence[int]) -> Tensor:
+        """Returns probabilities (M, Y, X) that cells are the centre of an object of each query."""
+        perception = self._model.perception
+        return perception.heat(perceived.queries, images, self._encoded.pixels).sigmoid()
+
+    def stuff(self, perceived: Perceived, number: int, ground: Tensor) -> Instance:
+        """Returns all ground that query `number` covers, as one mask.
+
+        Args:
+            perceived: outputs for all queries.
+            number: number of the query.
+            ground: (rows, cols) its log-odds, see `ground`.
+        """
+        inside = (ground > 0).cpu().numpy()
         presence = float(perceived.presence[number].sigmoid())
         quality = float(perceived.quality[number].sigmoid())
         mask = Mask.from_array(inside) if inside.any() else None
         return Instance(mask=mask, score=presence * quality, presence=presence)
 
     def several(
-        self, perceived: Perceived, number: int, image: int, presence: float, least: float
+        self, query: Tensor, heat: Tensor, image: int, presence: float, least: float
     ) -> tuple[Instance, ...]:
         """Returns the objects of a phrase, one per peak of its heat map, without duplicates.
 
         Args:
-            perceived: outputs for all phrases.
-            number: number of the phrase.
+            query: (C) query of the phrase.
+            heat: (Y, X) its heat map, see `heat`.
             image: number of the image that is searched.
             presence: probability that the image shows any such object, 0..1.
             least: lowest score of an instance that is kept, 0..1.
         """
-        heat = perceived.centres[number].sigmoid()
         # A score is the root of the heat times a probability: no lower peak reaches the least one.
         lowest = max(PEAK, least**2 * (1 - 1e-6))
         rows, cols = torch.nonzero(local_maxima(heat[None])[0] & (heat >= lowest), as_tuple=True)
@@ -91,7 +103,7 @@ class Segmenter:
         # Of this image alone: boxes are refined on the features of all images that are given.
         pixels, queries = (
             self._encoded.pixels[image : image + 1],
-            perceived.queries[number].expand(len(order), -1),
+            query.expand(len(order), -1),
         )
         judged = self._model.perception.judge(queries, [0] * len(order), places, pixels)
         scores = (heat[places[:, 0], places[:, 1]] * judged.worth.sigmoid()).sqrt()
@@ -168,7 +180,7 @@ class Segmenter:
             perceived: outputs for the queries of the phrases.
             images: M image numbers.
         """
-        places, heights = top_peaks(perceived.centres.sigmoid(), CANDIDATES)
+        places, heights = top_peaks(self.heat(perceived, images), CANDIDATES)
         present = heights > LOW
         present[:, 0] = True
         scored = self._model.perception.choose(
@@ -247,4 +259,5 @@ class Segmenter:
 
 def _filled(box: Box) -> Mask:
     y0, x0, y1, x1 = (round(edge) for edge in (box.y0, box.x0, box.y1, box.x1))
-    return Mask.from_array(np.ones((max(y1 - y0, 1), max(x1 - x0, 1)), bool), y0=y0, x0=x0)
+    height, width = max(y1 - y0, 1), max(x1 - x0, 1)
+    return Mask(y0, x0, height, width, (0, height * width))

@@ -94,12 +94,19 @@ class Session:
         presence = self._presence(states, "segs")
         images = [branch.image for branch in branches]
         perceived = self._segmenter.perceive([state[-1] for state in states], images)
-        dense = self._segmenter.dense(perceived.masks).sigmoid() * presence[:, None, None]
-        scores = [(each * 255).round().to(torch.uint8).cpu().numpy() for each in dense]
+        dense = self._segmenter.ground(perceived, images).sigmoid_().mul_(presence[:, None, None])
+        scores = dense.mul_(255).round_().to(torch.uint8).cpu().numpy()
         answers = []
-        for number, (image, sure) in enumerate(zip(images, presence.tolist(), strict=True)):
-            instances = self._segmenter.several(perceived, number, image, sure, least)
-            answers.append(Found(scores=scores[number], presence=sure, instances=instances))
+        for score, query, heat, image, sure in zip(
+            scores,
+            perceived.queries,
+            self._segmenter.heat(perceived, images),
+            images,
+            presence.tolist(),
+            strict=True,
+        ):
+            instances = self._segmenter.several(query, heat, image, sure, least)
+            answers.append(Found(scores=score, presence=sure, instances=instances))
         return _split(answers, [len(each) for each in phrases])
 
     @torch.inference_mode()
@@ -272,7 +279,11 @@ class Session:
         if not states:
             return ()
         perceived = self._segmenter.perceive(states, [image] * len(states))
-        masks = [self._segmenter.stuff(perceived, number) for number in range(len(states))]
+        ground = self._segmenter.ground(perceived, [image] * len(states))
+        masks = [
+            self._segmenter.stuff(perceived, number, covered)
+            for number, covered in enumerate(ground)
+        ]
         return tuple(zip(phrases, masks, strict=True))
 
     def _said_box(self, tokens: Sequence[int]) -> Box:

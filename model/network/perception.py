@@ -40,16 +40,12 @@ REFINEMENTS = 2
 class Perceived:
     """Outputs for M queries, each about its own image."""
 
-    masks: Tensor
-    """(M, Y, X) log-odds at stride 2."""
     presence: Tensor
     """(M) log-odds that the image has any object of the query."""
     quality: Tensor
     """(M) log-odds of the predicted IoU of the mask."""
-    centres: Tensor
-    """(M, Y, X) log-odds that a pixel is the centre of an instance: the heat map."""
     queries: Tensor
-    """(M, C) queries after attention, for `Perception.judge` and `Perception.choose`."""
+    """(M, C) queries after attention, for the other methods of `Perception`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +117,22 @@ class Perception(nn.Module):
         placed = (
             self.place(waves(middles(rows, cols, fine))).transpose(1, 2).unflatten(2, (rows, cols))
         )
-        if self.training or fine.device.type != "cpu":
+        if torch.is_grad_enabled() or fine.device.type != "cpu":
             top, looked = self._refined(conv, fine, fused)
             return top + placed, looked
         # One image at a time, as in the encoders: a batch does not fit into the caches of a CPU.
-        each = [
-            self._refined(
-                tuple(level[at : at + 1] for level in conv), fine[at : at + 1], fused[at : at + 1]
-            )
-            for at in range(len(fine))
-        ]
-        return torch.cat([top + placed for top, _ in each]), torch.cat(
-            [looked for _, looked in each]
+        together = torch.empty(
+            (len(fine), placed.shape[1], rows, cols),
+            dtype=fine.dtype,
+            memory_format=torch.channels_last,
         )
+        looks = []
+        for at, into in enumerate(together):
+            own = slice(at, at + 1)
+            top, looked = self._refined(tuple(level[own] for level in conv), fine[own], fused[own])
+            torch.add(top[0], placed[0], out=into)
+            looks.append(looked)
+        return together, torch.cat(looks)
 
     def _refined(
         self, conv: tuple[Tensor, ...], fine: Tensor, fused: Tensor
@@ -153,15 +152,12 @@ class Perception(nn.Module):
         top = functional.interpolate(top, fine.shape[-2:], mode="bilinear", align_corners=False)
         return top + self.sharpen(top + self.fine(fine)), looked
 
-    def forward(
-        self, hidden: Tensor, of_image: Sequence[int], pixels: Tensor, looked: Tensor
-    ) -> Perceived:
-        """Decodes hidden states to masks, heat maps and scores.
+    def forward(self, hidden: Tensor, of_image: Sequence[int], looked: Tensor) -> Perceived:
+        """Decodes hidden states to queries and their scores.
 
         Args:
             hidden: (M, W) hidden states of the language model.
             of_image: M image indices, one per query.
-            pixels: (B, C, Y, X) features to compare queries with, from `pixels`.
             looked: (B, C, rows, cols) features to attend to, from `pixels`.
         """
         queries = self.ask(hidden)
@@ -173,12 +169,33 @@ class Perception(nn.Module):
                 seen[mine] = look(norm(queries[mine])[None], ground[image])[0].to(seen.dtype)
             queries = queries + seen
         return Perceived(
-            masks=_compare(self.mask_query(queries), pixels, of_image) + self.mask_bias,
             presence=self.presence(queries)[:, 0].float(),
             quality=self.quality(queries)[:, 0].float(),
-            centres=_compare(self.centre_query(queries), pixels, of_image) + self.centre_bias,
             queries=queries,
         )
+
+    def ground(self, queries: Tensor, of_image: Sequence[int], pixels: Tensor) -> Tensor:
+        """Compares queries with every pixel: the masks of all that they cover.
+
+        Args:
+            queries: (M, C) queries from `Perceived`.
+            of_image: M image indices, one per query.
+            pixels: (B, C, Y, X) features.
+
+        Returns:
+            (M, Y, X) log-odds, float32.
+        """
+        return _compare(self.mask_query(queries), pixels, of_image) + self.mask_bias
+
+    def heat(self, queries: Tensor, of_image: Sequence[int], pixels: Tensor) -> Tensor:
+        """Compares queries with every pixel: the heat maps of the centres of instances.
+
+        Takes the arguments of `ground`.
+
+        Returns:
+            (M, Y, X) log-odds that a pixel is the centre of an instance, float32.
+        """
+        return _compare(self.centre_query(queries), pixels, of_image) + self.centre_bias
 
     def judge(
         self,

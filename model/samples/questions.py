@@ -42,6 +42,9 @@ MOST_PHRASES = 3
 MOST_LOCATED = 5
 MOST_PICTURED = 2
 MOST_COUNTED = 2
+MOST_ABSENT = 2
+"""Most words for absent objects that an image is searched for. Most tiles of a job have none of the
+objects it names."""
 
 
 def sample_from_record(record: Record, rng: np.random.Generator) -> Sample:
@@ -176,7 +179,7 @@ def _finds(record: Record, rng: np.random.Generator) -> list[Lesson]:
             )
         )
     absent = [name for name in ABSENT if name in record.complete and name not in names]
-    lessons += [Find(absent[at], ()) for at in some_indices(rng, len(absent), 1)]
+    lessons += [Find(absent[at], ()) for at in some_indices(rng, len(absent), MOST_ABSENT)]
     return lessons
 
 

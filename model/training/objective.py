@@ -29,7 +29,7 @@ from earthgptx.model.training.token_targets import branch_targets
 
 WEIGHTS = {
     "text": 1.0,
-    "told": 1.0,
+    "told": 4.0,
     "mask": 1.0,
     "dice": 1.5,
     "presence": 0.5,

@@ -7,7 +7,7 @@ Takes the hidden states of the queries and their targets; returns scalars by nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,25 +76,28 @@ def perception_losses(
     """
     of_image = [truth.image for truth in truths]
     perceived = model.perception(
-        torch.stack([each[-1] for each in phrases]), of_image, encoded.pixels, encoded.looked
+        torch.stack([each[-1] for each in phrases]), of_image, encoded.looked
     )
     there = torch.tensor([float(bool(each.masks)) for each in truths], device=model.device)
     found = {"presence": functional.binary_cross_entropy_with_logits(perceived.presence, there)}
     peaked = [at for at, each in enumerate(truths) if each.kind in ("group", "located")]
+    centres: dict[int, Tensor] = {}
     if peaked:
+        predicted = model.perception.heat(
+            perceived.queries[peaked], [of_image[at] for at in peaked], encoded.pixels
+        )
+        centres = dict(zip(peaked, predicted.detach().sigmoid(), strict=True))
         shape = (int(known.shape[1]), int(known.shape[2]))
         heat = torch.from_numpy(
             np.stack([heat_map(truths[at].masks + truths[at].among, shape) for at in peaked])
         ).to(model.device)
-        found["centre"] = loss_terms.focal(
-            perceived.centres[peaked], heat, known[[of_image[at] for at in peaked]]
-        )
+        found["centre"] = loss_terms.focal(predicted, heat, known[[of_image[at] for at in peaked]])
     judged = [
-        _ground_losses(perceived, truths, known, there),
+        _ground_losses(model, perceived, truths, known, there, encoded),
         _object_losses(model, perceived, truths, known, encoded),
-        _peak_losses(model, perceived, truths, known, encoded),
+        _peak_losses(model, perceived, centres, truths, known, encoded),
     ]
-    chosen = _choice_loss(model, phrases, perceived, truths, known, encoded)
+    chosen = _choice_loss(model, phrases, perceived, centres, truths, known, encoded)
     if chosen is not None:
         found["choice"] = chosen
     rated = [at for each in judged for at in each.queries]
@@ -108,15 +111,21 @@ def perception_losses(
 
 
 def _ground_losses(
-    perceived: Perceived, truths: Sequence[MaskTarget], known: Tensor, there: Tensor
+    model: EarthGPTX,
+    perceived: Perceived,
+    truths: Sequence[MaskTarget],
+    known: Tensor,
+    there: Tensor,
+    encoded: Encoded,
 ) -> _Part:
     """Losses of the masks that cover all objects of a phrase (kinds `ground` and `group`)."""
     ground = [at for at, each in enumerate(truths) if each.kind in ("ground", "group")]
     if not ground:
         return _Part([], {}, known.new_zeros(0))
     truth, taught = mask_targets([(truths[at].masks, truths[at].outlined) for at in ground], known)
-    taught = taught * known[[truths[at].image for at in ground]]
-    scored, some = perceived.masks[ground], there[ground]
+    images = [truths[at].image for at in ground]
+    taught, some = taught * known[images], there[ground]
+    scored = model.perception.ground(perceived.queries[ground], images, encoded.pixels)
     dice = loss_terms.dice(scored.sigmoid() * taught, truth * taught)
     losses = {
         "mask": loss_terms.focal_mask(scored, truth, taught),
@@ -173,6 +182,7 @@ def _object_losses(
 def _peak_losses(
     model: EarthGPTX,
     perceived: Perceived,
+    centres: Mapping[int, Tensor],
     truths: Sequence[MaskTarget],
     known: Tensor,
     encoded: Encoded,
@@ -187,7 +197,7 @@ def _peak_losses(
     if not groups:
         return none
     images = [truths[at].image for at in groups]
-    heat = perceived.centres[groups].detach().sigmoid() * known[images]
+    heat = torch.stack([centres[at] for at in groups]) * known[images]
     places, heights = top_peaks(heat, MOST_PEAKS)
     row, rank = torch.nonzero(heights > LOW, as_tuple=True)
     if not len(row):
@@ -223,6 +233,7 @@ def _choice_loss(
     model: EarthGPTX,
     phrases: Sequence[Tensor],
     perceived: Perceived,
+    centres: Mapping[int, Tensor],
     truths: Sequence[MaskTarget],
     known: Tensor,
     encoded: Encoded,
@@ -236,7 +247,7 @@ def _choice_loss(
     if not located:
         return None
     images = [truths[at].image for at in located]
-    heat = perceived.centres[located].detach().sigmoid() * known[images]
+    heat = torch.stack([centres[at] for at in located]) * known[images]
     own, heights = top_peaks(heat, CANDIDATES)
     shape = (int(heat.shape[1]), int(heat.shape[2]))
     true = torch.tensor(

@@ -78,6 +78,8 @@ def test_what_goes_through_a_scale_has_the_shapes_that_are_said(scale: str) -> N
         assert model.language.logits(hidden[:, -1]).shape == (2, config.language.vocabulary)
         pixels, looked = model.perception.pixels(features.conv, features.fine, fused)
         assert pixels.shape == (2, config.mask_width, side // STRIDE, side // STRIDE)
-        seen = model.perception(hidden[0, :queries], [0, 1, 1, 0, 1], pixels, looked)
-        assert seen.masks.shape == seen.centres.shape == (queries, side // STRIDE, side // STRIDE)
+        seen = model.perception(hidden[0, :queries], [0, 1, 1, 0, 1], looked)
+        for compared in (model.perception.ground, model.perception.heat):
+            masks = compared(seen.queries, [0, 1, 1, 0, 1], pixels)
+            assert masks.shape == (queries, side // STRIDE, side // STRIDE)
         assert seen.presence.shape == seen.quality.shape == (queries,)
