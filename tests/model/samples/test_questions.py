@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from earthgptx.model.datasets.record import Record, Region
 from earthgptx.model.interface.region import Mask
-from earthgptx.model.samples.phrases import locates
-from earthgptx.model.samples.questions import prompt_place, sample_from_record
+from earthgptx.model.samples.phrases import ABSENT, locates
+from earthgptx.model.samples.questions import MOST_ABSENT, prompt_place, sample_from_record
 from earthgptx.model.samples.sample import Find, Locate, Refer, Sample
 from tests.model.records import a_record, located, ship, square
 
@@ -132,3 +132,9 @@ def test_prompts_do_not_tell_whether_objects_are_there() -> None:
     assert np.abs(counts[0] - counts[1]).max() < 0.08
     assert np.abs(counts[0] - counts[6]).max() < 0.08
     assert counts[0][0] == pytest.approx(0.3, abs=0.06)
+
+
+def test_several_absent_things_are_searched_for() -> None:
+    record = replace(a_record(ship(10, 10)), complete=frozenset(ABSENT))
+    finds = [one for one in prompted_sample(record).lessons if isinstance(one, Find)]
+    assert sum(not one.masks for one in finds) == MOST_ABSENT > 1
