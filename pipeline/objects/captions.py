@@ -66,17 +66,23 @@ def caption_of(
     if not math.isnan(same_m):
         said.append(f"{_metres(same_m)} {_towards(same_deg)} of the nearest other")
     if other:
-        where = f"{_metres(other_m)} {_towards(other_deg)} of"
+        there = f"{_metres(other_m)} {_towards(other_deg)} of the nearest {other}"
         if landmark and other_m == 0:
-            where = (
-                "on" if other.lower().endswith((*ON, *(f"{word}s" for word in ON))) else "within"
-            )
+            flat = other.lower().endswith((*ON, *(f"{word}s" for word in ON)))
+            there = f"{'on' if flat else 'within'} {_indefinite(other)}"
         elif landmark:
             turn = math.radians(other_deg - orientation_deg)
             reach = (length_m * abs(math.cos(turn)) + width_m * abs(math.sin(turn))) / 2
-            where = "beside" if other_m <= reach + BESIDE_M else where
-        said.append(f"{where} the nearest {other}")
+            there = f"beside {_indefinite(other)}" if other_m <= reach + BESIDE_M else there
+        said.append(there)
     return ", ".join(said)
+
+
+def _indefinite(label: str) -> str:
+    """Returns a label with its indefinite article; plurals and water have none."""
+    if label.endswith(("s", "water")):
+        return label
+    return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"
 
 
 def _metres(distance: float) -> str:

@@ -38,7 +38,7 @@ def test_a_ship_lies_at_its_quay_in_any_tiling(harbour: Archive, grid: dict[str,
     from_north = ships.iloc[np.argsort(-ships.bounds["maxy"])]
     assert [caption.rpartition(", ")[2] for caption in from_north["caption"]][1:] == [
         "191 m north of the nearest quay",
-        "beside the nearest quay",
-        "on the nearest quay",
+        "beside a quay",
+        "on a quay",
     ]
     assert "quay" not in from_north["caption"].iloc[0], "it lies a kilometre off"

@@ -31,11 +31,12 @@ ALONE = (math.nan, 0.0, "", math.nan, 0.0, False)
         *(
             (f"a ship, {size} m long", (size, 20, 0), (math.nan, 0, other, metres, 91, True), said)
             for size, other, metres, said in [
-                (20, "quay", 19.9, "a ship, 20 m long, beside the nearest quay"),
+                (20, "quay", 19.9, "a ship, 20 m long, beside a quay"),
                 (20, "quay", 60, "a ship, 20 m long, 60 m east of the nearest quay"),
-                (20, "stone quay", 0, "a ship, 20 m long, on the nearest stone quay"),
-                (20, "Quays", 0, "a ship, 20 m long, on the nearest Quays"),
-                (20, "water", 0, "a ship, 20 m long, within the nearest water"),
+                (20, "stone quay", 0, "a ship, 20 m long, on a stone quay"),
+                (20, "Quays", 0, "a ship, 20 m long, on Quays"),
+                (20, "water", 0, "a ship, 20 m long, within water"),
+                (20, "Oil port", 0, "a ship, 20 m long, within an Oil port"),
             ]
         ),
         # Moored bow-on, its middle is half its length away.
@@ -43,7 +44,7 @@ ALONE = (math.nan, 0.0, "", math.nan, 0.0, False)
             "",
             (80, 20, 90),
             (math.nan, 0, "quay", 45, 91, True),
-            "ship, about 80 m long and 20 m wide, lying east-west, beside the nearest quay",
+            "ship, about 80 m long and 20 m wide, lying east-west, beside a quay",
         ),
         (
             "",
