@@ -78,12 +78,13 @@ def cut(geometry: BaseGeometry) -> BaseGeometry:
 
 def _cut_with_holes(geometry: BaseGeometry) -> BaseGeometry:
     """Cuts polygons whose holes may cross the antimeridian too, which antimeridian cannot."""
-    whole = shapely.make_valid(unwrapped(np.array([geometry], object))[0])
     found: list[shapely.Polygon] = []
-    for turn in (-360, 0, 360):
-        world = shapely.box(turn - 180, -90, turn + 180, 90)
-        inside = shapely.transform(whole.intersection(world), lambda at: at - [turn, 0])  # noqa: B023
-        found += polygons(inside).tolist()
+    # Part by part: one that crosses the antimeridian does not move the others.
+    for whole in shapely.make_valid(unwrapped(shapely.get_parts(geometry))):
+        for turn in (-360, 0, 360):
+            world = shapely.box(turn - 180, -90, turn + 180, 90)
+            inside = shapely.transform(whole.intersection(world), lambda at: at - [turn, 0])  # noqa: B023
+            found += polygons(inside).tolist()
     return found[0] if len(found) == 1 else shapely.MultiPolygon(found)
 
 

@@ -20,7 +20,21 @@ COMPASS = (
     "west",
     "north-west",
 )
-ON = ("apron", "bridge", "highway", "jetty", "pier", "quay", "railway", "road", "runway", "street")
+ON = (
+    "airstrip",
+    "apron",
+    "bridge",
+    "highway",
+    "jetty",
+    "pier",
+    "quay",
+    "railway",
+    "road",
+    "runway",
+    "street",
+    "taxiway",
+    "wharf",
+)
 """Last words of landmarks that objects lie on; they lie within all others."""
 BESIDE_M = 10.0
 """Distance between an object and a landmark up to which it lies beside it, in metres."""
@@ -68,7 +82,7 @@ def caption_of(
     if other:
         there = f"{_metres(other_m)} {_towards(other_deg)} of the nearest {other}"
         if landmark and other_m == 0:
-            flat = other.lower().endswith((*ON, *(f"{word}s" for word in ON)))
+            flat = other.lower().split()[-1].removesuffix("s") in ON
             there = f"{'on' if flat else 'within'} {_indefinite(other)}"
         elif landmark:
             turn = math.radians(other_deg - orientation_deg)
@@ -80,7 +94,7 @@ def caption_of(
 
 def _indefinite(label: str) -> str:
     """Returns a label with its indefinite article; plurals and water have none."""
-    if label.endswith(("s", "water")):
+    if label.lower().endswith(("s", "water")):
         return label
     return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"
 

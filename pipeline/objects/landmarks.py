@@ -61,7 +61,8 @@ class Beside:
     landmark: NDArray[np.int64]
     """(N,) position of the landmark among the objects; -1 for none within `NEAR_M`."""
     metres: NDArray[np.float64]
-    """(N,) metres from its outline to the object's middle, 0 inside; NaN for none."""
+    """(N,) metres from its outline to the object's middle, 0 inside and in a hole of the object's
+    size; NaN for none."""
     degrees: NDArray[np.float64]
     """(N,) direction in which the middle lies from there, degrees clockwise from north; 0 inside
     and for none."""
@@ -87,15 +88,26 @@ def beside(objects: Placed, landmarks: Landmarks) -> Beside:
     outlines = unwrapped(landmarks.outlines[order])
     tree = shapely.STRtree(shapely.points(objects.lon, objects.lat))
     for row, outline in zip(rows[order].tolist(), outlines, strict=True):
+        if not len(polygons(outline)):
+            continue
         for turn, near in _candidates(outline, tree):
             who = near[objects.labels[near] != objects.labels[row]]
             lon, lat, width_m = objects.lon[who] + turn, objects.lat[who], objects.width_m[who]
             metres, degrees = _apart(outline, lon, lat, width_m)
-            same = (metres == 0) & (objects.length_m[who] * LARGER > objects.length_m[row])
+            same = objects.length_m[who] * LARGER > objects.length_m[row]
+            same &= (metres == 0) | (_between(objects, who, row) * 4 <= objects.length_m[row])
             nearer = (metres <= NEAR_M) & ~(metres >= found.metres[who]) & ~same
             found.landmark[who[nearer]] = row
             found.metres[who[nearer]], found.degrees[who[nearer]] = metres[nearer], degrees[nearer]
     return found
+
+
+def _between(objects: Placed, who: NDArray[np.int64], row: int) -> NDArray[np.float64]:
+    """Returns metres between the middles of some objects and that of one."""
+    east = (objects.lon[who] - objects.lon[row] + 180) % 360 - 180
+    north = objects.lat[who] - objects.lat[row]
+    apart = np.hypot(east * np.cos(np.deg2rad(objects.lat[row])), north)
+    return np.asarray(np.deg2rad(apart) * EARTH_M)
 
 
 def _candidates(
@@ -124,6 +136,7 @@ def _apart(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns metres from an outline to objects, and the direction in which they lie from there.
 
+    Both are 0 for objects inside, and for those in a hole of their size.
     The nearest point of the outline is found on a plane whose scale is right at the middle of the
     outline. The distance to it is measured with the scale of the object's latitude.
 

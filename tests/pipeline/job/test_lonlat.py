@@ -88,3 +88,11 @@ def test_holes_are_cut_at_the_antimeridian_too() -> None:
     assert not found.intersects(shapely.Point(179.8, 11))
     assert not found.intersects(shapely.Point(-179.8, 11))
     assert found.intersects(shapely.Point(-179.2, 11))
+
+
+def test_a_part_elsewhere_stays_where_it_is() -> None:
+    crossing = shapely.box(179, 10, 181, 12)
+    holed = shapely.box(-1, 10, 1, 12).difference(shapely.box(-0.1, 10.5, 0.1, 11.5))
+    found = cut(shapely.MultiPolygon([crossing, holed]))
+    assert found.area == pytest.approx(crossing.area + holed.area)
+    assert found.intersects(shapely.Point(0.5, 11))

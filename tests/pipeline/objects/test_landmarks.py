@@ -88,6 +88,19 @@ def test_a_landmark_of_the_same_size_in_the_same_place_is_the_object_itself() ->
     assert seen([outline], [3.0], [beyond], length_m=600).metres[1] == pytest.approx(100, abs=0.1)
 
 
+def test_a_bent_thing_found_twice_is_not_beside_itself() -> None:
+    bay = square(3, 40, 300).difference(shapely.box(2.9995, 39.9995, 3.01, 40.0005))
+    twin = bay.buffer(1e-5)
+    found = seen([bay, twin], [], [], sizes=(300.0, 302.0))
+    assert not bay.contains(bay.envelope.centroid)
+    assert found.landmark.tolist() == [-1, -1]
+
+
+def test_an_outline_without_area_is_no_landmark() -> None:
+    line = shapely.LineString([(3, 40), (3.001, 40)])
+    assert seen([line], [3.0005], [40.0]).landmark[1] == -1
+
+
 def test_a_landmark_of_the_same_label_is_none() -> None:
     places, sizes = np.array([3.0, 3.0]), np.array([1000.0, 9])
     objects = Placed(np.array([5, 5]), places, places, sizes, sizes)
