@@ -121,6 +121,7 @@ class Perception(nn.Module):
             top, looked = self._refined(conv, fine, fused)
             return top + placed, looked
         # One image at a time, as in the encoders: a batch does not fit into the caches of a CPU.
+        # Channels last, like the features of each image: later steps are slower otherwise.
         together = torch.empty(
             (len(fine), placed.shape[1], rows, cols),
             dtype=fine.dtype,

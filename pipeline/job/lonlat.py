@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
 LONLAT = "OGC:CRS84"
@@ -83,7 +84,7 @@ def _cut_with_holes(geometry: BaseGeometry) -> BaseGeometry:
     for whole in shapely.make_valid(unwrapped(shapely.get_parts(geometry))):
         for turn in (-360, 0, 360):
             world = shapely.box(turn - 180, -90, turn + 180, 90)
-            inside = shapely.transform(whole.intersection(world), lambda at: at - [turn, 0])  # noqa: B023
+            inside = affinity.translate(whole.intersection(world), xoff=-turn)
             found += polygons(inside).tolist()
     return found[0] if len(found) == 1 else shapely.MultiPolygon(found)
 

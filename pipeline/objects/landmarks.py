@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely import affinity
 
 from earthgptx.pipeline.job.lonlat import polygons, unwrapped
 
@@ -124,7 +125,7 @@ def _candidates(
     wide = high / np.cos(np.deg2rad(min(max(-south, north) + high, 89.99)))
     for turn in (-360, 0, 360):
         if east + wide - turn >= -180 and west - wide - turn <= 180:
-            moved = shapely.transform(outline, lambda at: at - [turn, 0])  # noqa: B023  used at once
+            moved = affinity.translate(outline, xoff=-turn)
             yield turn, np.sort(tree.query(moved, predicate="dwithin", distance=wide))
 
 

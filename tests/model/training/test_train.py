@@ -96,7 +96,7 @@ def test_a_specialist_s_mixture_has_its_sensor_alone(modality: Modality) -> None
 
 
 def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
-    train(config(), tmp_path / "whole")
+    train(config(seed=2), tmp_path / "whole")
 
     class Stopped(Exception):
         pass
@@ -106,9 +106,9 @@ def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(config(), tmp_path / "stopped", stop)
+        train(config(seed=2), tmp_path / "stopped", stop)
     steps: list[int] = []
-    train(config(), tmp_path / "stopped", lambda step, _: steps.append(step))
+    train(config(seed=2), tmp_path / "stopped", lambda step, _: steps.append(step))
     assert steps == [4, 5, 6]
     whole, again = (
         (tmp_path / name / "model" / "model.safetensors").read_bytes()
@@ -121,7 +121,7 @@ def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert all(np.isfinite(value) for line in lines for value in line.values())
     with pytest.raises(ConfigError, match="is of a run with another config"):
-        train(config(lr=1e-4), tmp_path / "stopped")
+        train(config(seed=2, lr=1e-4), tmp_path / "stopped")
     model = from_pretrained(tmp_path / "whole" / "model")
     records = [rendered(seed, 128) for seed in range(4)]
     asked = Session(
@@ -129,8 +129,7 @@ def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(tmp_path
         torch.from_numpy(np.stack([r.pixels for r in records])),
         [r.modality for r in records],
     )
-    # Six steps teach no words: what counts is that the saved model answers.
-    assert len(asked.describe()) == len(records)
+    assert any(one.caption for one in asked.describe())
     train(config(model=str(tmp_path / "whole" / "model"), steps=1), tmp_path / "further")
 
 
