@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that ship with the package, one subfolder per scale."""
-CODE = "13"
+CODE = "14"
 """Version of all code that affects answers; part of the digest."""
 MIN_SCORE = 0.35
 """Lowest score of an object that is kept and captioned, 0..1."""

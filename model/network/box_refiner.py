@@ -19,8 +19,6 @@ GRID = 12
 SPAN = 2.0
 """Extent of the samples in sides of the box. It exceeds 1 so that the true edges are sampled even
 where the box is wrong."""
-OUTSIDE = 2.0
-"""Coordinate outside the image for `grid_sample`, where the image spans -1..1."""
 LEAST = 2.0
 """Lower limit, in cells, of the side length that scales the sampling grid and the corrections."""
 
@@ -71,26 +69,39 @@ class BoxRefiner(nn.Module):
 
 
 def _sampled(middle: Tensor, unit: Tensor, of_image: Sequence[int], pixels: Tensor) -> Tensor:
-    """Samples features in and around each box: (N, C, G, G) float32, zeros outside the image."""
+    """Samples features in and around each box: (N, C, G, G) float32, zeros outside the image.
+
+    Bilinear, like `grid_sample` without `align_corners`. Features are channels last, so a cell is
+    one row of a table; `grid_sample` reads the channels of a cell one by one and is slower.
+    """
     rows, cols = pixels.shape[-2:]
     steps = ((torch.arange(GRID, device=middle.device) + 0.5) / GRID - 0.5) * SPAN
-    x, y = (middle[:, None] + steps[None, :, None] * unit[:, None]).unbind(-1)
-    x, y = 2 * x / cols - 1, 2 * y / rows - 1
-    places = torch.stack(
-        [x[:, None, :].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], dim=-1
+    x, y = (middle[:, None] + steps[None, :, None] * unit[:, None] - 0.5).unbind(-1)
+    (at_x, share_x), (at_y, share_y) = _neighbours(x, cols), _neighbours(y, rows)
+    shares = share_y[:, :, None, :, None] * share_x[:, None, :, None, :]
+    first = torch.tensor(of_image, dtype=torch.long, device=middle.device).view(-1, 1, 1) * rows
+    cells = (first + at_y)[:, :, None, :, None] * cols + at_x[:, None, :, None, :]
+    sampled = functional.embedding_bag(
+        cells.reshape(-1, 4),
+        pixels.permute(0, 2, 3, 1).flatten(0, 2).float(),
+        per_sample_weights=shares.reshape(-1, 4),
+        mode="sum",
     )
-    # One call for all images, padded to the largest number of boxes per image: with one call per
-    # image, the gradient of each call would be as large as all features.
-    slots, counts = [], [0] * len(pixels)
-    for image in of_image:
-        slots.append(counts[image])
-        counts[image] += 1
-    where = (
-        torch.tensor(of_image, device=middle.device),
-        torch.tensor(slots, device=middle.device),
-    )
-    grid = places.new_full((len(pixels), max(counts), GRID, GRID, 2), OUTSIDE).index_put(
-        where, places
-    )
-    sampled = functional.grid_sample(pixels.float(), grid.flatten(1, 2), align_corners=False)
-    return sampled.unflatten(2, (-1, GRID)).transpose(1, 2)[where]
+    return sampled.unflatten(0, (len(middle), GRID, GRID)).permute(0, 3, 1, 2)
+
+
+def _neighbours(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two cells beside each position along an axis and their shares.
+
+    Args:
+        at: (N, G) positions in cells; whole numbers are middles of cells.
+        size: cells along the axis.
+
+    Returns:
+        (N, G, 2) long, cells of the axis, and (N, G, 2) their shares, 0 for cells outside.
+    """
+    low = at.floor()
+    beside = torch.stack([low, low + 1], dim=-1)
+    shares = torch.stack([low + 1 - at, at - low], dim=-1)
+    inside = (beside >= 0) & (beside < size)
+    return beside.clamp(0, size - 1).long(), shares * inside

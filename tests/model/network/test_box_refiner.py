@@ -74,6 +74,47 @@ def test_each_box_is_looked_at_on_its_own_image_in_any_order() -> None:
         assert own.detach()[0].item() == pytest.approx(worth.detach()[at].item(), abs=1e-4)
 
 
+def test_beyond_the_edges_of_an_image_it_sees_zeros() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        look = BoxRefiner(WIDTH)
+        torch.nn.init.normal_(look.change.weight)
+    chance = torch.Generator().manual_seed(5)
+    pixels = torch.randn(2, WIDTH, 20, SIDE, generator=chance)
+    ask = torch.randn(4, WIDTH, generator=chance)
+    over = torch.tensor(
+        [
+            [-3.0, 2.5, 6.0, 9.0],
+            [28.2, 15.0, 35.0, 23.0],
+            [4.0, 3.0, 8.0, 9.0],
+            [0.0, 0.0, 32.0, 20.0],
+        ]
+    )
+    bordered = torch.nn.functional.pad(pixels, (40, 40, 40, 40))
+    changed, worth = look(over, ask, [1, 0, 1, 0], pixels)
+    moved, same = look(over + 40, ask, [1, 0, 1, 0], bordered)
+    assert (moved - 40).flatten().tolist() == pytest.approx(changed.flatten().tolist(), abs=1e-3)
+    assert same.tolist() == pytest.approx(worth.tolist(), abs=1e-3)
+
+
+def test_features_between_cells_are_in_proportion() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        look = BoxRefiner(WIDTH)
+        torch.nn.init.normal_(look.change.weight)
+    small = torch.randn(1, WIDTH, 1, 1, generator=torch.Generator().manual_seed(7))
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(SIDE + 0.0), indexing="ij")
+    # Of a plane, bilinear samples are exact: twice the cells over the same ground, the same plane.
+    coarse = small * (0.03 * (x + 0.5) - 0.05 * (y + 0.5))
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(2 * SIDE + 0.0), indexing="ij")
+    fine = small * (0.03 * (x + 0.5) - 0.05 * (y + 0.5)) / 2
+    box, ask = torch.tensor([[9.3, 8.1, 16.7, 14.2]]), torch.ones(1, WIDTH)
+    changed, worth = look(box, ask, [0], coarse)
+    doubled, same = look(2 * box, ask, [0], fine)
+    assert (doubled / 2).flatten().tolist() == pytest.approx(changed.flatten().tolist(), abs=1e-3)
+    assert same.tolist() == pytest.approx(worth.tolist(), abs=1e-3)
+
+
 def test_a_box_has_sides_whatever_it_is_changed_to() -> None:
     look = BoxRefiner(WIDTH)
     torch.nn.init.constant_(look.change.bias, -9.0)
