@@ -71,8 +71,8 @@ class BoxRefiner(nn.Module):
 def _sampled(middle: Tensor, unit: Tensor, of_image: Sequence[int], pixels: Tensor) -> Tensor:
     """Samples features in and around each box: (N, C, G, G) float32, zeros outside the image.
 
-    Bilinear, like `grid_sample` without `align_corners`. Features are channels last, so a cell is
-    one row of a table; `grid_sample` reads the channels of a cell one by one and is slower.
+    Bilinear, like `grid_sample` without `align_corners`. Where features are channels last, a cell
+    is one row of a table; `grid_sample` reads its channels one by one and is slower.
     """
     rows, cols = pixels.shape[-2:]
     steps = ((torch.arange(GRID, device=middle.device) + 0.5) / GRID - 0.5) * SPAN
@@ -104,4 +104,5 @@ def _neighbours(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
     beside = torch.stack([low, low + 1], dim=-1)
     shares = torch.stack([low + 1 - at, at - low], dim=-1)
     inside = (beside >= 0) & (beside < size)
-    return beside.clamp(0, size - 1).long(), shares * inside
+    # Of a position that is no number, no cell is inside.
+    return beside.nan_to_num().clamp(0, size - 1).long(), torch.where(inside, shares, 0.0)

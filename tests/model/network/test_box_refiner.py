@@ -97,6 +97,16 @@ def test_beyond_the_edges_of_an_image_it_sees_zeros() -> None:
     assert same.tolist() == pytest.approx(worth.tolist(), abs=1e-3)
 
 
+def test_boxes_that_are_no_numbers_and_no_boxes_at_all_are_no_error() -> None:
+    look = BoxRefiner(WIDTH)
+    pixels, _, boxes = scene(3, 0)
+    broken = torch.tensor([[torch.nan] * 4, [-torch.inf, 0, torch.inf, 9], [1e30, 1, 2e30, 9]])
+    _, worth = look(torch.cat([broken, boxes]), torch.zeros(6, WIDTH), [0, 1, 2, 0, 1, 2], pixels)
+    assert bool(worth.isfinite().all())
+    none, of_none = look(boxes[:0], torch.zeros(0, WIDTH), [], pixels)
+    assert (none.shape, of_none.shape) == ((0, 4), (0,))
+
+
 def test_features_between_cells_are_in_proportion() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(6)
