@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import ray
 
@@ -22,6 +23,9 @@ if WORKER:
     # `ray.init()` joins a cluster that `ray start` has left in the temporary folder; workers have
     # their own.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix=f"ray-{WORKER}-", dir="/tmp")
+# Tests time nothing: how long an example takes depends on the machine and on what runs beside it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 FIRST = ("evaluation", "engine", "chaos", "golden", "training", "packaging", "checkpoint")
 DATA = Path(os.environ.get("EARTHGPTX_DATA", REPO.parent / "shared" / "data"))
 

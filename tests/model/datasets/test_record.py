@@ -17,7 +17,7 @@ from tests.model.records import a_record, ship
     quarters=st.integers(0, 3),
     flipped=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_object_stays_on_its_pixels_however_its_image_is_cut_and_turned(
     y: int, x: int, y0: int, x0: int, side: int, quarters: int, flipped: bool
 ) -> None:

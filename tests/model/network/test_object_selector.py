@@ -63,7 +63,7 @@ def test_it_learns_what_leftmost_and_largest_mean() -> None:
     assert float((scored.argmax(dim=1) == true).float().mean()) > 0.8
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(MOST)))
 def test_it_does_not_matter_in_which_order_candidates_come(seed: int, order: list[int]) -> None:
     choice = fresh()

@@ -18,7 +18,7 @@ def perception() -> Perception:
     return untrained("tiny").perception
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     boxes=st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), min_size=1, max_size=5),
     drawn=st.booleans(),

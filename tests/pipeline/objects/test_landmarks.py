@@ -46,7 +46,6 @@ def square(lon: float, lat: float, side_m: float) -> shapely.Geometry:
     st.floats(0, 2 * np.pi),
     st.floats(0, 400),
 )
-@settings(deadline=None)
 def test_the_distance_is_that_from_the_edge_of_a_disc(
     lat: float, lon: float, angle: float, beyond: float
 ) -> None:
@@ -138,7 +137,7 @@ def test_a_landmark_cut_at_the_antimeridian_is_one() -> None:
 
 
 @given(st.permutations(range(8)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_they_do_not_depend_on_the_order_of_the_objects(order: list[int]) -> None:
     # Three quays of one size, two of them in one place, and five ships between them.
     lon, lat = np.array([3.0, 3.003, 3.003, *[3.0015] * 5]), np.array([40.0] * 8)

@@ -3,7 +3,7 @@ from random import Random
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -76,7 +76,6 @@ def test_directions_hold_across_the_antimeridian_and_in_the_north() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 40)), max_size=12))
-@settings(deadline=None)
 def test_they_are_those_that_a_search_of_all_finds(objects: list[tuple[int, int, int]]) -> None:
     labels = np.array([label for label, *_ in objects], np.int64)
     x, y = (np.array([each[axis] for each in objects], float) * 20 for axis in (1, 2))
@@ -104,7 +103,6 @@ def test_they_are_those_that_a_search_of_all_finds(objects: list[tuple[int, int,
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), max_size=12),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None)
 def test_they_do_not_depend_on_the_order_of_the_objects(
     objects: list[tuple[int, int, int]], random: Random
 ) -> None:

@@ -19,14 +19,14 @@ def draw(masks: list[Mask]) -> np.ndarray:
     return canvas
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(placed, min_size=1, max_size=5))
 def test_a_union_is_what_is_drawn_together(pieces: list[tuple[np.ndarray, int, int]]) -> None:
     masks = [Mask.from_array(inside, y0=y0, x0=x0) for inside, y0, x0 in pieces]
     assert union(masks) == Mask.from_array(draw(masks), y0=-20, x0=-20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(placed, st.integers(1, 8))
 def test_the_pieces_of_a_mask_are_its_pixels_in_each_cell(
     piece: tuple[np.ndarray, int, int], side: int

@@ -545,9 +545,7 @@ def test_a_window_that_is_full_reads_no_further_item(
     assert read == [("a", (300, 300)), ("b0", (300, 100))]
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
 def test_a_mosaic_is_the_first_data_of_each_pixel(
     tmp_path_factory: pytest.TempPathFactory, seed: int
