@@ -104,5 +104,5 @@ def _neighbours(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
     beside = torch.stack([low, low + 1], dim=-1)
     shares = torch.stack([low + 1 - at, at - low], dim=-1)
     inside = (beside >= 0) & (beside < size)
-    # Of a position that is no number, no cell is inside.
+    # Both comparisons are false for NaN, so that such a position has no cell inside.
     return beside.nan_to_num().clamp(0, size - 1).long(), torch.where(inside, shares, 0.0)

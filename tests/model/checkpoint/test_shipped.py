@@ -23,7 +23,7 @@ FLOORS = {
     "cider": 7.0,
     "caption_word": 0.97,
     "scene_f1": 0.86,
-    "yes_no": 0.92,
+    "yes_no": 0.93,
     "count_within_one": 0.82,
     "pr_at_50_pictured": 0.73,
 }

@@ -24,6 +24,15 @@ def scene(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return pixels, true, true + sides * (torch.rand(count, 4, generator=chance) - 0.5) * 0.5
 
 
+def random_refiner(seed: int) -> BoxRefiner:
+    """A refiner whose corrections are not close to zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        look = BoxRefiner(WIDTH)
+        torch.nn.init.normal_(look.change.weight)
+    return look
+
+
 def overlap(boxes: Tensor, true: Tensor) -> float:
     shared = (
         (torch.minimum(boxes, true)[:, 2:] - torch.maximum(boxes, true)[:, :2]).clamp(min=0).prod(1)
@@ -59,10 +68,7 @@ def test_it_learns_where_edges_are() -> None:
 
 
 def test_each_box_is_looked_at_on_its_own_image_in_any_order() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        look = BoxRefiner(WIDTH)
-        torch.nn.init.normal_(look.change.weight)
+    look = random_refiner(1)
     pixels, _, boxes = scene(3, 0)
     owners = [2, 0, 2, 1, 2]
     ask = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(2))
@@ -75,10 +81,7 @@ def test_each_box_is_looked_at_on_its_own_image_in_any_order() -> None:
 
 
 def test_beyond_the_edges_of_an_image_it_sees_zeros() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        look = BoxRefiner(WIDTH)
-        torch.nn.init.normal_(look.change.weight)
+    look = random_refiner(4)
     chance = torch.Generator().manual_seed(5)
     pixels = torch.randn(2, WIDTH, 20, SIDE, generator=chance)
     ask = torch.randn(4, WIDTH, generator=chance)
@@ -97,7 +100,7 @@ def test_beyond_the_edges_of_an_image_it_sees_zeros() -> None:
     assert same.tolist() == pytest.approx(worth.tolist(), abs=1e-3)
 
 
-def test_boxes_that_are_no_numbers_and_no_boxes_at_all_are_no_error() -> None:
+def test_boxes_of_nan_or_infinity_are_no_error_and_neither_are_none_at_all() -> None:
     look = BoxRefiner(WIDTH)
     pixels, _, boxes = scene(3, 0)
     broken = torch.tensor([[torch.nan] * 4, [-torch.inf, 0, torch.inf, 9], [1e30, 1, 2e30, 9]])
@@ -108,10 +111,7 @@ def test_boxes_that_are_no_numbers_and_no_boxes_at_all_are_no_error() -> None:
 
 
 def test_features_between_cells_are_in_proportion() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(6)
-        look = BoxRefiner(WIDTH)
-        torch.nn.init.normal_(look.change.weight)
+    look = random_refiner(6)
     small = torch.randn(1, WIDTH, 1, 1, generator=torch.Generator().manual_seed(7))
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(SIDE + 0.0), indexing="ij")
     # Of a plane, bilinear samples are exact: twice the cells over the same ground, the same plane.
